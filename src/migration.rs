@@ -1,0 +1,26 @@
+//! The pure core: what a migration is, what a database says of it, and what follows from both.
+//!
+//! Nothing here reads a file, a clock or a socket. The layers below bring facts (`source` the
+//! [`Catalog`], `postgres` the [`Tracked`] rows); this one decides: [`plan`] says what will be done,
+//! [`drift`] what is wrong, [`evidence`] what a dirty row means.
+
+pub mod attempt;
+pub mod catalog;
+pub mod checksum;
+pub mod drift;
+pub mod event;
+pub mod evidence;
+pub mod failure;
+pub mod header;
+pub mod plan;
+pub mod row;
+pub mod version;
+
+pub use attempt::{Attempt, AttemptOutcome, Direction, Mode};
+pub use catalog::{Catalog, Migration, Script, ScriptReader};
+pub use checksum::Checksum;
+pub use event::{Event, EventKind, EventSink};
+pub use failure::{Code, Failure, Location};
+pub use plan::{Plan, Step, StepAction};
+pub use row::{AppliedRow, Tracked};
+pub use version::Version;

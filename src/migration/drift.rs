@@ -1,0 +1,1 @@
+//! What is wrong with the rows of one database, compared with its catalog.

@@ -1,0 +1,149 @@
+//! What happens in an operation. The engine tells, others listen.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::migration::{Direction, Failure, Plan, Step, Version};
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The operation.
+    pub operation: Uuid,
+    /// When.
+    pub time: Timestamp,
+    /// The database; empty for the operation as a whole.
+    pub database: String,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum EventKind {
+    /// The operation began on these databases.
+    OperationStarted {
+        /// `apply`, `rollback`, `recover` or `repair`.
+        verb: &'static str,
+        /// The resolved databases.
+        databases: Vec<String>,
+        /// Who asked.
+        requested_by: String,
+    },
+    /// A database's plan is made.
+    DatabaseStarted {
+        /// What will be done.
+        steps: Vec<Step>,
+    },
+    /// Somebody else holds the lock.
+    LockWaiting {
+        /// Who, for a person.
+        holder: String,
+    },
+    /// Dirty rows were found: the runbook's "Found migrations in dirty state".
+    FoundDirty {
+        /// Their versions.
+        versions: Vec<Version>,
+    },
+    /// A step began.
+    StepStarted {
+        /// The step.
+        step: Step,
+        /// Its place in the plan, from 1.
+        number: u32,
+        /// Of how many.
+        total: u32,
+    },
+    /// A step goes on.
+    StepProgress {
+        /// The migration.
+        version: Version,
+        /// Bytes sent, or statements done.
+        done: u64,
+        /// Of how many.
+        total: u64,
+    },
+    /// A step will be tried again.
+    StepRetrying {
+        /// The migration.
+        version: Version,
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// Until the next one.
+        delay: std::time::Duration,
+        /// Who stood in the way.
+        blockers: Vec<String>,
+        /// `55P03` or `40P01`.
+        sqlstate: String,
+    },
+    /// A step is done, durably.
+    StepFinished(StepDone),
+    /// A step failed.
+    StepFailed {
+        /// The migration.
+        version: Version,
+        /// Which file.
+        direction: Direction,
+        /// Why.
+        failure: Box<Failure>,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// Something worth knowing.
+    Notice {
+        /// The migration, where it is about one.
+        version: Option<Version>,
+        /// The text; never a value from a table.
+        message: String,
+    },
+    /// A database is done.
+    DatabaseFinished(Box<DatabaseReport>),
+    /// The operation ended.
+    OperationFinished {
+        /// Whether every database did.
+        succeeded: bool,
+    },
+}
+
+/// One step that was done, durably.
+#[derive(Debug, Clone)]
+pub struct StepDone {
+    /// The step.
+    pub step: Step,
+    /// The up file's checksum as it stands in the table or stood there, in hexadecimal digits.
+    pub checksum: String,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
+/// How a database came out of an operation.
+#[derive(Debug, Clone)]
+pub struct DatabaseReport {
+    /// Its name.
+    pub database: String,
+    /// What was planned; `None` where it did not come to a plan.
+    pub plan: Option<Plan>,
+    /// What was done, durably, in order: also of a run that failed later.
+    pub done: Vec<StepDone>,
+    /// How it came out.
+    pub result: Result<DatabaseOutcome, Box<Failure>>,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
+/// How a database came out well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseOutcome {
+    /// Every step was done.
+    Succeeded,
+    /// There was nothing to do.
+    UpToDate,
+    /// A dry run: nothing was done.
+    Planned,
+}
+
+/// Takes events. Handed down through every layer; whoever makes the operation owns the other end.
+pub trait EventSink: Send + Sync {
+    /// Takes what happened to a database; it must not block.
+    fn emit(&self, database: &str, kind: EventKind);
+}

@@ -1,0 +1,1 @@
+//! What a dirty row means: the journal decides, see DESIGN.

@@ -1,0 +1,263 @@
+//! What a user is told when something fails: a stable code, one sentence, a hint.
+
+use std::fmt;
+
+/// A place in a migration file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Location {
+    /// The file's name.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+    /// The text of that line, cut at 200 characters: for the operator's terminal, never for a log.
+    pub excerpt: String,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// Why something failed or was refused, as it is told to people, to the log and over gRPC.
+///
+/// Every layer has its own error type; this is what they become when they leave the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The stable code.
+    pub code: Code,
+    /// What went wrong, in one sentence without a period; the runbook's words where it has some.
+    pub message: String,
+    /// What to do; the code's own hint where this is empty.
+    pub hint: String,
+    /// The migration concerned.
+    pub version: Option<String>,
+    /// The place in its file.
+    pub location: Option<Box<Location>>,
+    /// PostgreSQL's SQLSTATE.
+    pub sqlstate: Option<String>,
+    /// PostgreSQL's message, already stripped of values (see `redact`).
+    pub server_message: Option<String>,
+    /// PostgreSQL's own hint.
+    pub server_hint: Option<String>,
+    /// One line for each further object concerned: every mismatch, every blocker.
+    pub details: Vec<String>,
+}
+
+impl Failure {
+    /// A failure with a code and a message.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hint: String::new(),
+            version: None,
+            location: None,
+            sqlstate: None,
+            server_message: None,
+            server_hint: None,
+            details: Vec::new(),
+        }
+    }
+
+    /// The same, with what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    /// The same, about one migration.
+    #[must_use]
+    pub fn version(mut self, version: impl fmt::Display) -> Self {
+        self.version = Some(version.to_string());
+        self
+    }
+
+    /// The same, at a place.
+    #[must_use]
+    pub fn at(mut self, location: Location) -> Self {
+        self.location = Some(Box::new(location));
+        self
+    }
+
+    /// The same, with a line for each further object concerned.
+    #[must_use]
+    pub fn details(mut self, details: Vec<String>) -> Self {
+        self.details = details;
+        self
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> &str {
+        if self.hint.is_empty() { self.code.remedy() } else { &self.hint }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The kind of a failure, from which `rpc` derives the gRPC status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The request or a file is wrong.
+    InvalidArgument,
+    /// What was named does not exist.
+    NotFound,
+    /// The database or the directory is not in a state for it.
+    FailedPrecondition,
+    /// Somebody else is at work.
+    Aborted,
+    /// The database or the log cannot be reached now.
+    Unavailable,
+    /// It was cancelled.
+    Cancelled,
+    /// The migration's SQL failed.
+    Failed,
+    /// Nexus itself is at fault.
+    Internal,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $kind:ident, $remedy:literal;)*) => {
+        /// The stable code of a failure; `docs/errors.md` has a section for each.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every code, in the order of the numbers.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The code as it is shown, such as `NX0012`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $code),* }
+            }
+
+            /// The kind, from which the gRPC status follows.
+            pub fn kind(self) -> Kind {
+                match self { $(Self::$name => Kind::$kind),* }
+            }
+
+            /// What to do in general; a [`Failure`] may know better.
+            pub fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy),* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A `.sql` file's name is not of the expected form.
+    MalformedName = "NX0001", InvalidArgument, "rename the file to NUMBER_description.up.sql or .down.sql, or move it out of the migration directory";
+    /// Two files with one number, or one version in two places.
+    DuplicateVersion = "NX0002", InvalidArgument, "give one of the two files another number";
+    /// The file holds only white space and comments.
+    EmptyMigration = "NX0003", InvalidArgument, "add SQL to the file (`SELECT 1;` will do), or delete both files of the migration";
+    /// The file is not UTF-8.
+    InvalidUtf8 = "NX0004", InvalidArgument, "save the file as UTF-8";
+    /// The file holds a NUL byte.
+    NulByte = "NX0005", InvalidArgument, "remove the NUL byte: PostgreSQL cannot store it";
+    /// The file is larger than the cap.
+    FileTooLarge = "NX0006", InvalidArgument, "split the migration, or raise max_file_size";
+    /// The file holds a psql meta-command.
+    MetaCommand = "NX0007", InvalidArgument, "remove it: only psql understands lines that begin with a backslash; write plain SQL";
+    /// The file controls transactions itself.
+    TransactionControl = "NX0008", InvalidArgument, "remove it: Nexus runs the file in a transaction of its own; use `-- nexus: no-transaction` for statements that cannot run in one";
+    /// COPY from STDIN or to STDOUT.
+    CopyStream = "NX0009", InvalidArgument, "write the rows as INSERT statements, or load them from the server's side";
+    /// A statement that cannot run inside a transaction, in a transactional file.
+    NotInTransaction = "NX0010", InvalidArgument, "put `-- nexus: no-transaction` in the file's header, with this statement alone in the file where possible";
+    /// A down file without its up file, or a pair that does not belong together.
+    MissingUp = "NX0011", InvalidArgument, "restore the up file, or delete the down file";
+    /// The policy asks for a down file and there is none.
+    MissingDown = "NX0012", InvalidArgument, "write the down file, or set missing_down = \"warn\"";
+    /// The header holds a directive that is unknown or malformed.
+    BadDirective = "NX0013", InvalidArgument, "see the README's list of `-- nexus:` directives";
+    /// The migration directory does not exist or cannot be read.
+    DirectoryUnreadable = "NX0014", FailedPrecondition, "create the directory, or correct `migrations` in the configuration, and let the daemon's user read it";
+    /// A migration file cannot be read.
+    FileUnreadable = "NX0015", FailedPrecondition, "let the daemon's user read the file";
+    /// A file changed between the moment the catalog was read and the moment it was to be run.
+    FileChanged = "NX0016", Aborted, "run the command again: it will see the directory as it is now";
+    /// A statement is nested too deeply to be checked.
+    TooDeep = "NX0017", InvalidArgument, "split the statement";
+
+    /// The file of an applied migration was changed.
+    ChecksumMismatch = "NX0020", FailedPrecondition, "restore the file as it was applied (git log FILE) and put the change in a new migration; if the change is harmless: nexusctl repair accept-checksum VERSION --reason …";
+    /// A pending migration is older than an applied one.
+    OutOfOrder = "NX0021", FailedPrecondition, "give the migration a number above the newest applied one, or set out_of_order = \"allow\"";
+    /// An applied migration has no file.
+    MissingFile = "NX0022", FailedPrecondition, "restore the file, or: nexusctl repair forget VERSION --reason …";
+    /// There are dirty rows and recovery was turned off.
+    Dirty = "NX0023", FailedPrecondition, "run it without --no-auto-recover, or settle the row: nexusctl recover, nexusctl repair";
+    /// A dirty row whose down script is needed and does not exist.
+    NoDownForDirty = "NX0024", FailedPrecondition, "create the down file, or settle the row by hand: nexusctl repair clear-dirty|forget VERSION --reason …";
+    /// A rollback without a down script.
+    NoDown = "NX0025", FailedPrecondition, "create the down file and run the rollback again";
+    /// More steps than applied migrations, or less than one.
+    BadSteps = "NX0026", InvalidArgument, "see nexusctl status for what is applied";
+    /// `to` names no known version.
+    UnknownVersion = "NX0027", InvalidArgument, "see nexusctl status for the versions";
+    /// The table has another tool's shape.
+    ForeignTable = "NX0028", FailedPrecondition, "set `table` or `schema` in the configuration to a place of Nexus's own";
+    /// A repair that does not fit the row.
+    BadRepair = "NX0029", FailedPrecondition, "see nexusctl status for how the row stands";
+
+    /// The SQL failed, and the server kept nothing of it.
+    MigrationFailed = "NX0030", Failed, "correct the SQL and run apply again: nothing of the failed attempt was kept";
+    /// The SQL of a non-transactional migration failed part-way.
+    PartlyApplied = "NX0031", Failed, "correct the SQL, then run apply (undoes the part with the down file first) or apply --resume (goes on after the last finished statement)";
+    /// The file escaped its transaction, its lock or its role.
+    Escaped = "NX0032", Failed, "remove the statement that does it, and check the schema before you run apply again";
+    /// A lock could not be had in time, in every attempt.
+    LockTimeout = "NX0033", Aborted, "end or wait for the sessions that block it, or raise lock_timeout";
+    /// A statement ran longer than allowed.
+    StatementTimeout = "NX0034", Failed, "raise statement_timeout, or split the migration";
+    /// An invalid index stands in the way.
+    InvalidIndex = "NX0035", Failed, "drop the invalid index concurrently, then run apply again";
+    /// The connection was lost in the middle of a step.
+    ConnectionLost = "NX0036", Unavailable, "see nexusctl status; the next apply settles what was interrupted by the journal's evidence";
+
+    /// Somebody else holds the database's lock.
+    LockHeld = "NX0040", Aborted, "wait for the other run to end, or raise lock_wait";
+    /// The database cannot be reached.
+    Unreachable = "NX0041", Unavailable, "check that the server runs and that the URL's host, port and TLS parameters are right";
+    /// The server refused the credentials.
+    Authentication = "NX0042", FailedPrecondition, "check the user and the password in the database's URL";
+    /// The role may not do what is needed.
+    Privilege = "NX0043", FailedPrecondition, "grant the role what it lacks, or use another role";
+    /// A pooler in transaction mode stands between.
+    Pooler = "NX0044", FailedPrecondition, "connect Nexus to PostgreSQL itself, not through a pooler in transaction mode: session locks do not hold there";
+    /// The server is older than Nexus supports, or read-only.
+    UnfitServer = "NX0045", FailedPrecondition, "use a primary server of PostgreSQL 14 or newer";
+
+    /// The selection names no database.
+    UnknownDatabase = "NX0050", NotFound, "nexusctl databases lists what the daemon knows";
+    /// Several databases and no selection.
+    NoSelection = "NX0051", InvalidArgument, "name them: --database NAME, --selector key=value, or --all";
+    /// The request itself is malformed.
+    BadRequest = "NX0052", InvalidArgument, "see nexusctl --help";
+    /// The log cannot be written.
+    LogUnwritable = "NX0053", Unavailable, "make the log file writable by the daemon's user; nothing is changed while it cannot be recorded";
+    /// The operation was cancelled.
+    Cancelled = "NX0054", Cancelled, "run the command again when you are ready";
+    /// The daemon is stopping.
+    ShuttingDown = "NX0055", Unavailable, "wait for the daemon to start again";
+    /// The configuration is wrong.
+    BadConfig = "NX0056", InvalidArgument, "see deploy/nexus.toml, where every key is explained";
+    /// A bug.
+    Internal = "NX0099", Internal, "please report it, with the daemon's log";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

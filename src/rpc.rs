@@ -1,0 +1,9 @@
+//! The control plane over gRPC: conversion at the edge, status codes, services, the client.
+
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated from proto/")]
+pub mod proto {
+    tonic::include_proto!("nexus.v1");
+
+    /// The descriptor set, for reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/nexus.v1.bin"));
+}
