@@ -44,9 +44,11 @@ policy=/usr/sbin/policy-rc.d
 ours=("$cluster")
 [[ -e $policy ]] || ours+=("$policy")
 trap '"${as_root[@]}" rm -f "${ours[@]}"' EXIT
-echo 'create_main_cluster = false' | "${as_root[@]}" install -D -m 0644 /dev/stdin "$cluster"
+"${as_root[@]}" mkdir -p "${cluster%/*}"
+echo 'create_main_cluster = false' | "${as_root[@]}" tee "$cluster" >/dev/null
 if [[ -v ours[1] ]]; then
-  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" install -m 0755 /dev/stdin "$policy"
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+  "${as_root[@]}" chmod +x "$policy"
 fi
 "${as_root[@]}" apt-get update
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
