@@ -1,6 +1,15 @@
 //! The control plane over gRPC: conversion at the edge, status codes, services, the client.
 
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated from proto/")]
+pub mod client;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/"
+)]
 pub mod proto {
     tonic::include_proto!("nexus.v1");
 
