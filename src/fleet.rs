@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     engine::{self, RepairAction, Run, Status, Stop, Verb},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure,
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, drift::State,
         event::DatabaseReport,
     },
     postgres::executor::Author,
@@ -176,6 +176,20 @@ impl Fleet {
             MemberStatus { member, status }
         };
         Ok(run::bounded(self.max_parallel, members, read).await)
+    }
+
+    /// Looks at every database once and tells of the dirty rows that nobody works on.
+    pub async fn tell_dirty(&self) {
+        let Ok(found) = self.status(&Selection::default()).await else { return };
+        let sink = self.sink(Uuid::nil());
+        for MemberStatus { member, status } in found {
+            let Ok((Status { standings, lock_holder: None }, _)) = status else { continue };
+            let dirty = standings.into_iter().filter(|standing| matches!(standing.state, State::Dirty(_)));
+            let versions: Vec<_> = dirty.map(|standing| standing.version).collect();
+            if !versions.is_empty() {
+                sink.emit(member.name(), EventKind::FoundDirty { versions });
+            }
+        }
     }
 
     /// Reads the journals of the selected databases.
