@@ -2,6 +2,8 @@
 //! databases; `nexusctl` is its thin gRPC client.
 
 pub mod config;
+pub mod http;
 pub mod migration;
 pub mod rpc;
 pub mod runtime;
+pub mod telemetry;
