@@ -1,0 +1,343 @@
+//! Configuration: file < environment (`NEXUS_SECTION_KEY`) < flags, checked as a whole before
+//! anything starts. `deploy/nexus.toml` explains every key.
+
+mod database;
+mod problem;
+mod reader;
+mod render;
+mod setting;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use toml::de::DeTable;
+
+pub use crate::config::{
+    problem::{ConfigError, Place, Problem},
+    setting::{Durability, MissingDown, Naming, Policy, Recovery},
+};
+use crate::config::{
+    reader::{Layer, Reader, Section, unknown_variables, variable},
+    setting::{Count, Flag, Form, Identifier, Location, Loopback, OptionalLocation, Size, Span},
+};
+
+/// The whole configuration: what was not written has its default.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// The file it was read from.
+    pub file: Option<PathBuf>,
+    /// Where the daemon listens.
+    pub server: ServerConfig,
+    /// What it writes.
+    pub log: LogConfig,
+    /// What it may use.
+    pub limits: Limits,
+    /// The fleet, in the file's order.
+    pub databases: Vec<DatabaseConfig>,
+    /// What is allowed, but probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// One database of the fleet.
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    /// Its name, unique in the fleet, of `[a-zA-Z0-9_.-]`.
+    pub name: String,
+    /// How to connect: a URL, or libpq's `key=value` pairs.
+    pub url: SecretString,
+    /// Where the URL was found.
+    pub url_source: UrlSource,
+    /// What it is selected by, those of `[defaults.labels]` included.
+    pub labels: BTreeMap<String, String>,
+    /// How its migrations are run, those of `[defaults]` included; `migrations` is resolved.
+    pub settings: DatabaseSettings,
+}
+
+/// Where a database's URL was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UrlSource {
+    /// In the configuration file itself.
+    Inline,
+    /// In an environment variable.
+    Variable(String),
+    /// In a file of its own.
+    File(PathBuf),
+}
+
+/// What the command line says; `None` leaves the environment's, the file's or the default value.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--grpc`.
+    pub grpc: Option<String>,
+    /// `--socket`.
+    pub socket: Option<String>,
+    /// `--http`.
+    pub http: Option<String>,
+    /// `--log-file`.
+    pub log_file: Option<String>,
+    /// `--log-level`.
+    pub log_level: Option<String>,
+}
+
+impl Overrides {
+    fn get(&self, section: &str, key: &str) -> Option<(&'static str, String)> {
+        let (flag, value) = match (section, key) {
+            ("server", "grpc") => ("--grpc", &self.grpc),
+            ("server", "socket") => ("--socket", &self.socket),
+            ("server", "http") => ("--http", &self.http),
+            ("log", "file") => ("--log-file", &self.log_file),
+            ("log", "level") => ("--log-level", &self.log_level),
+            _ => return None,
+        };
+        value.clone().map(|value| (flag, value))
+    }
+}
+
+/// Declares a group of settings: its keys, their forms and their defaults stand in one place, from
+/// which the file and the environment are read and the effective configuration is printed.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $group:ident {
+        $($(#[$key_doc:meta])* $key:ident: $type:ty as $form:ty = $default:literal,)*
+    })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $group { $($(#[$key_doc])* pub $key: $type,)* }
+
+        impl $group {
+            /// The keys, in the order in which they are documented and printed.
+            const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            /// Reads each key from the strongest layer that has it, else takes the `fallback`'s.
+            fn read(reader: &mut Reader<'_>, layers: &[Layer<'_>], fallback: &Self) -> Self {
+                Self {
+                    $($key: reader.setting::<$form>(layers, stringify!($key))
+                        .unwrap_or_else(|| fallback.$key.clone()),)*
+                }
+            }
+
+            /// Each key with its value as TOML.
+            fn literals(&self) -> Vec<(&'static str, String)> {
+                vec![$((stringify!($key), <$form>::literal(&self.$key))),*]
+            }
+        }
+
+        impl Default for $group {
+            fn default() -> Self {
+                Self { $($key: <$form>::parse($default).expect("a default is well-formed"),)* }
+            }
+        }
+    )*};
+}
+
+settings! {
+    /// Where the daemon listens.
+    ServerConfig {
+        /// The gRPC control plane.
+        grpc: SocketAddr as Loopback = "127.0.0.1:7421",
+        /// The same on a Unix socket.
+        socket: Option<PathBuf> as OptionalLocation = "",
+        /// Metrics and health.
+        http: SocketAddr as Loopback = "127.0.0.1:7422",
+        /// How long a running step may go on after SIGTERM.
+        shutdown_timeout: Duration as Span<0> = "30s",
+    }
+
+    /// What the daemon writes.
+    LogConfig {
+        /// The record of migrations, one JSON object a line.
+        file: PathBuf as Location = "logs/migrations.jsonl",
+        /// How much the daemon's own log on stderr says.
+        level: tracing::Level as tracing::Level = "info",
+    }
+
+    /// What the daemon may use.
+    Limits {
+        /// How many connections one PostgreSQL server gets.
+        max_connections_per_server: u32 as Count<1> = "8",
+        /// On how many databases one operation works at once.
+        max_parallel: u32 as Count<1> = "8",
+        /// How long a connection that nobody uses is kept.
+        idle_connection: Duration as Span<0> = "60s",
+    }
+
+    /// How one database's migrations are read and run.
+    DatabaseSettings {
+        /// The schema that the migrations run in and the tables are kept in.
+        schema: String as Identifier = "public",
+        /// The tracking table.
+        table: String as Identifier = "schema_migrations",
+        /// The directory of the migration files.
+        migrations: PathBuf as Location = "migrations",
+        /// How strictly file names are read.
+        naming: Naming as Naming = "strict",
+        /// Whether sub-directories are read too.
+        recursive: bool as Flag = "false",
+        /// What a migration without a down file is.
+        missing_down: MissingDown as MissingDown = "warn",
+        /// The largest file that is read, in bytes.
+        max_file_size: u64 as Size = "64MiB",
+        /// What is done about a pending migration that is older than an applied one.
+        out_of_order: Policy as Policy = "deny",
+        /// What is done about an applied migration whose file is gone.
+        missing_file: Policy as Policy = "deny",
+        /// How dirty rows are settled.
+        recovery: Recovery as Recovery = "evidence",
+        /// How often a run waits for the disk.
+        durability: Durability as Durability = "run",
+        /// How long a statement waits for a lock.
+        lock_timeout: Duration as Span<1> = "5s",
+        /// How often a step that met a lock or a deadlock is tried again.
+        lock_retries: u32 as Count<0> = "10",
+        /// How long a statement may run; 0 is without a limit.
+        statement_timeout: Duration as Span<0> = "0s",
+        /// How long to wait for another run on the database; 0 asks once.
+        lock_wait: Duration as Span<0> = "60s",
+        /// How long connecting may take.
+        connect_timeout: Duration as Span<1> = "10s",
+        /// After how long the server ends a session that fell silent in a transaction.
+        idle_in_transaction_timeout: Duration as Span<1> = "60s",
+    }
+}
+
+/// Where a key belongs that stands in the wrong table.
+fn home(key: &str) -> Option<&'static str> {
+    [
+        (ServerConfig::KEYS, "[server]"),
+        (LogConfig::KEYS, "[log]"),
+        (Limits::KEYS, "[limits]"),
+        (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
+        (database::OWN_KEYS, "[[database]]"),
+    ]
+    .into_iter()
+    .find_map(|(keys, place)| keys.contains(&key).then_some(place))
+}
+
+impl Config {
+    /// Reads `path` (nothing but the defaults where it is `None`) and puts the environment and the
+    /// flags over it.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let read = |path: &Path| {
+            fs::read_to_string(path)
+                .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+        };
+        let text = path.map(read).transpose()?.unwrap_or_default();
+        let mut config = Self::parse(&text, path, environment, overrides)?;
+        if let Some(path) = path {
+            config.warn_of_readers(path);
+        }
+        Ok(config)
+    }
+
+    /// Reads a file's text; paths in it are relative to `file`'s directory.
+    pub fn parse(
+        text: &str,
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let table = DeTable::parse(text).map_err(|error| {
+            let place = Place::new(file, text, &error.span().unwrap_or(0..0));
+            ConfigError::Invalid(vec![Problem { place: Some(place), message: error.message().to_owned() }])
+        })?;
+        let environment = environment.into_iter().collect();
+        let mut reader = Reader::new(file, text, &environment, overrides);
+        let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
+        reader.only(&root, &["server", "log", "limits", "defaults", "database"], home);
+
+        let server: ServerConfig =
+            group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
+        let log = group(&mut reader, &root, "log", LogConfig::KEYS, LogConfig::read);
+        let limits = group(&mut reader, &root, "limits", Limits::KEYS, Limits::read);
+        if server.grpc == server.http && server.grpc.port() != 0 {
+            let span = root.get("server").map_or(0..0, toml::Spanned::span);
+            reader.complain(&span, format!("[server] grpc and http are both {}", server.grpc));
+        }
+        let base = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        let mut fleet = database::Fleet::new(&mut reader, &environment, base);
+        let databases = fleet.read(&root);
+        let mut warnings = fleet.warnings;
+
+        let problems = reader.finish();
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid(problems));
+        }
+        let used: Vec<_> = databases.iter().filter_map(|database| database.url_source.variable()).collect();
+        warnings.extend(unknown_variables(&environment, &variables(), &used));
+        Ok(Self { file: file.map(Path::to_owned), server, log, limits, databases, warnings })
+    }
+
+    /// The effective configuration as TOML, every value in it, secrets masked, in a stable order.
+    pub fn to_masked_toml(&self) -> String {
+        render::masked_toml(self)
+    }
+
+    fn warn_of_readers(&mut self, path: &Path) {
+        let has_password = |database: &&DatabaseConfig| {
+            database.url_source == UrlSource::Inline && database::has_password(&database.url)
+        };
+        let names: Vec<_> =
+            self.databases.iter().filter(has_password).map(|found| found.name.clone()).collect();
+        if !names.is_empty() && fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+            let (file, names) = (path.display(), names.join(", "));
+            self.warnings.push(format!(
+                "{file} holds the password of {names} and every user of this machine can read it: \
+                 chmod 600 {file}, or use url_env or url_file"
+            ));
+        }
+    }
+}
+
+impl UrlSource {
+    fn variable(&self) -> Option<String> {
+        match self {
+            Self::Variable(name) => Some(name.clone()),
+            Self::Inline | Self::File(_) => None,
+        }
+    }
+}
+
+/// The process's environment, without what is not UTF-8.
+pub fn process_environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Reads a section of the file, with the flags and the environment over it.
+fn group<'a, G: Default>(
+    reader: &mut Reader<'a>,
+    root: &Section<'a>,
+    name: &'static str,
+    keys: &[&str],
+    read: impl Fn(&mut Reader<'_>, &[Layer<'_>], &G) -> G,
+) -> G {
+    let section = reader.section(root, name);
+    reader.only(&section, keys, home);
+    read(reader, &[Layer::Flags(name), Layer::Environment(name), Layer::File(&section)], &G::default())
+}
+
+/// Every setting's name in the environment.
+fn variables() -> Vec<String> {
+    let groups = [
+        ("server", ServerConfig::KEYS),
+        ("log", LogConfig::KEYS),
+        ("limits", Limits::KEYS),
+        ("defaults", DatabaseSettings::KEYS),
+    ];
+    groups
+        .into_iter()
+        .flat_map(|(section, keys)| keys.iter().map(move |key| variable(section, key)))
+        .collect()
+}

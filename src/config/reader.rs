@@ -1,0 +1,227 @@
+//! Reads settings from their layers: flags over environment over file. What is wrong is collected,
+//! so that one look at the messages is enough to put everything right.
+
+use std::{collections::BTreeMap, ops::Range, path::Path};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use crate::config::{
+    Overrides,
+    problem::{Place, Problem, did_you_mean, may_hold_secret},
+    setting::Form,
+};
+
+/// A table of the file, and how messages call it.
+#[derive(Clone)]
+pub(super) struct Section<'a> {
+    /// What a message about one of its keys begins with: `[log] `, or `database "orders": `.
+    pub(super) label: String,
+    /// Where it stands, for what is missing in it.
+    pub(super) span: Range<usize>,
+    table: Option<&'a DeTable<'a>>,
+}
+
+/// A place where a setting may stand.
+pub(super) enum Layer<'a> {
+    /// The command line.
+    Flags(&'static str),
+    /// `NEXUS_SECTION_KEY`.
+    Environment(&'static str),
+    /// A table of the file.
+    File(&'a Section<'a>),
+}
+
+/// Where a value was found.
+enum Origin {
+    Named(String),
+    File(Range<usize>),
+}
+
+/// Reads settings and collects what is wrong.
+pub(super) struct Reader<'a> {
+    file: Option<&'a Path>,
+    text: &'a str,
+    environment: &'a BTreeMap<String, String>,
+    overrides: &'a Overrides,
+    problems: Vec<(usize, Problem)>,
+}
+
+impl<'a> Section<'a> {
+    /// A table that is found by its name, or one that is not there.
+    pub(super) fn new(label: String, table: Option<(Range<usize>, &'a DeTable<'a>)>) -> Self {
+        let span = table.as_ref().map_or(0..0, |(span, _)| span.clone());
+        Self { label, span, table: table.map(|(_, table)| table) }
+    }
+
+    /// A key's value.
+    pub(super) fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.entries().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+    }
+
+    /// The keys and values.
+    pub(super) fn entries(
+        &self,
+    ) -> impl Iterator<Item = (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>)> + use<'a>
+    {
+        self.table.into_iter().flatten()
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Reads the file's `text`.
+    pub(super) fn new(
+        file: Option<&'a Path>,
+        text: &'a str,
+        environment: &'a BTreeMap<String, String>,
+        overrides: &'a Overrides,
+    ) -> Self {
+        Self { file, text, environment, overrides, problems: Vec::new() }
+    }
+
+    /// Notes what is wrong at a place of the file.
+    pub(super) fn complain(&mut self, span: &Range<usize>, message: String) {
+        let place = Some(Place::new(self.file, self.text, span));
+        self.problems.push((span.start, Problem { place, message }));
+    }
+
+    /// Everything that was wrong, in the file's order, the environment and the flags last.
+    pub(super) fn finish(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|(start, _)| *start);
+        self.problems.into_iter().map(|(_, problem)| problem).collect()
+    }
+
+    /// A setting's value in the strongest layer that has it; `None` also where it is wrong.
+    pub(super) fn setting<F: Form>(&mut self, layers: &[Layer<'_>], key: &str) -> Option<F::Value> {
+        for layer in layers {
+            match layer {
+                Layer::Flags(section) => {
+                    if let Some((flag, text)) = self.overrides.get(section, key) {
+                        return self.parsed::<F>(&text, Origin::Named(format!("{flag}: ")), "");
+                    }
+                }
+                Layer::Environment(section) => {
+                    let name = variable(section, key);
+                    if let Some(text) = self.environment.get(&name).filter(|text| !text.is_empty()) {
+                        return self.parsed::<F>(&text.clone(), Origin::Named(format!("{name}: ")), "");
+                    }
+                }
+                Layer::File(section) => {
+                    if let Some(value) = section.get(key) {
+                        return self.value_of::<F>(value, &format!("{}{key}: ", section.label));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A value of the file.
+    pub(super) fn value_of<F: Form>(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        label: &str,
+    ) -> Option<F::Value> {
+        let kind = value.get_ref().type_str();
+        if !F::TYPES.contains(&kind) {
+            let text = self.text.get(value.span()).filter(|text| text.len() < 40 && !may_hold_secret(text));
+            let shown =
+                text.filter(|_| kind != "string").map(|text| format!(" ({text})")).unwrap_or_default();
+            let message = format!("{label}expected {}, found {}{shown}", F::EXPECTED, with_article(kind));
+            self.complain(&value.span(), message);
+            return None;
+        }
+        let text = match value.get_ref() {
+            DeValue::Integer(number) if number.radix() != 10 => {
+                i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(-1).to_string()
+            }
+            DeValue::Integer(number) => number.as_str().to_owned(),
+            DeValue::Boolean(flag) => flag.to_string(),
+            other => other.as_str().unwrap_or_default().to_owned(),
+        };
+        self.parsed::<F>(&text, Origin::File(value.span()), label)
+    }
+
+    fn parsed<F: Form>(&mut self, text: &str, origin: Origin, label: &str) -> Option<F::Value> {
+        match (F::parse(text), origin) {
+            (Ok(value), _) => return Some(value),
+            (Err(wrong), Origin::File(span)) => self.complain(&span, format!("{label}{wrong}")),
+            (Err(wrong), Origin::Named(name)) => {
+                self.problems.push((usize::MAX, Problem { place: None, message: format!("{name}{wrong}") }));
+            }
+        }
+        None
+    }
+
+    /// A table by its name. It may be missing; it may not be something else.
+    pub(super) fn section(&mut self, root: &Section<'a>, name: &str) -> Section<'a> {
+        let label = format!("{}[{name}] ", root.label);
+        match root.get(name).map(|value| (value.span(), value.get_ref())) {
+            Some((span, DeValue::Table(table))) => Section::new(label, Some((span, table))),
+            Some((span, other)) => {
+                let found = with_article(other.type_str());
+                self.complain(&span, format!("{label}must be a table, written as `[{name}]`; found {found}"));
+                Section::new(label, None)
+            }
+            None => Section::new(label, None),
+        }
+    }
+
+    /// Refuses keys that mean nothing in this table. `elsewhere` says where a key would belong.
+    pub(super) fn only(
+        &mut self,
+        section: &Section<'_>,
+        known: &[&str],
+        elsewhere: impl Fn(&str) -> Option<&'static str>,
+    ) {
+        for (key, _) in section.entries() {
+            let name = key.get_ref().as_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let advice = if let Some(near) = did_you_mean(name, known.iter().copied()) {
+                format!("; did you mean `{near}`?")
+            } else if let Some(place) = elsewhere(name) {
+                format!("; it belongs in {place}")
+            } else {
+                format!("; known are {}", known.join(", "))
+            };
+            self.complain(&key.span(), format!("{}unknown key `{name}`{advice}", section.label));
+        }
+    }
+}
+
+/// A TOML type's name in a sentence.
+pub(super) fn with_article(kind: &str) -> String {
+    if kind.starts_with(['a', 'i']) { format!("an {kind}") } else { format!("a {kind}") }
+}
+
+/// The environment's name of a key.
+pub(super) fn variable(section: &str, key: &str) -> String {
+    format!("NEXUS_{section}_{key}").to_uppercase()
+}
+
+/// Variables that look like settings and are none.
+pub(super) fn unknown_variables(
+    environment: &BTreeMap<String, String>,
+    known: &[String],
+    used: &[String],
+) -> Vec<String> {
+    let prefixes = ["NEXUS_SERVER_", "NEXUS_LOG_", "NEXUS_LIMITS_", "NEXUS_DEFAULTS_"];
+    let strange = environment.keys().filter(|name| {
+        prefixes.iter().any(|prefix| name.starts_with(prefix))
+            && !known.contains(name)
+            && !used.contains(name)
+    });
+    let near = |name: &str| {
+        let meant = known.iter().map(|known| (strsim::osa_distance(name, known), known)).min()?;
+        (meant.0 <= 3).then(|| format!("; did you mean {}?", meant.1))
+    };
+    strange
+        .map(|name| {
+            format!("the environment variable {name} means nothing here{}", near(name).unwrap_or_default())
+        })
+        .collect()
+}
