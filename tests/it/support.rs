@@ -98,10 +98,32 @@ impl Database {
         )
     }
 
+    /// Runs SQL on a session that stays open until it is dropped, and its transaction with it.
+    pub(crate) fn hold(&self, sql: &str) -> Held {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime is built");
+        let client = runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.expect("it connects");
+            drop(nexus::runtime::spawn_owned(connection));
+            client.batch_execute(sql).await.expect("the SQL runs");
+            client
+        });
+        Held { _client: client, _runtime: runtime }
+    }
+
     /// Waits until a query returns a row.
     pub(crate) fn await_row(&self, sql: &str) {
         await_that(sql, || !self.sql(sql).is_empty());
     }
+}
+
+/// A session that is held open.
+pub(crate) struct Held {
+    _client: tokio_postgres::Client,
+    _runtime: tokio::runtime::Runtime,
 }
 
 /// Waits until something is so; it is looked at often, and the test fails where it never is.
@@ -119,6 +141,7 @@ pub(crate) struct World {
     pub(crate) home: TempDir,
     settings: String,
     more: String,
+    shutdown_timeout: &'static str,
 }
 
 /// What a command printed, and how it ended.
@@ -163,13 +186,18 @@ impl World {
     pub(crate) fn new() -> Self {
         let home = TempDir::new().expect("a directory is made");
         fs::create_dir(home.path().join("migrations")).expect("a directory is made");
-        Self { database: Database::new(), home, settings: String::new(), more: String::new() }
+        Self { database: Database::new(), home, settings: String::new(), more: String::new(), shutdown_timeout: "30s" }
     }
 
     /// Adds lines to the `[[database]]` of the configuration.
     pub(crate) fn set(mut self, lines: &str) -> Self {
         self.settings.push_str(lines);
         self.settings.push('\n');
+        self
+    }
+
+    pub(crate) fn shutdown_timeout(mut self, timeout: &'static str) -> Self {
+        self.shutdown_timeout = timeout;
         self
     }
 
@@ -211,10 +239,12 @@ impl World {
 
     fn configuration(&self) -> String {
         format!(
-            "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nsocket = {socket:?}\n\n\
+            "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nsocket = {socket:?}\n\
+             shutdown_timeout = {timeout:?}\n\n\
              [log]\nfile = {log:?}\n\n\
              [[database]]\nname = \"main\"\nurl = {url:?}\nmigrations = {migrations:?}\n{settings}\n{more}",
             socket = self.path("nexusd.sock"),
+            timeout = self.shutdown_timeout,
             log = self.path("migrations.jsonl"),
             url = self.database.url,
             migrations = self.path("migrations"),
@@ -234,6 +264,16 @@ impl World {
         let path = self.path(file);
         fs::write(&path, configuration).expect("the configuration is written");
         Daemon::start(&path, self.path("nexusd.sock"))
+    }
+
+    /// Starts another daemon on the same database and directory, with a log of its own.
+    pub(crate) fn second_daemon(&self) -> Daemon {
+        let configuration = self.configuration();
+        let configuration = configuration.replace("nexusd.sock", "second.sock");
+        let configuration = configuration.replace("migrations.jsonl", "second.jsonl");
+        let path = self.path("second.toml");
+        fs::write(&path, configuration).expect("the configuration is written");
+        Daemon::start(&path, self.path("second.sock"))
     }
 
     /// The lines of the migration log.
@@ -339,15 +379,18 @@ impl Daemon {
 
     /// A page of the HTTP server: status and body.
     pub(crate) fn page(&self, path: &str) -> (u16, String) {
+        self.try_page(path).expect("HTTP answers")
+    }
+
+    /// The same; `None` where nothing answers.
+    pub(crate) fn try_page(&self, path: &str) -> Option<(u16, String)> {
         use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(&self.http).expect("HTTP answers");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: nexus\r\nConnection: close\r\n\r\n")
-            .expect("the request is sent");
+        let mut stream = std::net::TcpStream::connect(&self.http).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: nexus\r\nConnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("the answer is read");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        (status.expect("a status"), body.to_owned())
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 }
 
