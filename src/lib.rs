@@ -2,5 +2,7 @@
 //! databases; `nexusctl` is its thin gRPC client.
 
 pub mod migration;
+pub mod postgres;
+pub mod redact;
 pub mod rpc;
 pub mod runtime;
