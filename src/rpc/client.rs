@@ -16,14 +16,17 @@ use crate::rpc::proto::{
 /// Where `nexusd` listens unless its configuration says otherwise.
 pub const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7421";
 
+/// The port of [`DEFAULT_ADDRESS`].
+const DEFAULT_PORT: u16 = 7421;
+
 /// The type URL under which a status carries a whole [`proto::Failure`].
 pub const FAILURE_TYPE_URL: &str = "type.googleapis.com/nexus.v1.Failure";
 
 /// A status of 1,000 migrations on 100 databases takes 15 MiB; more than this is not believed.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// How often a silent daemon is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A silent daemon is not asked more often than this whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Where a daemon is: `host:port`, `http://host:port` or `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +63,16 @@ impl FromStr for Address {
         }
         let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         let parsed: http::uri::Authority = authority.parse().map_err(|_| AddressError::Form)?;
-        let port_is_wrong = parsed.port().is_some() && parsed.port_u16().is_none_or(|port| port == 0);
-        if parsed.host().is_empty() || authority.contains('@') || authority.ends_with(':') || port_is_wrong {
+        // A user before the host leaves no port where one is looked for, and is refused with it.
+        let host = parsed.host();
+        let port = match authority.strip_prefix(host).ok_or(AddressError::Form)? {
+            "" => DEFAULT_PORT,
+            rest => rest.strip_prefix(':').and_then(|port| port.parse().ok()).unwrap_or(0),
+        };
+        if host.is_empty() || port == 0 {
             return Err(AddressError::Form);
         }
-        let port = if parsed.port().is_some() { "" } else { ":7421" };
-        Ok(Self(format!("http://{authority}{port}")))
+        Ok(Self(format!("http://{host}:{port}")))
     }
 }
 
@@ -132,7 +139,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects within `deadline`. A daemon that falls silent later is given up after as long again.
+    /// Connects within `deadline`. A daemon that falls silent later is asked after as long whether it
+    /// is there, and given up after as long again.
     pub async fn connect(address: &Address, deadline: Duration) -> Result<Self, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable { address: address.clone(), reason };
         let endpoint = Endpoint::from_shared(address.0.clone())
@@ -140,7 +148,7 @@ impl Client {
             .user_agent(concat!("nexusctl/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| unreachable(innermost(&error)))?
             .connect_timeout(deadline)
-            .http2_keep_alive_interval(KEEP_ALIVE)
+            .http2_keep_alive_interval(deadline.max(KEEP_ALIVE))
             .keep_alive_timeout(deadline);
         match tokio::time::timeout(deadline, endpoint.connect()).await {
             Ok(Ok(channel)) => Ok(Self { channel, address: address.clone() }),
