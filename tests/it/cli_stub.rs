@@ -1,6 +1,7 @@
 //! `nexusctl` against a daemon that says exactly what a test wants: what a real one says seldom.
 
 use std::{
+    path::Path,
     pin::Pin,
     process::{Command as Process, Stdio},
     sync::{Arc, Mutex},
@@ -15,7 +16,11 @@ use nexus::rpc::proto::{
     migration_service_server::{MigrationService, MigrationServiceServer},
 };
 use serde_json::Value;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::{Builder, Runtime},
+};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::{Request, Response, Status, transport::Server};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -38,6 +43,11 @@ struct Stub {
 }
 
 impl Stub {
+    fn service(script: Script) -> (MigrationServiceServer<Self>, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::default();
+        (MigrationServiceServer::new(Self { script, asked: Arc::clone(&asked) }), asked)
+    }
+
     fn stream<T: Send + 'static>(
         &self,
         name: &str,
@@ -136,24 +146,35 @@ impl MigrationService for Stub {
     }
 }
 
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads can be had")
+}
+
 /// A stub daemon, until it is dropped.
 struct Daemon {
     address: String,
     asked: Arc<Mutex<Vec<String>>>,
-    runtime: Option<tokio::runtime::Runtime>,
+    runtime: Option<Runtime>,
 }
 
 impl Daemon {
     fn start(script: Script) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a runtime");
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let runtime = runtime();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let asked = Arc::default();
-        let service = MigrationServiceServer::new(Stub { script, asked: Arc::clone(&asked) });
+        let (service, asked) = Stub::service(script);
         let incoming = TcpListenerStream::new(listener);
         runtime.spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
         Self { address, asked, runtime: Some(runtime) }
+    }
+
+    fn start_on_socket(script: Script, path: &Path) -> Self {
+        let runtime = runtime();
+        let listener = runtime.block_on(async { UnixListener::bind(path) }).expect("a new socket");
+        let (service, asked) = Stub::service(script);
+        let incoming = UnixListenerStream::new(listener);
+        runtime.spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        Self { address: format!("unix:{}", path.display()), asked, runtime: Some(runtime) }
     }
 
     fn run(&self, line: &str) -> (i32, String, String) {
@@ -244,6 +265,15 @@ fn one_call_and_no_question_off_a_terminal() {
     }
     let asked = daemon.asked.lock().expect("nobody panicked").clone();
     assert_eq!(asked, ["apply", "rollback Some(-1)", "rollback Some(0)", "rollback None", "recover"]);
+}
+
+#[test]
+fn a_unix_socket_serves_as_well() {
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    let outcome = finished("orders", DatabaseOutcome::UpToDate, None);
+    let script = Script::Tell(vec![("orders", outcome), end(true)]);
+    let daemon = Daemon::start_on_socket(script, &directory.path().join("nexus.sock"));
+    assert_eq!(daemon.run("apply"), (0, "orders: up to date\n".to_owned(), String::new()));
 }
 
 #[test]
