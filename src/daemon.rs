@@ -100,7 +100,9 @@ impl Daemon {
         drop(tasks.spawn("http", serve_http(http, state, stop.clone())));
         let health = grpc::start(&tasks, fleet.clone(), incoming, metrics, &stop).await?;
         drop(tasks.spawn("startup-check", check_dirty(fleet.clone())));
-        drop(tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())));
+        drop(
+            tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
+        );
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
         tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");

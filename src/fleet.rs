@@ -15,8 +15,7 @@ use uuid::Uuid;
 use crate::{
     engine::{self, RepairAction, Run, Status, Stop, Verb},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, drift::State,
-        event::DatabaseReport,
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, drift::State, event::DatabaseReport,
     },
     postgres::executor::Author,
     runtime::Tasks,
@@ -258,7 +257,9 @@ impl Fleet {
 
     /// Closes connections that were idle for longer than `idle`.
     pub fn evict_idle(&self, idle: Duration) {
-        self.inventory.members().for_each(|member| member.database.pool.evict_idle(idle));
+        for member in self.inventory.members() {
+            member.database.pool.evict_idle(idle);
+        }
     }
 
     fn run(&self, member: &Arc<Member>, catalog: Arc<Catalog>, author: Author) -> Run {

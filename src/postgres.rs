@@ -3,8 +3,16 @@
 pub mod connect;
 pub mod embedded;
 pub mod error;
+pub mod executor;
+pub mod index;
+pub mod journal;
+pub mod names;
+pub mod observer;
 pub mod pool;
 pub mod quote;
+pub mod repair;
+pub mod session;
+pub mod tracking;
 pub mod url;
 
 mod passfile;

@@ -5,7 +5,14 @@ pub mod convert;
 pub mod service;
 pub mod status;
 
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated from proto/")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/"
+)]
 pub mod proto {
     tonic::include_proto!("nexus.v1");
 

@@ -19,8 +19,7 @@ use crate::{
 };
 
 /// The databases, with their labels.
-const DATABASES: [(&str, &str); 3] =
-    [("shop-eu", "prod"), ("shop-us", "prod"), ("shop-staging", "staging")];
+const DATABASES: [(&str, &str); 3] = [("shop-eu", "prod"), ("shop-us", "prod"), ("shop-staging", "staging")];
 
 /// Starts everything, makes the tour, and serves on unless told to exit.
 pub(super) async fn run(args: &args::Demo) -> anyhow::Result<()> {
@@ -31,10 +30,11 @@ pub(super) async fn run(args: &args::Demo) -> anyhow::Result<()> {
         args.migrations.display()
     );
     say("Starting PostgreSQL with three databases …");
-    let mut server = Embedded::start(&[]).await.context("cannot start PostgreSQL")?;
+    let starting = tokio::task::spawn_blocking(|| Embedded::start(&[]));
+    let server = starting.await.context("the start of PostgreSQL ended unexpectedly")?;
+    let server = server.context("cannot start PostgreSQL")?;
     let toured = tour(args, &nexusctl, &server).await;
-    server.stop().await;
-    toured
+    toured.and(server.stop().context("cannot stop PostgreSQL"))
 }
 
 async fn tour(args: &args::Demo, nexusctl: &Path, server: &Embedded) -> anyhow::Result<()> {
@@ -126,7 +126,8 @@ async fn show(nexusctl: &Path, address: SocketAddr) -> anyhow::Result<()> {
 
 /// What to try next.
 fn next(address: SocketAddr, url: &str) -> String {
-    let server = if address.port() == 7421 { String::new() } else { format!("export NEXUS_SERVER={address}\n  ") };
+    let server =
+        if address.port() == 7421 { String::new() } else { format!("export NEXUS_SERVER={address}\n  ") };
     let bin = nexusctl().map_or_else(|_| "nexusctl".to_owned(), |path| path.display().to_string());
     format!(
         "Try next, in another terminal:\n  \

@@ -9,7 +9,12 @@ use crate::{
     engine::{Database, Durability},
     fleet::inventory::Inventory,
     migration::{plan, version},
-    postgres::{Target, names::Names, pool::Pool, session::{Limits, startup_settings}},
+    postgres::{
+        Target,
+        names::Names,
+        pool::Pool,
+        session::{Limits, startup_settings},
+    },
     source::{Directory, MissingDown, Options},
 };
 

@@ -18,7 +18,8 @@ pub(super) fn of_session(error: SessionError, doing: &str) -> Failure {
         SessionError::Cancelled => Failure::new(Code::Cancelled, "The operation was cancelled"),
         SessionError::LockHeld { holder } => {
             let holder = if holder.is_empty() { "another session".to_owned() } else { holder };
-            Failure::new(Code::LockHeld, "Another run holds the database's lock").details(vec![format!("held by {holder}")])
+            Failure::new(Code::LockHeld, "Another run holds the database's lock")
+                .details(vec![format!("held by {holder}")])
         }
         SessionError::Pooler => Failure::new(
             Code::Pooler,
@@ -59,12 +60,14 @@ pub(super) fn of_script(
         Failure::new(Code::PartlyApplied, message)
     } else {
         match fault.sqlstate.as_str() {
-            "55P03" | "40P01" => {
-                Failure::new(Code::LockTimeout, "Migration failed and was rolled back: a lock could not be had in time")
-            }
-            "57014" => {
-                Failure::new(Code::StatementTimeout, "Migration failed and was rolled back: a statement ran longer than allowed")
-            }
+            "55P03" | "40P01" => Failure::new(
+                Code::LockTimeout,
+                "Migration failed and was rolled back: a lock could not be had in time",
+            ),
+            "57014" => Failure::new(
+                Code::StatementTimeout,
+                "Migration failed and was rolled back: a statement ran longer than allowed",
+            ),
             _ => Failure::new(Code::MigrationFailed, "Migration failed and was rolled back"),
         }
     };

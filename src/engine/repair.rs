@@ -25,7 +25,12 @@ pub enum RepairAction {
 }
 
 /// Does one repair under the lock and says what was done.
-pub async fn repair(run: &Run, action: &RepairAction, version: &str, reason: &str) -> Result<String, Failure> {
+pub async fn repair(
+    run: &Run,
+    action: &RepairAction,
+    version: &str,
+    reason: &str,
+) -> Result<String, Failure> {
     let mut session = run.database.session(&run.author.operation.to_string()).await?;
     let shape = lock(run, &mut session).await?;
     let doing = "repairing a row";
@@ -71,7 +76,8 @@ fn decide(
         }
         RepairAction::AcceptChecksum => {
             let row = row(tracked, wanted)?;
-            let migration = run.catalog.get(&row.version).ok_or_else(|| unfit(&row.version, "it has no file"))?;
+            let migration =
+                run.catalog.get(&row.version).ok_or_else(|| unfit(&row.version, "it has no file"))?;
             let checksum = migration.up.checksums.raw.hex();
             if checksum == row.checksum {
                 return Err(unfit(&row.version, "its checksum is that of the file already"));
@@ -113,5 +119,6 @@ fn file<'a>(run: &'a Run, wanted: &str) -> Result<&'a Migration, Failure> {
 }
 
 fn unfit(version: &Version, why: &str) -> Failure {
-    Failure::new(Code::BadRepair, format!("Migration {version} cannot be repaired so: {why}")).version(version)
+    Failure::new(Code::BadRepair, format!("Migration {version} cannot be repaired so: {why}"))
+        .version(version)
 }

@@ -49,7 +49,8 @@ async fn look(run: &Run, verb: &Verb, planned: &mut Option<Plan>) -> Result<(), 
     let doing = "reading the applied migrations";
     let mut session = run.database.session(&run.author.operation.to_string()).await?;
     let (shape, _) = session.look().await.map_err(|error| of_session(error, doing))?;
-    let tracked = tracking::read(&session, shape, kept(verb)).await.map_err(|error| of_session(error, doing))?;
+    let tracked =
+        tracking::read(&session, shape, kept(verb)).await.map_err(|error| of_session(error, doing))?;
     let plan = planned.insert(decide(verb, &run.catalog, &tracked, run.database.policy)?);
     scripts::prepare(run, plan, &session, shape).await.map(drop)
 }

@@ -6,14 +6,16 @@ use std::{io::Read, sync::Arc};
 use tokio::sync::mpsc;
 
 use crate::{
-    engine::{Run, failure::{of_session, several}},
+    engine::{
+        Run,
+        failure::{of_session, several},
+    },
     migration::{
         Code, Direction, Failure, Mode, Plan, Script, ScriptReader, Step, StepAction, Version,
-        checksum::Checksums,
-        plan::Source,
+        checksum::Checksums, plan::Source,
     },
     postgres::{journal, session::Session, tracking::Shape},
-    sql::{self, Group, Inspection},
+    sql::{self, Group, Inspection, Wrapper},
 };
 
 /// The largest down script that the journal keeps.
@@ -24,8 +26,10 @@ const MAX_KEPT_DOWN: u64 = 1024 * 1024;
 pub(super) struct Prepared {
     /// Where its text is; `None` where the step runs no SQL.
     pub(super) text: Option<Text>,
-    /// What was found in it.
-    pub(super) inspection: Inspection,
+    /// How many statements it has.
+    pub(super) statements: u32,
+    /// Whether it stands between a BEGIN and a COMMIT, which are left out.
+    wrapped: bool,
     /// The up file's checksum, as hexadecimal digits; empty where the file is gone.
     pub(super) checksum: String,
     /// The down file, to be kept in the journal.
@@ -117,7 +121,7 @@ fn inspect(run: &Run, step: &Step, text: Option<Text>) -> Result<Prepared, Vec<F
     let migration = run.catalog.get(&step.version);
     let checksum = migration.map(|it| it.up.checksums.raw.hex()).unwrap_or_default();
     let (Some(text), Some(direction)) = (text, step.action.direction()) else {
-        return Ok(Prepared { text: None, inspection: Inspection::default(), checksum, down: None });
+        return Ok(Prepared { text: None, statements: 0, wrapped: false, checksum, down: None });
     };
     let inspected = inspect_text(&*run.reader, &text, direction, &step.version, step.mode);
     let down = migration.and_then(|it| it.down.clone()).filter(|_| direction == Direction::Up);
@@ -128,7 +132,8 @@ fn inspect(run: &Run, step: &Step, text: Option<Text>) -> Result<Prepared, Vec<F
     match (inspected, kept.transpose()) {
         (Ok(inspection), Ok(_)) => {
             let down = down.filter(|down| down.size <= MAX_KEPT_DOWN);
-            Ok(Prepared { text: Some(text), inspection, checksum, down })
+            let Inspection { statements, wrapped, .. } = inspection;
+            Ok(Prepared { text: Some(text), statements, wrapped, checksum, down })
         }
         (first, second) => Err(first.err().into_iter().chain(second.err()).flatten().collect()),
     }
@@ -144,17 +149,22 @@ fn inspect_text(
     let opened = text.open(reader).map_err(|failure| vec![failure])?;
     let inspection = sql::inspect(opened, text.name(), direction, version, mode)?;
     match text {
-        Text::File(script) => unchanged(script, inspection.checksums).map_err(|failure| vec![failure])?,
+        Text::File(script) => {
+            unchanged(script, Some(&inspection.checksums)).map_err(|failure| vec![failure])?
+        }
         Text::Kept { .. } => {}
     }
     Ok(inspection)
 }
 
-fn unchanged(script: &Script, read: Checksums) -> Result<(), Failure> {
-    if read.raw == script.checksums.raw {
+fn unchanged(script: &Script, read: Option<&Checksums>) -> Result<(), Failure> {
+    if read.is_some_and(|read| read.raw == script.checksums.raw) {
         return Ok(());
     }
-    Err(Failure::new(Code::FileChanged, format!("{} was changed while the run was under way", script.file_name)))
+    Err(Failure::new(
+        Code::FileChanged,
+        format!("{} was changed while the run was under way", script.file_name),
+    ))
 }
 
 /// What reading a script for its step gives, in this order: the down script to keep, the groups,
@@ -199,15 +209,17 @@ fn read(
     if sender.blocking_send(Feed::Down(down)).is_err() {
         return Ok(());
     }
-    let mut groups = sql::Groups::new(text.open(reader)?).leaving_out_wrapper(prepared.inspection.wrapped);
+    let wrapper = if prepared.wrapped { Wrapper::Remove } else { Wrapper::Keep };
+    let mut groups = sql::Groups::new(text.open(reader)?, text.name(), wrapper);
     for group in groups.by_ref() {
-        let group = group.map_err(|error| Failure::new(Code::FileUnreadable, format!("{}: {error}", text.name())))?;
+        let group =
+            group.map_err(|error| Failure::new(Code::FileUnreadable, format!("{}: {error}", text.name())))?;
         if sender.blocking_send(Feed::Group(group)).is_err() {
             return Ok(());
         }
     }
     if let Text::File(script) = text {
-        unchanged(script, groups.checksums())?;
+        unchanged(script, groups.checksums().as_ref())?;
     }
     // Nobody listens any more: the step has ended.
     let _ = sender.blocking_send(Feed::End);
@@ -218,6 +230,7 @@ fn read_down(reader: &dyn ScriptReader, down: &Script) -> Result<String, Failure
     let mut bytes = Vec::with_capacity(usize::try_from(down.size).unwrap_or_default());
     let mut opened = reader.open(down).map_err(|error| unreadable(down, &error))?;
     opened.read_to_end(&mut bytes).map_err(|error| unreadable(down, &error))?;
-    unchanged(down, Checksums::of(&bytes))?;
-    String::from_utf8(bytes).map_err(|_| Failure::new(Code::InvalidUtf8, format!("{} is not UTF-8", down.file_name)))
+    unchanged(down, Some(&Checksums::of(&bytes)))?;
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::new(Code::InvalidUtf8, format!("{} is not UTF-8", down.file_name)))
 }

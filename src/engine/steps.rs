@@ -6,15 +6,9 @@ use std::time::{Duration, Instant};
 use backon::BackoffBuilder as _;
 
 use crate::{
-    engine::{
-        Durability, Run,
-        failure::of_session,
-        run::lock,
-        scripts::Prepared,
-    },
+    engine::{Durability, Run, failure::of_session, run::lock, scripts::Prepared},
     migration::{
-        AttemptOutcome, Code, Direction, EventKind, Failure, Mode, Plan, Step, StepAction,
-        event::StepDone,
+        AttemptOutcome, Code, Direction, EventKind, Failure, Mode, Plan, Step, StepAction, event::StepDone,
     },
     postgres::{
         executor::{self, Flush},
@@ -270,9 +264,10 @@ impl Told<'_> {
 
     /// Adds what was committed and may not be on disk to a failure.
     fn not_durable(&self, mut failure: Failure) -> Failure {
-        let lines = self.unflushed.iter().map(|done| {
-            format!("{}: committed, but not known to be on disk", done.step.version)
-        });
+        let lines = self
+            .unflushed
+            .iter()
+            .map(|done| format!("{}: committed, but not known to be on disk", done.step.version));
         failure.details.extend(lines);
         failure
     }

@@ -100,7 +100,8 @@ impl Member {
     pub(super) async fn busy(&self, run: &Run) -> Result<Busy<'_>, Failure> {
         let held = || {
             let holder = self.busy.try_lock().ok().and_then(|holder| *holder);
-            holder.map_or_else(|| "another operation of this daemon".to_owned(), |id| format!("operation {id}"))
+            holder
+                .map_or_else(|| "another operation of this daemon".to_owned(), |id| format!("operation {id}"))
         };
         if let Ok(guard) = self.busy.try_lock() {
             return Ok(Busy::new(guard, run));

@@ -8,11 +8,7 @@ use futures_util::StreamExt as _;
 use crate::{
     engine::{self, Verb},
     fleet::{Fleet, inventory::Member},
-    migration::{
-        Code, EventKind, EventSink as _, Failure,
-        catalog::CatalogResult,
-        event::DatabaseReport,
-    },
+    migration::{Code, EventKind, EventSink as _, Failure, catalog::CatalogResult, event::DatabaseReport},
     postgres::executor::Author,
 };
 

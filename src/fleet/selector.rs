@@ -64,7 +64,10 @@ impl Selection {
     ) -> Result<Vec<globset::GlobMatcher>, Failure> {
         let matcher = |pattern: &String| {
             let glob = Glob::new(pattern).map_err(|error| {
-                Failure::new(Code::BadRequest, format!("{pattern:?} is not a name or a glob: {}", error.kind()))
+                Failure::new(
+                    Code::BadRequest,
+                    format!("{pattern:?} is not a name or a glob: {}", error.kind()),
+                )
             })?;
             let glob = glob.compile_matcher();
             if known.keys().any(|name| glob.is_match(name)) {

@@ -66,7 +66,8 @@ pub async fn mark(session: &Session, author: &Author, mark: &Mark<'_>) -> Result
          down_text, statements_done, statements_total, outcome, requested_by, trace_id, instance) \
          values ($1, $2, $3, $4, $5, $6, $7, $8, 'running', $9, $10, $11) returning id"
     );
-    let (done, total) = (i32::try_from(done).unwrap_or(i32::MAX), i32::try_from(mark.statements).unwrap_or(i32::MAX));
+    let (done, total) =
+        (i32::try_from(done).unwrap_or(i32::MAX), i32::try_from(mark.statements).unwrap_or(i32::MAX));
     let rows = session
         .query(
             &sql,
@@ -143,7 +144,8 @@ fn end_sql(names: &Names, step: &Step, attempt: i64) -> String {
         }
         _ => format!("delete from {tracking} where version = {version};"),
     };
-    let settled = if step.action.settles() { close_settled_sql(names, &version, attempt) } else { String::new() };
+    let settled =
+        if step.action.settles() { close_settled_sql(names, &version, attempt) } else { String::new() };
     format!(
         "{row} update {journal} set outcome = 'succeeded', statements_done = statements_total, \
          finished_at = pg_catalog.clock_timestamp(), \
@@ -260,7 +262,9 @@ pub async fn settle(session: &Session, version: &Version, action: StepAction) ->
     let tracking = &session.names.tracking_sql;
     let version = quote_literal(version.as_str());
     let row = match action {
-        StepAction::ClearMark => format!("update {tracking} set dirty = false where version = {version} and dirty"),
+        StepAction::ClearMark => {
+            format!("update {tracking} set dirty = false where version = {version} and dirty")
+        }
         _ => format!("delete from {tracking} where version = {version} and dirty"),
     };
     let sql = format!(

@@ -94,7 +94,11 @@ pub(super) fn read_last_attempt(row: &SimpleQueryRow) -> Option<LastAttempt> {
             "down" | "undo" => Some(Direction::Down),
             _ => None,
         },
-        mode: if text(row, "mode")? == "transactional" { Mode::Transactional } else { Mode::NonTransactional },
+        mode: if text(row, "mode")? == "transactional" {
+            Mode::Transactional
+        } else {
+            Mode::NonTransactional
+        },
         outcome: AttemptOutcome::parse(text(row, "outcome")?)?,
         statements_done: text(row, "statements_done")?.parse().ok()?,
         statements_total: text(row, "statements_total")?.parse().ok()?,

@@ -57,9 +57,12 @@ pub async fn change(
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = &session.names;
     // $1 is the row's version, $2 what it gets: a checksum or a version.
     let (name, version, value, row) = match change {
-        Change::ClearDirty { version } => {
-            ("clear-dirty", version, "", format!("update {tracking} set dirty = false where version = $1 and $2 = ''"))
-        }
+        Change::ClearDirty { version } => (
+            "clear-dirty",
+            version,
+            "",
+            format!("update {tracking} set dirty = false where version = $1 and $2 = ''"),
+        ),
         Change::Forget { version } => {
             ("forget", version, "", format!("delete from {tracking} where version = $1 and $2 = ''"))
         }
@@ -69,9 +72,12 @@ pub async fn change(
             checksum.as_str(),
             format!("update {tracking} set checksum = $2 where version = $1"),
         ),
-        Change::Rename { version, new } => {
-            ("rename", version, new.as_str(), format!("update {tracking} set version = $2 where version = $1"))
-        }
+        Change::Rename { version, new } => (
+            "rename",
+            version,
+            new.as_str(),
+            format!("update {tracking} set version = $2 where version = $1"),
+        ),
         Change::MarkApplied { version, checksum } => (
             "mark-applied",
             version,

@@ -12,14 +12,12 @@ use tokio::time::Instant;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    postgres::{
-        error::{SqlFault, is_connection_lost},
-        names::Names,
-        pool::Pooled,
-        quote::quote_literal,
-        tracking::{self, Shape, ShapeError},
-    },
+use crate::postgres::{
+    error::{SqlFault, is_connection_lost},
+    names::Names,
+    pool::Pooled,
+    quote::quote_literal,
+    tracking::{self, Shape, ShapeError},
 };
 
 /// How long a message of Nexus's own (never a migration's SQL) may take before the connection
@@ -204,7 +202,8 @@ impl Session {
     pub async fn look(&mut self) -> Result<(Shape, Option<String>), SessionError> {
         let sql = format!("{}; {}", self.holder_query(), tracking::shape_query(&self.names));
         let rows = self.rows(&sql).await?;
-        let (holders, shape): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| text(row, "holder").is_some());
+        let (holders, shape): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| text(row, "holder").is_some());
         let holder = holders.first().and_then(|row| text(row, "holder")).map(str::to_owned);
         Ok((tracking::read_shape(&self.names, &shape)?, holder))
     }
@@ -293,10 +292,8 @@ impl Session {
 
     /// Gives the lock back and the connection with it, which no migration has touched.
     pub async fn release(self) -> Result<(), SessionError> {
-        let sql = format!(
-            "select pg_catalog.pg_advisory_unlock({}); set application_name = 'nexusd'",
-            self.key
-        );
+        let sql =
+            format!("select pg_catalog.pg_advisory_unlock({}); set application_name = 'nexusd'", self.key);
         let released = self.rows(&sql).await.map(drop);
         if released.is_err() {
             self.close();

@@ -93,9 +93,9 @@ fn check_tracking(names: &Names, columns: &str, is_table: bool, is_unique: bool)
     if !fits {
         return refuse(looks_like(&columns));
     }
-    let extra = columns.iter().find(|(name, kind)| {
-        kind.ends_with(" required") && !COLUMNS.iter().any(|(known, _)| known == name)
-    });
+    let extra = columns
+        .iter()
+        .find(|(name, kind)| kind.ends_with(" required") && !COLUMNS.iter().any(|(known, _)| known == name));
     if let Some((name, _)) = extra {
         return refuse(format!("it has a column {name} that must be given and that Nexus does not know"));
     }

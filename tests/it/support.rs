@@ -40,7 +40,7 @@ pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
 pub(crate) fn server() -> &'static Embedded {
     static SERVER: OnceLock<Embedded> = OnceLock::new();
     SERVER.get_or_init(|| {
-        wait(Embedded::start(&[("wal_writer_delay", "10s"), ("max_connections", "200")]))
+        Embedded::start(&[("wal_writer_delay", "10s"), ("max_connections", "200")])
             .expect("PostgreSQL starts")
     })
 }

@@ -24,7 +24,11 @@ struct Progress {
 }
 
 impl Steps<'_> {
-    pub(super) async fn non_transactional(&mut self, step: &Step, prepared: &Prepared) -> Result<(), Failure> {
+    pub(super) async fn non_transactional(
+        &mut self,
+        step: &Step,
+        prepared: &Prepared,
+    ) -> Result<(), Failure> {
         let mut feed = scripts::feed(self.run, step, prepared);
         let skip = match step.action {
             StepAction::Resume { done } => done,
@@ -35,10 +39,16 @@ impl Steps<'_> {
         loop {
             match feed.recv().await {
                 Some(Feed::Down(down)) => {
-                    let total = prepared.inspection.statements;
-                    let mark = Mark { step, checksum: &prepared.checksum, down_text: down.as_deref(), statements: total };
+                    let total = prepared.statements;
+                    let mark = Mark {
+                        step,
+                        checksum: &prepared.checksum,
+                        down_text: down.as_deref(),
+                        statements: total,
+                    };
                     let marked = executor::mark(&self.session, &self.run.author, &mark).await;
-                    let attempt = marked.map_err(|error| of_session(error, "marking the row").version(&step.version))?;
+                    let attempt = marked
+                        .map_err(|error| of_session(error, "marking the row").version(&step.version))?;
                     let limits = executor::set_limits(&self.session, step).await;
                     limits.map_err(|error| of_session(error, "setting the limits").version(&step.version))?;
                     progress = Some(Progress { attempt, done: skip, total });
@@ -57,7 +67,8 @@ impl Steps<'_> {
                     let ended = executor::end_non_transactional(&self.session, step, progress.attempt).await;
                     return match ended {
                         Err(SessionError::Lost) => self.resolve(step, Some(progress.attempt)).await,
-                        ended => ended.map_err(|error| of_session(error, "ending a migration").version(&step.version)),
+                        ended => ended
+                            .map_err(|error| of_session(error, "ending a migration").version(&step.version)),
                     };
                 }
                 Some(Feed::Failed(failure)) => {
@@ -79,12 +90,13 @@ impl Steps<'_> {
         statement: &Statement,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let sql = &group.text[statement.range.clone()];
+        let sql = group.statement(statement);
         let mut delays = self.retry_delays();
         for tried in 1.. {
             self.heal(step, sql, progress.attempt, tried > 1).await?;
             let cancel = &self.run.stop.cancel;
-            let running = executor::run_statement(&self.session, progress.attempt, sql, progress.done + 1, cancel);
+            let running =
+                executor::run_statement(&self.session, progress.attempt, sql, progress.done + 1, cancel);
             let ran = self.told.watch(step, self.session.pid(), running).await;
             let error = match ran {
                 Ok(()) => break,
@@ -100,10 +112,10 @@ impl Steps<'_> {
                         continue;
                     }
                     let name = prepared.text.as_ref().map_or("", |text| text.name());
-                    let in_statement = fault.position.and_then(|position| usize::try_from(position).ok()?.checked_sub(1));
-                    let before = group.text[..statement.range.start].chars().count();
-                    let location = in_statement.and_then(|offset| group.location_of_character(before + offset, name));
-                    let location = location.unwrap_or_else(|| group.location(statement.range.start, name));
+                    let in_statement =
+                        fault.position.and_then(|position| usize::try_from(position).ok()?.checked_sub(1));
+                    let location =
+                        group.location(name, statement.range.start, in_statement.unwrap_or_default());
                     of_script(fault, step, Some(location), Some((progress.done, progress.total)))
                 }
                 SessionError::Cancelled => Failure::new(
@@ -128,11 +140,13 @@ impl Steps<'_> {
     /// Before an index is built concurrently: drops the invalid one that a failed attempt of ours
     /// left under its name; refuses one that is not ours, which IF NOT EXISTS would take for done.
     async fn heal(&mut self, step: &Step, sql: &str, attempt: i64, again: bool) -> Result<(), Failure> {
-        let Some(wanted) = sql::concurrent_index(sql).filter(|it| it.action == sql::IndexAction::Create) else {
+        let Some(wanted) = sql::concurrent_index(sql).filter(|it| it.action == sql::IndexAction::Create)
+        else {
             return Ok(());
         };
         let Some(name) = wanted.name else { return Ok(()) };
-        let fail = |error: SessionError| of_session(error, "looking for an invalid index").version(&step.version);
+        let fail =
+            |error: SessionError| of_session(error, "looking for an invalid index").version(&step.version);
         let found = index::find_invalid(&self.session, &name, wanted.table.as_deref()).await.map_err(fail)?;
         let Some(invalid) = found else { return Ok(()) };
         let ours = again || index::left_by_us(&self.session, &step.version, attempt).await.map_err(fail)?;

@@ -42,7 +42,9 @@ impl Steps<'_> {
         let mut attempt = None;
         let mut delays = self.retry_delays();
         for tried in 1.. {
-            let Err(trouble) = self.transaction(step, prepared, &mut attempt, flush).await else { return Ok(()) };
+            let Err(trouble) = self.transaction(step, prepared, &mut attempt, flush).await else {
+                return Ok(());
+            };
             let (failure, outcome) = match trouble {
                 Trouble::Session(SessionError::Lost, _) => return self.resolve(step, attempt).await,
                 Trouble::Session(SessionError::Sql(fault), location) => {
@@ -59,16 +61,18 @@ impl Steps<'_> {
                             _ => AttemptOutcome::RolledBack,
                         };
                         let blockers = self.told.blockers.iter().map(|who| format!("blocked by {who}"));
-                        let blockers = if is_lock_trouble(&fault.sqlstate) { blockers.collect() } else { Vec::new() };
+                        let blockers =
+                            if is_lock_trouble(&fault.sqlstate) { blockers.collect() } else { Vec::new() };
                         (of_script(fault, step, location, None).details(blockers), outcome)
                     }
                 }
                 Trouble::Session(SessionError::Cancelled, _) => {
                     (cancelled(&step.version), AttemptOutcome::RolledBack)
                 }
-                Trouble::Session(error, _) => {
-                    (of_session(error, "running a migration").version(&step.version), AttemptOutcome::RolledBack)
-                }
+                Trouble::Session(error, _) => (
+                    of_session(error, "running a migration").version(&step.version),
+                    AttemptOutcome::RolledBack,
+                ),
                 Trouble::Script(failure) => (failure.version(&step.version), AttemptOutcome::RolledBack),
             };
             self.undo_transaction(step, attempt).await?;
@@ -104,7 +108,7 @@ impl Steps<'_> {
                         step,
                         checksum: &prepared.checksum,
                         down_text: down.as_deref(),
-                        statements: prepared.inspection.statements,
+                        statements: prepared.statements,
                     };
                     let marked = executor::mark(&self.session, &self.run.author, &mark).await;
                     *attempt = Some(marked.map_err(|error| Trouble::Session(error, None))?);
@@ -121,14 +125,11 @@ impl Steps<'_> {
                     }
                 }
                 Some(Feed::End) => {
-                    let last = held.take().unwrap_or_default();
+                    let Some(last) = held.take() else { return Err(unexpected()) };
                     return self.send(step, prepared, *attempt, &last, first, Some(flush)).await;
                 }
                 Some(Feed::Failed(failure)) => return Err(Trouble::Script(failure)),
-                None => {
-                    let message = "The task that reads the script ended unexpectedly";
-                    return Err(Trouble::Script(Failure::new(Code::Internal, message)));
-                }
+                None => return Err(unexpected()),
             }
         }
     }
@@ -162,7 +163,11 @@ fn locate(error: &StepError, group: &Group, prepared: &Prepared) -> Option<Locat
     let statement = group.statements.get(error.completed?)?;
     let position = fault.position.and_then(|position| {
         let in_group = usize::try_from(position).ok()?.checked_sub(1 + error.prefix_characters)?;
-        group.location_of_character(in_group, name)
+        Some(group.location(name, 0, in_group))
     });
-    Some(position.unwrap_or_else(|| group.location(statement.range.start, name)))
+    Some(position.unwrap_or_else(|| group.location(name, statement.range.start, 0)))
+}
+
+fn unexpected() -> Trouble {
+    Trouble::Script(Failure::new(Code::Internal, "The task that reads the script ended unexpectedly"))
 }
