@@ -93,7 +93,7 @@ impl JsonlLog {
     /// Whether the next lines can be written: asked before each mutation. The path is opened anew,
     /// which sees a file that was deleted or made read-only; room is reserved, which sees a full
     /// disk; and lines that were kept are written now.
-    pub fn is_writable(&self) -> Result<(), Box<Failure>> {
+    pub fn is_writable(&self) -> Result<(), Failure> {
         let mut state = self.state();
         let checked = open(&self.path).and_then(|file| reserve(&file).map(|()| file));
         let result = match checked {
@@ -103,7 +103,7 @@ impl JsonlLog {
             }
             Err(cause) => Err(self.error(cause)),
         };
-        result.map_err(|error| Box::new(Failure::new(Code::LogUnwritable, error.to_string())))
+        result.map_err(|error| Failure::new(Code::LogUnwritable, error.to_string()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -136,8 +136,21 @@ fn the_runbooks_refusals() {
     check(failed(empty), &[line(r#""type":"up","#)]);
 
     let message = "No down migration found for dirty migration";
-    let no_down = Failure::new(Code::NoDownForDirty, message).version("0010_add_products");
-    check(report(Err(no_down)), &[error(message, "0010_add_products", "", r#""code":"NX0024""#)]);
+    let no_down = Failure::new(Code::NoDownForDirty, message)
+        .version("0010_add_products")
+        .details(vec!["0010_add_products: marked by hand".into()]);
+    let why = r#""code":"NX0024","error":"0010_add_products: marked by hand""#;
+    check(report(Err(no_down)), &[error(message, "0010_add_products", "", why)]);
+
+    let several = Failure::new(Code::EmptyMigration, "Migration 0001_a is empty").details(vec![
+        "0001_a.up.sql:1:1: Migration 0001_a is empty [NX0003]".into(),
+        "0002_b.up.sql holds a NUL byte [NX0005]".into(),
+    ]);
+    let all = format!(
+        r#""level":"error","message":"Database failed",{PLACE},"duration_ms":34,"code":"NX0003","error":"Migration 0001_a is empty","details":["0001_a.up.sql:1:1: Migration 0001_a is empty [NX0003]","0002_b.up.sql holds a NUL byte [NX0005]"]"#
+    );
+    let line = error("Migration 0001_a is empty", "0001_a", "", r#""code":"NX0003""#);
+    check(report(Err(several)), &[line, all]);
 }
 
 #[test]
@@ -183,7 +196,7 @@ fn the_other_lines() {
     check(
         notice(Some(version())),
         &[format!(
-            r#""level":"warn","message":"Notice","version":"0010_add_products","notice":"line endings only",{PLACE}"#
+            r#""level":"info","message":"Notice","version":"0010_add_products","notice":"line endings only",{PLACE}"#
         )],
     );
     for (action, how, direction) in [
