@@ -1,9 +1,17 @@
 //! Nexus: `nexusd` applies, rolls back, recovers and audits SQL migrations on fleets of PostgreSQL
 //! databases; `nexusctl` is its thin gRPC client.
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod engine;
+pub mod fleet;
 pub mod http;
 pub mod migration;
+pub mod postgres;
+pub mod redact;
 pub mod rpc;
 pub mod runtime;
+pub mod source;
+pub mod sql;
 pub mod telemetry;

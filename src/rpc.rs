@@ -1,5 +1,10 @@
 //! The control plane over gRPC: conversion at the edge, status codes, services, the client.
 
+pub mod client;
+pub mod convert;
+pub mod service;
+pub mod status;
+
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated from proto/")]
 pub mod proto {
     tonic::include_proto!("nexus.v1");

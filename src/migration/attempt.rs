@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::migration::Version;
+use crate::migration::{Version, header::Header};
 
 /// Which of a migration's two files is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,10 +99,18 @@ pub struct LastAttempt {
     pub statements_total: u32,
     /// The up file's checksum, as hexadecimal digits.
     pub checksum: String,
-    /// Whether the journal keeps a down text for the version.
-    pub keeps_down: bool,
-    /// Whether the kept down text runs outside a transaction; false where none is kept.
-    pub down_is_non_transactional: bool,
+}
+
+/// The down script that the journal kept when a migration was applied; its text is read when a
+/// step needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptDown {
+    /// The checksum of its bytes, as hexadecimal digits: that of the file it was read from.
+    pub checksum: String,
+    /// What its header says.
+    pub header: Header,
+    /// Its size in bytes.
+    pub size: u64,
 }
 
 /// A whole row of the journal, for `history`.

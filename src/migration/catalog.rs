@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::migration::{Direction, Failure, Mode, Version, checksum::Checksums, header::Header};
+use crate::migration::{Direction, Failure, Version, checksum::Checksums, header::Header};
 
 /// One migration file. Its text is not kept: 1,000 migrations cost a daemon nothing while it is
 /// idle, and a [`ScriptReader`] reads the text when a step needs it.
@@ -20,13 +20,6 @@ pub struct Script {
     pub size: u64,
     /// What its header says.
     pub header: Header,
-}
-
-impl Script {
-    /// Whether it runs inside one transaction.
-    pub fn mode(&self) -> Mode {
-        if self.header.no_transaction { Mode::NonTransactional } else { Mode::Transactional }
-    }
 }
 
 /// A migration: its two files.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::migration::Mode;
+
 /// What the header of one file says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Header {
@@ -21,6 +23,13 @@ pub struct Header {
     pub rollback_impact: String,
     /// `-- Data Loss: …`.
     pub data_loss: String,
+}
+
+impl Header {
+    /// Whether the file runs inside one transaction.
+    pub fn mode(&self) -> Mode {
+        if self.no_transaction { Mode::NonTransactional } else { Mode::Transactional }
+    }
 }
 
 /// One lint rule that a file silences.

@@ -5,6 +5,16 @@ use std::fmt;
 
 use crate::migration::{Direction, Mode, Version, header::Header};
 
+mod apply;
+mod rollback;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+pub use apply::plan_apply;
+pub use rollback::plan_rollback;
+pub use settle::plan_recover;
+
 /// What will be done to one database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
@@ -29,7 +39,7 @@ pub struct Step {
     pub reason: String,
     /// What the script's header says.
     pub header: Header,
-    /// The script's size in bytes; 0 where no SQL is run, or where the journal keeps it.
+    /// The script's size in bytes; 0 where no SQL is run.
     pub size: u64,
 }
 
@@ -89,4 +99,78 @@ pub enum Source {
     File,
     /// The text kept in the journal when the migration was applied.
     Journal,
+}
+
+/// What the planner does about something that is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tolerance {
+    /// Refuse.
+    #[default]
+    Deny,
+    /// Go on, with a notice.
+    Warn,
+    /// Go on.
+    Allow,
+}
+
+/// How dirty rows are settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Recovery {
+    /// By the journal's evidence; the runbook's steps where there is none.
+    #[default]
+    Evidence,
+    /// Always by the runbook's steps: run the down script, remove the row.
+    Down,
+    /// Not at all: refuse.
+    Off,
+}
+
+/// The policies of one database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// A pending migration is older than an applied one.
+    pub out_of_order: Tolerance,
+    /// An applied migration has no file.
+    pub missing_file: Tolerance,
+    /// Dirty rows.
+    pub recovery: Recovery,
+}
+
+/// What an apply is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ApplyRequest {
+    /// Stop after this version or number.
+    pub to: Option<String>,
+    /// At most this many.
+    pub limit: Option<u32>,
+    /// Refuse dirty rows.
+    pub no_auto_recover: bool,
+    /// Go on with partly applied migrations instead of undoing them.
+    pub resume: bool,
+}
+
+/// What a rollback is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RollbackRequest {
+    /// How far.
+    pub extent: Extent,
+    /// Refuse dirty rows.
+    pub no_auto_recover: bool,
+    /// Which down script; `None`: the file, or the kept text where the file is gone or differs.
+    pub source: Option<Source>,
+}
+
+/// How far a rollback goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// This many rows, newest first.
+    Steps(i64),
+    /// Everything newer than this version or number; "0": everything.
+    To(String),
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self::Steps(1)
+    }
 }

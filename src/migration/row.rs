@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::migration::{Version, attempt::LastAttempt};
+use crate::migration::{
+    Version,
+    attempt::{KeptDown, LastAttempt},
+};
 
 /// One row of `schema_migrations`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +20,8 @@ pub struct AppliedRow {
     pub dirty: bool,
     /// The journal's last attempt; read only for dirty rows.
     pub last_attempt: Option<LastAttempt>,
-    /// Whether the journal keeps a down text for this version.
-    pub keeps_down: bool,
+    /// The down script that the journal keeps; of clean rows only where the reader asked for it.
+    pub kept_down: Option<KeptDown>,
 }
 
 /// All that a database says of its migrations, read at one moment.

@@ -1,0 +1,222 @@
+//! `nexusctl`: arguments, one file per command, rendering. A thin client: it asks `nexusd` and shows the answer.
+//!
+//! A command is a function from its arguments and the [`Session`] to an [`Exit`]. Data goes to stdout,
+//! everything else to stderr; both through the [`console`], which alone knows of colours and closed pipes.
+//! What a daemon sends is turned into text or JSON in [`render`], by pure functions.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod apply;
+pub mod args;
+pub mod checksum;
+pub mod completions;
+pub mod confirm;
+pub mod console;
+pub mod databases;
+pub mod history;
+pub mod new;
+pub mod operation;
+pub mod plan;
+pub mod progress;
+pub mod recover;
+pub mod render;
+pub mod repair;
+pub mod report;
+pub mod rollback;
+pub mod session;
+pub mod status;
+pub mod version;
+
+use crate::{cli::session::Session, rpc::client::ClientError, rpc::proto};
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 found by `status --check`; \
+4 daemon unreachable, lost or not authenticated; 130 interrupted (the daemon goes on)";
+
+/// Applies, rolls back, recovers and shows SQL migrations, by asking nexusd
+#[derive(Debug, Parser)]
+#[command(name = "nexusctl", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: args::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands, in the order of a working day.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Apply pending migrations, oldest first
+    #[command(visible_alias = "up")]
+    Apply(apply::Args),
+    /// Roll migrations back, newest first
+    #[command(visible_alias = "down")]
+    Rollback(rollback::Args),
+    /// Settle dirty rows, by the journal's evidence first
+    Recover(recover::Args),
+    /// Change one tracking row by hand; the journal keeps the reason
+    #[command(subcommand)]
+    Repair(repair::Action),
+    /// Show what apply or rollback would do now
+    Plan(plan::Args),
+    /// Show how databases stand against their migration directories
+    Status(status::Args),
+    /// Show the attempts that the journal keeps, newest first
+    History(history::Args),
+    /// List the databases that the daemon knows
+    Databases,
+    /// Write the next pair of migration files from a template (needs no daemon)
+    New(new::Args),
+    /// Print checksums, in the words of sha256sum (needs no daemon)
+    Checksum(checksum::Args),
+    /// Show the versions of this client and of the daemon
+    Version,
+    /// Print a shell's completion script (needs no daemon)
+    Completions(completions::Args),
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// What was asked for is done.
+    Done = 0,
+    /// It failed or was refused.
+    Failed = 1,
+    /// `status --check` found something.
+    Found = 3,
+    /// The daemon cannot be reached, was lost, or does not know who asks.
+    Unreachable = 4,
+    /// Ctrl-C, by the shells' convention for SIGINT.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A failure of the client's own, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    message: String,
+    hint: String,
+    exit: Exit,
+}
+
+impl Refusal {
+    /// What went wrong, and what to do.
+    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into(), exit: Exit::Failed }
+    }
+
+    /// The same, with another exit code.
+    #[must_use]
+    pub fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+}
+
+/// Runs one command and shows its failure, if it has one.
+pub fn run(cli: Cli) -> ExitCode {
+    let mut session = Session::new(cli.global);
+    let exit = dispatch(cli.command, &mut session).unwrap_or_else(|error| {
+        let (failure, exit) = explain(&error);
+        session.console.refused(&failure);
+        exit
+    });
+    exit.into()
+}
+
+fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
+    match command {
+        Command::New(args) => return new::run(&args, session),
+        Command::Checksum(args) => return checksum::run(&args, session),
+        Command::Completions(args) => return completions::run(&args, session),
+        _ => {}
+    }
+    // One thread: the client waits for one daemon, and starts in a few milliseconds.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit = runtime.block_on(async {
+        match command {
+            Command::Apply(args) => apply::run(&args, session).await,
+            Command::Rollback(args) => rollback::run(&args, session).await,
+            Command::Recover(args) => recover::run(&args, session).await,
+            Command::Repair(action) => repair::run(&action, session).await,
+            Command::Plan(args) => plan::run(&args, session).await,
+            Command::Status(args) => status::run(&args, session).await,
+            Command::History(args) => history::run(&args, session).await,
+            Command::Databases => databases::run(session).await,
+            Command::Version => version::run(session).await,
+            Command::New(_) | Command::Checksum(_) | Command::Completions(_) => Ok(Exit::Done),
+        }
+    });
+    runtime.shutdown_background();
+    exit
+}
+
+/// What an error is shown as, and how the process ends with it.
+fn explain(error: &anyhow::Error) -> (proto::Failure, Exit) {
+    if let Some(error) = error.downcast_ref::<ClientError>() {
+        let exit = if matches!(error, ClientError::Refused(_)) { Exit::Failed } else { Exit::Unreachable };
+        return (error.failure(), exit);
+    }
+    if let Some(Refusal { message, hint, exit }) = error.downcast_ref() {
+        let failure =
+            proto::Failure { message: message.clone(), hint: hint.clone(), ..proto::Failure::default() };
+        return (failure, *exit);
+    }
+    (proto::Failure { message: format!("{error:#}"), ..proto::Failure::default() }, Exit::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        for line in [
+            "nexusctl apply",
+            "nexusctl up --to 0010 --limit 3 --dry-run --no-auto-recover --resume",
+            "nexusctl -d orders-* -d users status --check",
+            "nexusctl apply -l env=prod,tier!=gold -l team=a -o json -y",
+            "nexusctl down --steps=-1",
+            "nexusctl rollback --steps -1",
+            "nexusctl rollback --steps 0 --from journal",
+            "nexusctl plan",
+            "nexusctl plan --to 0010",
+            "nexusctl plan rollback --steps 2",
+            "nexusctl repair rename 0012_feature 0013_feature --reason renumbered",
+            "nexusctl --server unix:/run/nexus.sock databases",
+            "nexusctl apply --request-id 018f3c5e-7a2b-7c3d-8e4f-0123456789ab --timeout 500ms",
+        ] {
+            assert!(parses(line), "{line}");
+        }
+        for line in [
+            "nexusctl",
+            "nexusctl rollback --steps x",
+            "nexusctl rollback --steps 1 --to 0003",
+            "nexusctl apply --all -d orders",
+            "nexusctl apply -l prod",
+            "nexusctl apply --request-id 7",
+            "nexusctl repair clear-dirty 0010_x",
+            "nexusctl repair rename 0012_feature --reason x",
+            "nexusctl --server https://nexus databases",
+            "nexusctl --timeout soon databases",
+        ] {
+            assert!(!parses(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! `nexusctl apply`: one streaming call, and nothing before it.
+
+use futures_util::StreamExt as _;
+
+use crate::{
+    cli::{
+        Exit, operation,
+        report::Verb,
+        session::{Session, answer},
+    },
+    rpc::proto,
+};
+
+/// Which migrations an apply is about.
+#[derive(Debug, clap::Args)]
+pub struct Targets {
+    /// Stop after this version or number
+    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
+    to: String,
+    /// At most this many migrations
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Refuse dirty rows instead of recovering them
+    #[arg(long)]
+    no_auto_recover: bool,
+    /// Go on with a partly applied non-transactional migration after its last finished statement
+    #[arg(long)]
+    resume: bool,
+}
+
+/// The arguments of `apply`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    targets: Targets,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Targets {
+    /// The request.
+    pub fn request(&self, session: &Session, dry_run: bool) -> proto::ApplyRequest {
+        proto::ApplyRequest {
+            selection: session.selection(),
+            context: session.context(),
+            to: self.to.clone(),
+            limit: self.limit.unwrap_or(0),
+            dry_run,
+            no_auto_recover: self.no_auto_recover,
+            resume: self.resume,
+        }
+    }
+}
+
+/// Applies.
+pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
+    let request = args.targets.request(session, args.dry_run);
+    let client = session.connect().await?;
+    let events = async {
+        let stream = answer(&client, client.migrations().apply(request).await)?;
+        Ok(stream.map(|response| response.map(|response| response.event)))
+    };
+    operation::follow(session, &client, Verb::Apply, args.dry_run, events).await
+}

@@ -1,0 +1,65 @@
+//! The arguments that every command takes.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use uuid::Uuid;
+
+use crate::rpc::{
+    client::{Address, DEFAULT_ADDRESS},
+    proto,
+};
+
+/// The form of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables and lines, for people
+    Table,
+    /// One document, for programs; docs/json-output.md describes it
+    Json,
+}
+
+/// Options before or after any command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where nexusd is
+    #[arg(long, help = "Where nexusd is: host:port, http://host:port or unix:/path", global = true, env = "NEXUS_SERVER", value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
+    pub server: Address,
+    /// A database, by name or glob ("orders-*"); may be repeated
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub database: Vec<String>,
+    /// Databases by label, key=value or key!=value, comma-separated; may be repeated, all must hold
+    #[arg(short = 'l', long, global = true, value_name = "LABELS", value_delimiter = ',', value_parser = label)]
+    pub selector: Vec<String>,
+    /// Every database
+    #[arg(long, global = true, conflicts_with_all = ["database", "selector"])]
+    pub all: bool,
+    /// The form of the answer
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub output: Format,
+    /// Do not ask before a rollback, a recovery or a repair
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+    /// The request's UUID: the same one never runs twice, its first outcome is told again
+    #[arg(long, global = true, value_name = "UUID")]
+    pub request_id: Option<Uuid>,
+    /// How long to try to connect, and how long a silent daemon is waited for
+    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+impl Global {
+    /// The databases that the request is about.
+    pub fn selection(&self) -> proto::Selection {
+        proto::Selection { databases: self.database.clone(), labels: self.selector.clone(), all: self.all }
+    }
+}
+
+fn label(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.split_once('=') {
+        Some((key, _)) if !key.trim_end_matches('!').trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("expected key=value or key!=value".to_owned()),
+    }
+}

@@ -1,0 +1,105 @@
+//! Follows an operation to its end: progress while it runs, then its report and the exit code.
+
+use std::{future::Future, pin::pin, time::Instant};
+
+use futures_util::{Stream, StreamExt as _};
+use tonic::Status;
+
+use crate::{
+    cli::{
+        Exit, Refusal, explain,
+        progress::Progress,
+        render,
+        report::{Report, Verb},
+        session::Session,
+    },
+    rpc::{
+        client::{Client, ClientError},
+        proto,
+    },
+};
+
+/// Starts an operation by awaiting `events` and follows it. Ctrl-C ends the client only: the
+/// operation belongs to the daemon.
+pub async fn follow<E>(
+    session: &mut Session,
+    client: &Client,
+    verb: Verb,
+    dry_run: bool,
+    events: impl Future<Output = Result<E, ClientError>>,
+) -> anyhow::Result<Exit>
+where
+    E: Stream<Item = Result<Option<proto::Event>, Status>>,
+{
+    let started = Instant::now();
+    let mut report = Report::new(verb, dry_run);
+    let mut progress = Progress::new(&session.console);
+    let outcome = {
+        let following = pin!(drain(session, client, &mut report, &mut progress, events));
+        tokio::select! {
+            outcome = following => outcome,
+            () = interrupt() => Err(interrupted()),
+        }
+    };
+    progress.clear();
+    let request_id = session.request_id;
+    let failed = outcome.err().map(|error| {
+        let (mut failure, exit) = explain(&error);
+        if exit != Exit::Failed {
+            failure
+                .details
+                .push(format!("the same command with --request-id {request_id} tells how it ended"));
+        }
+        (failure, exit)
+    });
+    let console = &mut session.console;
+    if console.is_json() {
+        let error = failed.as_ref().map(|(failure, _)| failure);
+        console.json(&render::json::Operation::new(&report, request_id, error))?;
+    } else if failed.is_none() {
+        console.data(&render::event::summary(&report, started.elapsed()))?;
+    }
+    Ok(match failed {
+        Some((failure, exit)) => {
+            console.note(&render::failure::block(None, &failure));
+            exit
+        }
+        None if report.succeeded => Exit::Done,
+        None => Exit::Failed,
+    })
+}
+
+async fn drain<E>(
+    session: &mut Session,
+    client: &Client,
+    report: &mut Report,
+    progress: &mut Progress,
+    events: impl Future<Output = Result<E, ClientError>>,
+) -> anyhow::Result<()>
+where
+    E: Stream<Item = Result<Option<proto::Event>, Status>>,
+{
+    let mut events = pin!(events.await?);
+    while let Some(event) = events.next().await {
+        let Some(event) = event.map_err(|status| client.error(&status))? else { continue };
+        progress.show(&event, report, &mut session.console)?;
+        report.take(&event);
+        if report.is_finished {
+            return Ok(());
+        }
+    }
+    Err(client.ended_early().into())
+}
+
+/// Waits for Ctrl-C; for ever where the signal cannot be had, so that its default ends the process.
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn interrupted() -> anyhow::Error {
+    Refusal::new("Interrupted: nexusd goes on with the work", "nexusctl status shows how far it is")
+        .exit(Exit::Interrupted)
+        .into()
+}

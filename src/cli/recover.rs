@@ -1,0 +1,63 @@
+//! `nexusctl recover`: settles dirty rows; on a terminal it shows first what that will be.
+
+use futures_util::{Stream, StreamExt as _};
+use tonic::Status;
+
+use crate::{
+    cli::{
+        Exit, confirm, operation,
+        report::{Report, Verb},
+        session::{Session, answer},
+    },
+    rpc::{
+        client::{Client, ClientError},
+        proto,
+    },
+};
+
+/// The arguments of `recover`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on with a partly applied non-transactional migration instead of undoing it
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Recovers.
+pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
+    let client = session.connect().await?;
+    let request = |session: &Session, dry_run| proto::RecoverRequest {
+        selection: session.selection(),
+        context: session.context(),
+        dry_run,
+        resume: args.resume,
+    };
+    if !args.dry_run && confirm::is_wanted(session) {
+        // A question of its own, so with an id of its own: the session's belongs to the answer.
+        let mut trial = request(session, true);
+        trial.context = trial
+            .context
+            .map(|context| proto::RequestContext { request_id: uuid::Uuid::now_v7().to_string(), ..context });
+        let mut report = Report::new(Verb::Recover, true);
+        let mut events = std::pin::pin!(events(&client, trial).await?);
+        while let Some(event) = events.next().await {
+            if let Some(event) = event.map_err(|status| client.error(&status))? {
+                report.take(&event);
+            }
+        }
+        confirm::plans(session, &report.databases, "Recover").await?;
+    }
+    let request = request(session, args.dry_run);
+    operation::follow(session, &client, Verb::Recover, args.dry_run, events(&client, request)).await
+}
+
+async fn events(
+    client: &Client,
+    request: proto::RecoverRequest,
+) -> Result<impl Stream<Item = Result<Option<proto::Event>, Status>>, ClientError> {
+    let stream = answer(client, client.migrations().recover(request).await)?;
+    Ok(stream.map(|response| response.map(|response| response.event)))
+}

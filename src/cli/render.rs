@@ -1,0 +1,11 @@
+//! Answers as text and as JSON: pure functions from the daemon's messages.
+
+pub mod databases;
+pub mod event;
+pub mod failure;
+pub mod history;
+pub mod json;
+pub mod plan;
+pub mod status;
+pub mod table;
+pub mod text;

@@ -1,0 +1,260 @@
+//! What happens in an operation, as lines.
+
+use std::{fmt::Write as _, time::Duration};
+
+use crate::{
+    cli::{
+        render::{
+            failure, plan,
+            text::{YELLOW, clean, count, duration, sentence},
+        },
+        report::{Report, Verb},
+    },
+    rpc::proto::{self, DatabaseOutcome, StepAction, event::Kind},
+};
+
+/// One line, or block of lines, with where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// A part of the answer.
+    Data(String),
+    /// A remark.
+    Note(String),
+}
+
+/// The lines for one event. `report` is what was heard before it; with `live`, what the bars show
+/// is left out.
+pub fn lines(event: &proto::Event, report: &Report, live: bool) -> Vec<Line> {
+    let database = clean(&event.database);
+    let note = |text: String| if live { vec![] } else { vec![Line::Note(format!("{database}: {text}\n"))] };
+    match &event.kind {
+        Some(Kind::LockWaiting(waiting)) => {
+            note(format!("waiting for the lock held by {}", clean(&waiting.holder)))
+        }
+        Some(Kind::StepRetrying(step)) => note(retrying(step)),
+        Some(Kind::StepFinished(done)) => {
+            let step = done.step.clone().unwrap_or_default();
+            vec![Line::Data(step_done(&event.database, &step, done.duration_ms))]
+        }
+        Some(Kind::Notice(notice)) => {
+            vec![Line::Note(warning(&event.database, &notice.version, &notice.message))]
+        }
+        Some(Kind::DatabaseFinished(result)) => finished(result, report),
+        _ => vec![],
+    }
+}
+
+/// What was not told while the database was at work, and how it came out.
+fn finished(result: &proto::DatabaseResult, report: &Report) -> Vec<Line> {
+    let database = result.database.as_str();
+    // All of it is told now where the daemon tells an earlier outcome again.
+    let told = report.steps_so_far(database).len();
+    let mut lines: Vec<_> = result
+        .done
+        .iter()
+        .skip(told)
+        .map(|done| {
+            let step = done.step.clone().unwrap_or_default();
+            Line::Data(step_done(database, &step, done.duration_ms))
+        })
+        .collect();
+    let unheard = result.notices.iter().filter(|notice| !report.has_heard(database, notice));
+    lines.extend(unheard.map(|notice| Line::Note(warning(database, "", notice))));
+    match result.outcome() {
+        DatabaseOutcome::UpToDate => {
+            lines.push(Line::Data(format!("{}: {}\n", clean(database), nothing_to_do(report.verb))));
+        }
+        DatabaseOutcome::Planned => lines.push(Line::Data(plan::text(result))),
+        _ => {}
+    }
+    if let Some(failure) = &result.failure {
+        lines.push(Line::Note(failure::block(Some(database), failure)));
+    }
+    lines
+}
+
+fn step_done(database: &str, step: &proto::Step, ms: u64) -> String {
+    let version = clean(&step.version);
+    let what = match step.action() {
+        StepAction::Unspecified => format!("done {version}"),
+        StepAction::Apply => format!("applied {version}"),
+        StepAction::Rollback => format!("rolled back {version}"),
+        StepAction::ForgetAttempt => {
+            format!("recovered {version}: nothing of it was kept, its row is removed")
+        }
+        StepAction::ClearMark => {
+            format!("recovered {version}: it is still applied, its dirty mark is cleared")
+        }
+        StepAction::Undo => format!("recovered {version}: undone, its row is removed"),
+        StepAction::Resume => format!("recovered {version}: gone on with, and applied"),
+    };
+    let took = duration(Duration::from_millis(ms));
+    let source = match step.action() {
+        StepAction::Rollback | StepAction::Undo => plan::source(step),
+        _ => "",
+    };
+    let separator = if source.is_empty() { "" } else { ", " };
+    format!("{}: {what} ({took}{separator}{source})\n", clean(database))
+}
+
+/// Why a step is tried again, and when.
+pub fn retrying(step: &proto::StepRetrying) -> String {
+    let cause = if step.sqlstate == "40P01" { "deadlock" } else { "lock timeout" };
+    let wait = duration(Duration::from_millis(step.delay_ms));
+    let mut text = format!("{}: {cause}, next try in {wait}", clean(&step.version));
+    for (index, blocker) in step.blockers.iter().enumerate() {
+        text.push_str(if index == 0 { "; blocked by " } else { ", " });
+        text.push_str(&clean(blocker));
+    }
+    text
+}
+
+/// Something worth knowing that stopped nothing.
+pub fn warning(database: &str, version: &str, message: &str) -> String {
+    let about = if version.is_empty() || message.contains(version) {
+        String::new()
+    } else {
+        format!("{}: ", clean(version))
+    };
+    format!("{YELLOW}warning:{YELLOW:#} {}: {about}{}\n", clean(database), sentence(message))
+}
+
+fn nothing_to_do(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Apply => "up to date",
+        Verb::Rollback => "nothing to roll back",
+        Verb::Recover => "nothing to recover",
+    }
+}
+
+/// The last line: what was done in all. One database with nothing to do has said so already.
+pub fn summary(report: &Report, took: Duration) -> String {
+    let databases = &report.databases;
+    let steps: usize = databases.iter().map(|result| result.done.len()).sum();
+    let with = |outcome| databases.iter().filter(|result| result.outcome() == outcome).count();
+    let (failed, idle) = (with(DatabaseOutcome::Failed), with(DatabaseOutcome::UpToDate));
+    if report.dry_run || (databases.len() == 1 && steps == 0) {
+        return String::new();
+    }
+    let worked = databases.iter().filter(|result| !result.done.is_empty()).count();
+    let migrations = count(steps, "migration");
+    let done = match report.verb {
+        Verb::Apply => format!("applied {migrations}"),
+        Verb::Rollback => format!("rolled back {migrations}"),
+        Verb::Recover => format!("recovered {migrations}"),
+    };
+    let place = if worked > 0 { format!(" on {}", count(worked, "database")) } else { String::new() };
+    let mut text = format!("{done}{place} in {}", duration(took));
+    let rest = [("up to date", idle), ("failed", failed), ("cancelled", with(DatabaseOutcome::Cancelled))];
+    for (what, number) in rest.into_iter().filter(|(_, number)| *number > 0) {
+        let _ = write!(text, "; {number} {what}");
+    }
+    text + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(action: StepAction, source: proto::ScriptSource) -> proto::Step {
+        proto::Step {
+            version: "0010_add_products".into(),
+            action: action.into(),
+            source: source.into(),
+            ..Default::default()
+        }
+    }
+
+    fn event(kind: Kind) -> proto::Event {
+        proto::Event { database: "orders".into(), kind: Some(kind), ..Default::default() }
+    }
+
+    fn texts(event: &proto::Event, report: &Report) -> Vec<String> {
+        let text = |line| match line {
+            Line::Data(text) | Line::Note(text) => anstream::adapter::strip_str(&text).to_string(),
+        };
+        lines(event, report, false).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn steps() {
+        let check = |action, source, expected: &str| {
+            let done = proto::StepFinished { step: Some(step(action, source)), duration_ms: 12 };
+            let report = Report::new(Verb::Apply, false);
+            assert_eq!(texts(&event(Kind::StepFinished(done)), &report), [format!("orders: {expected}\n")]);
+        };
+        let (file, journal) = (proto::ScriptSource::File, proto::ScriptSource::Journal);
+        check(StepAction::Apply, file, "applied 0010_add_products (12 ms)");
+        check(StepAction::Rollback, file, "rolled back 0010_add_products (12 ms, down file)");
+        check(
+            StepAction::Rollback,
+            journal,
+            "rolled back 0010_add_products (12 ms, down kept in the journal)",
+        );
+    }
+
+    #[test]
+    fn waiting_and_retrying() {
+        let report = Report::new(Verb::Apply, false);
+        let waiting = proto::LockWaiting { holder: "pid 7 (nexusd)".into() };
+        let expected = ["orders: waiting for the lock held by pid 7 (nexusd)\n"];
+        assert_eq!(texts(&event(Kind::LockWaiting(waiting)), &report), expected);
+        let retry = proto::StepRetrying {
+            version: "0010_x".into(),
+            attempt: 1,
+            delay_ms: 1_500,
+            blockers: vec!["pid 8 (psql)".into()],
+            sqlstate: "55P03".into(),
+        };
+        let expected = ["orders: 0010_x: lock timeout, next try in 1.5 s; blocked by pid 8 (psql)\n"];
+        assert_eq!(texts(&event(Kind::StepRetrying(retry)), &report), expected);
+    }
+
+    #[test]
+    fn an_outcome_that_is_told_again_is_told_once() {
+        let done = |ms| proto::StepResult {
+            step: Some(step(StepAction::Apply, proto::ScriptSource::File)),
+            duration_ms: ms,
+        };
+        let result = proto::DatabaseResult {
+            database: "orders".into(),
+            outcome: DatabaseOutcome::Succeeded.into(),
+            done: vec![done(1), done(2)],
+            notices: vec!["heard".into(), "new".into()],
+            ..Default::default()
+        };
+        let mut report = Report::new(Verb::Apply, false);
+        report.take(&event(Kind::StepFinished(proto::StepFinished { step: done(1).step, duration_ms: 1 })));
+        report.take(&event(Kind::Notice(proto::Notice { message: "heard".into(), ..Default::default() })));
+        let finished = event(Kind::DatabaseFinished(result));
+        let expected = ["orders: applied 0010_add_products (2 ms)\n", "warning: orders: new\n"];
+        assert_eq!(texts(&finished, &report), expected);
+        report.take(&finished);
+        let summary = summary(&report, Duration::from_millis(34));
+        assert_eq!(summary, "applied 2 migrations on 1 database in 34 ms\n");
+    }
+
+    #[test]
+    fn every_failed_database_has_its_block_and_the_summary_counts_them() {
+        let mut report = Report::new(Verb::Apply, false);
+        let failure = proto::Failure { message: "No route".into(), ..Default::default() };
+        for (database, outcome, failure) in
+            [("orders", DatabaseOutcome::Failed, Some(failure)), ("users", DatabaseOutcome::UpToDate, None)]
+        {
+            let result = proto::DatabaseResult {
+                database: database.into(),
+                outcome: outcome.into(),
+                failure,
+                ..Default::default()
+            };
+            let finished = event(Kind::DatabaseFinished(result));
+            let shown = texts(&finished, &report);
+            let expected =
+                if database == "orders" { "error: orders: No route\n" } else { "users: up to date\n" };
+            assert_eq!(shown, [expected]);
+            report.take(&finished);
+        }
+        let summary = summary(&report, Duration::from_millis(5));
+        assert_eq!(summary, "applied 0 migrations in 5 ms; 1 up to date; 1 failed\n");
+    }
+}

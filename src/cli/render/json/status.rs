@@ -1,0 +1,107 @@
+//! The document of `status`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    cli::render::{
+        json::{Failure, given, word},
+        status::Finding,
+        text::rfc3339,
+    },
+    rpc::proto,
+};
+
+/// What `status` says.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    ok: bool,
+    databases: Vec<DatabaseStatus>,
+    findings: Vec<FindingEntry>,
+}
+
+#[derive(Debug, Serialize)]
+struct FindingEntry {
+    database: String,
+    version: Option<String>,
+    kind: &'static str,
+    message: String,
+}
+
+#[derive(Debug, Serialize)]
+struct DatabaseStatus {
+    database: String,
+    labels: BTreeMap<String, String>,
+    current_version: Option<String>,
+    applied: u32,
+    pending: u32,
+    dirty: u32,
+    drift: u32,
+    missing: u32,
+    out_of_order: u32,
+    lock_holder: Option<String>,
+    failure: Option<Failure>,
+    notices: Vec<String>,
+    migrations: Vec<MigrationStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct MigrationStatus {
+    version: String,
+    state: String,
+    applied_at: Option<String>,
+    checksum: Option<String>,
+    findings: Vec<String>,
+    explanation: Option<String>,
+}
+
+impl Status {
+    /// How databases stand; `ok` is what `--check` asks.
+    pub fn new(databases: &[proto::DatabaseStatus], findings: &[Finding]) -> Self {
+        let entry = |finding: &Finding| FindingEntry {
+            database: finding.database.clone(),
+            version: given(&finding.version),
+            kind: finding.kind,
+            message: finding.message.clone(),
+        };
+        Self {
+            ok: !findings.iter().any(Finding::fails_check),
+            databases: databases.iter().map(Into::into).collect(),
+            findings: findings.iter().map(entry).collect(),
+        }
+    }
+}
+
+impl From<&proto::DatabaseStatus> for DatabaseStatus {
+    fn from(status: &proto::DatabaseStatus) -> Self {
+        Self {
+            database: status.database.clone(),
+            labels: status.labels.clone().into_iter().collect(),
+            current_version: given(&status.current_version),
+            applied: status.applied,
+            pending: status.pending,
+            dirty: status.dirty,
+            drift: status.drift,
+            missing: status.missing,
+            out_of_order: status.out_of_order,
+            lock_holder: given(&status.lock_holder),
+            failure: status.failure.as_ref().map(Into::into),
+            notices: status.notices.clone(),
+            migrations: status.migrations.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&proto::MigrationStatus> for MigrationStatus {
+    fn from(migration: &proto::MigrationStatus) -> Self {
+        Self {
+            version: migration.version.clone(),
+            state: word(migration.state().as_str_name(), "MIGRATION_STATE_"),
+            applied_at: rfc3339(migration.applied_at.as_ref()),
+            checksum: given(&migration.checksum),
+            findings: migration.findings().map(|kind| word(kind.as_str_name(), "FINDING_KIND_")).collect(),
+            explanation: given(&migration.explanation),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What has been heard of an operation so far.
+
+use std::collections::BTreeMap;
+
+use crate::rpc::proto::{self, event::Kind};
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Migrations are applied.
+    Apply,
+    /// Migrations are rolled back.
+    Rollback,
+    /// Dirty rows are settled.
+    Recover,
+}
+
+/// What has been heard of an operation so far: all of it, once it is finished.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What the operation does.
+    pub verb: Verb,
+    /// Whether nothing is really done.
+    pub dry_run: bool,
+    /// The daemon's id for it.
+    pub operation_id: String,
+    /// The databases that are done.
+    pub databases: Vec<proto::DatabaseResult>,
+    /// Whether the last event was heard.
+    pub is_finished: bool,
+    /// Whether no database failed; false until the operation is finished.
+    pub succeeded: bool,
+    /// The steps that were heard of, of databases that are not done yet.
+    steps: BTreeMap<String, Vec<proto::StepResult>>,
+    /// The notices that were heard of, likewise.
+    notices: BTreeMap<String, Vec<String>>,
+}
+
+impl Report {
+    /// Nothing was heard yet.
+    pub fn new(verb: Verb, dry_run: bool) -> Self {
+        Self {
+            verb,
+            dry_run,
+            operation_id: String::new(),
+            databases: Vec::new(),
+            is_finished: false,
+            succeeded: false,
+            steps: BTreeMap::new(),
+            notices: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one event.
+    pub fn take(&mut self, event: &proto::Event) {
+        if self.operation_id.is_empty() {
+            self.operation_id.clone_from(&event.operation_id);
+        }
+        match &event.kind {
+            Some(Kind::StepFinished(done)) => self
+                .steps
+                .entry(event.database.clone())
+                .or_default()
+                .push(proto::StepResult { step: done.step.clone(), duration_ms: done.duration_ms }),
+            Some(Kind::Notice(notice)) => {
+                self.notices.entry(event.database.clone()).or_default().push(notice.message.clone());
+            }
+            Some(Kind::DatabaseFinished(result)) => {
+                self.steps.remove(&result.database);
+                self.notices.remove(&result.database);
+                self.databases.push(result.clone());
+                self.databases.sort_by(|a, b| a.database.cmp(&b.database));
+            }
+            Some(Kind::OperationFinished(end)) => {
+                self.is_finished = true;
+                self.succeeded = end.succeeded;
+            }
+            _ => {}
+        }
+    }
+
+    /// The steps that were heard of in a database that is not done yet.
+    pub fn steps_so_far(&self, database: &str) -> &[proto::StepResult] {
+        self.steps.get(database).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a notice was heard of in a database that is not done yet.
+    pub fn has_heard(&self, database: &str, notice: &str) -> bool {
+        self.notices.get(database).is_some_and(|notices| notices.iter().any(|heard| heard == notice))
+    }
+
+    /// The databases, with those that are not done yet: their outcome is unspecified, their steps
+    /// are what was heard of.
+    pub fn all_databases(&self) -> Vec<proto::DatabaseResult> {
+        let unfinished = self.steps.iter().map(|(database, done)| proto::DatabaseResult {
+            database: database.clone(),
+            done: done.clone(),
+            notices: self.notices.get(database).cloned().unwrap_or_default(),
+            ..proto::DatabaseResult::default()
+        });
+        let mut databases: Vec<_> = self.databases.iter().cloned().chain(unfinished).collect();
+        databases.sort_by(|a, b| a.database.cmp(&b.database));
+        databases
+    }
+}

@@ -1,0 +1,62 @@
+//! What a command works with: its global arguments, the console, and the daemon once it is connected.
+
+use nix::unistd::{User, geteuid, gethostname};
+use tonic::{Response, Status};
+use uuid::Uuid;
+
+use crate::{
+    cli::{args::Global, console::Console},
+    rpc::{
+        client::{Client, ClientError},
+        proto,
+    },
+};
+
+/// One run of `nexusctl`.
+pub struct Session {
+    /// The arguments that every command takes.
+    pub global: Global,
+    /// Where the answer goes.
+    pub console: Console,
+    /// The id of the request, so that its outcome can be asked for again.
+    pub request_id: Uuid,
+}
+
+impl Session {
+    /// A session that is not connected yet.
+    pub fn new(global: Global) -> Self {
+        let request_id = global.request_id.unwrap_or_else(Uuid::now_v7);
+        Self { console: Console::new(global.output), request_id, global }
+    }
+
+    /// Connects to the daemon.
+    pub async fn connect(&self) -> Result<Client, ClientError> {
+        Client::connect(&self.global.server, self.global.timeout).await
+    }
+
+    /// The databases that the request is about.
+    #[allow(clippy::unnecessary_wraps, reason = "messages are optional in proto's requests")]
+    pub fn selection(&self) -> Option<proto::Selection> {
+        Some(self.global.selection())
+    }
+
+    /// What a mutating request says of itself.
+    #[allow(clippy::unnecessary_wraps, reason = "messages are optional in proto's requests")]
+    pub fn context(&self) -> Option<proto::RequestContext> {
+        Some(proto::RequestContext { request_id: self.request_id.to_string(), requested_by: requested_by() })
+    }
+}
+
+/// The message of a response, or what its status means.
+pub fn answer<T>(client: &Client, response: Result<Response<T>, Status>) -> Result<T, ClientError> {
+    response.map(Response::into_inner).map_err(|status| client.error(&status))
+}
+
+/// `user@host`, for the journal: by the process's effective user, not by what the environment claims.
+fn requested_by() -> String {
+    let uid = geteuid();
+    let user = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let host =
+        gethostname().map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned());
+    format!("{user}@{host}")
+}

@@ -1,0 +1,39 @@
+//! `nexusctl version`: this client's, and the daemon's where one answers.
+
+use crate::{
+    cli::{
+        Exit, render,
+        session::{Session, answer},
+    },
+    rpc::{client::ClientError, proto},
+};
+
+/// Shows the versions. That no daemon answers is told, and is no failure.
+pub async fn run(session: &mut Session) -> anyhow::Result<Exit> {
+    let server = server(session).await;
+    let address = session.global.server.to_string();
+    let console = &mut session.console;
+    if console.is_json() {
+        console.json(&render::json::Versions::new(address, server.as_ref()))?;
+        return Ok(Exit::Done);
+    }
+    console.data(&format!("nexusctl {}\n", env!("CARGO_PKG_VERSION")))?;
+    match server {
+        Ok(server) => {
+            let uptime = std::time::Duration::from_secs(server.uptime_seconds);
+            console.data(&format!(
+                "nexusd   {} at {address}, instance {}, up {}\n",
+                server.version,
+                server.instance,
+                humantime::format_duration(uptime)
+            ))?;
+        }
+        Err(error) => console.note(&format!("nexusd   {}\n", render::text::sentence(&error.to_string()))),
+    }
+    Ok(Exit::Done)
+}
+
+async fn server(session: &Session) -> Result<proto::GetVersionResponse, ClientError> {
+    let client = session.connect().await?;
+    answer(&client, client.fleet().get_version(proto::GetVersionRequest {}).await)
+}

@@ -1,0 +1,179 @@
+//! The daemon: binds first, wires everything, runs until it is told to stop.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+
+use crate::{
+    config::Config,
+    fleet::Fleet,
+    http::{self, HttpState, Readiness},
+    migration::Event,
+    runtime::Tasks,
+    telemetry::{Metrics, jsonl::JsonlLog},
+};
+
+pub mod args;
+mod demo;
+mod grpc;
+mod listen;
+mod signals;
+mod wire;
+
+use listen::Listeners;
+
+/// How often idle connections are looked for.
+const EVICTION_PERIOD: Duration = Duration::from_secs(5);
+
+/// Runs what the command line asks for.
+pub async fn main(args: args::Args) -> anyhow::Result<()> {
+    match args.command {
+        args::Command::Serve(serve) => {
+            let config = load(serve.config.as_deref(), &serve.overrides())?;
+            let stop = CancellationToken::new();
+            let daemon = Daemon::start(config, stop.clone()).await?;
+            signals::watch(stop, daemon.log.clone())?;
+            daemon.run().await
+        }
+        args::Command::CheckConfig(check) => {
+            use std::io::Write as _;
+            let config = load(Some(&check.config), &crate::config::Overrides::default())?;
+            wire::inventory(&config)?;
+            std::io::stdout().write_all(config.to_masked_toml().as_bytes()).context("cannot write to stdout")
+        }
+        args::Command::Demo(demo) => demo::run(&demo).await,
+    }
+}
+
+fn load(path: Option<&Path>, overrides: &crate::config::Overrides) -> anyhow::Result<Config> {
+    let config = Config::load(path, crate::config::process_environment(), overrides)?;
+    crate::telemetry::log::init(config.log.level);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+/// A daemon that has bound its ports and answers, but for SIGTERM.
+struct Daemon {
+    config: Config,
+    fleet: Arc<Fleet>,
+    log: Arc<JsonlLog>,
+    tasks: Tasks,
+    stop: CancellationToken,
+    readiness: watch::Sender<Readiness>,
+    health: grpc::Health,
+    addresses: listen::Addresses,
+    telling: CancellationToken,
+}
+
+impl Daemon {
+    /// Binds every port, opens the log, wires the layers, and begins to serve.
+    async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
+        let listeners = Listeners::bind(&config.server).await?;
+        let log = Arc::new(JsonlLog::open(&config.log.file)?);
+        let metrics = Metrics::new();
+        let inventory = wire::inventory(&config)?;
+        let (events, received) = mpsc::unbounded_channel();
+        let gate = {
+            let log = log.clone();
+            Arc::new(move || log.admit())
+        };
+        let instance = uuid::Uuid::now_v7().to_string();
+        let max_parallel = config.limits.max_parallel as usize;
+        let fleet = Fleet::new(inventory, events, gate, instance, max_parallel);
+
+        let tasks = Tasks::default();
+        let telling = CancellationToken::new();
+        let tell = tell(received, fleet.clone(), log.clone(), metrics.clone(), telling.clone());
+        drop(tasks.spawn("tell", tell));
+        let (readiness, ready) = watch::channel(Readiness::Starting);
+        let (addresses, http, incoming) = listeners.split();
+        let state = HttpState { metrics: metrics.clone(), readiness: ready };
+        drop(tasks.spawn("http", serve_http(http, state, stop.clone())));
+        let health = grpc::start(&tasks, fleet.clone(), incoming, metrics, &stop).await?;
+        drop(tasks.spawn("startup-check", check_dirty(fleet.clone())));
+        drop(tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())));
+        readiness.send_replace(Readiness::Serving);
+        health.tell(ServingStatus::Serving).await;
+        tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");
+        Ok(Self { config, fleet, log, tasks, stop, readiness, health, addresses, telling })
+    }
+
+    /// Serves until told to stop; then drains: no new requests, running steps end within their
+    /// deadline or are cancelled on the server, and everything that happened is written.
+    async fn run(self) -> anyhow::Result<()> {
+        self.stop.cancelled().await;
+        tracing::info!("stopping");
+        self.readiness.send_replace(Readiness::Draining);
+        self.health.tell(ServingStatus::NotServing).await;
+        let drained = self.fleet.shutdown(self.config.server.shutdown_timeout).await;
+        self.telling.cancel();
+        let joined = self.tasks.join(Duration::from_secs(5)).await;
+        self.addresses.clean_up();
+        if !drained || !joined {
+            tracing::warn!("some tasks did not end in time");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Hands every event on: first to the log, then to the metrics, then to those who watch. One
+/// receiver, so that nobody is told of what the log has not.
+async fn tell(
+    mut events: mpsc::UnboundedReceiver<Event>,
+    fleet: Arc<Fleet>,
+    log: Arc<JsonlLog>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let hand_on = |event: Event| {
+        if let Err(error) = log.write(&event) {
+            metrics.log_write_failed();
+            tracing::error!(%error, "the migration log cannot be written");
+        }
+        metrics.observe(&event);
+        fleet.publish(event);
+    };
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => hand_on(event),
+                None => return,
+            },
+            () = stop.cancelled() => break,
+        }
+    }
+    while let Ok(event) = events.try_recv() {
+        hand_on(event);
+    }
+}
+
+async fn serve_http(listener: TcpListener, state: HttpState, stop: CancellationToken) {
+    if let Err(error) = http::serve(listener, state, stop.clone()).await {
+        tracing::error!(%error, "the HTTP server failed");
+        stop.cancel();
+    }
+}
+
+/// The runbook's look at every database at the start: dirty rows are told at once.
+async fn check_dirty(fleet: Arc<Fleet>) {
+    fleet.tell_dirty().await;
+}
+
+async fn evict_idle(fleet: Arc<Fleet>, idle: Duration, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(EVICTION_PERIOD.min(idle.max(Duration::from_secs(1))));
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => fleet.evict_idle(idle),
+            () = stop.cancelled() => return,
+        }
+    }
+}

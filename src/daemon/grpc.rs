@@ -1,0 +1,104 @@
+//! The gRPC server: both services, health and reflection, on a port and on a socket.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::layer::util::{Identity, Stack};
+
+use crate::{
+    fleet::Fleet,
+    rpc::{
+        proto::{
+            DESCRIPTORS, fleet_service_server::FleetServiceServer,
+            migration_service_server::MigrationServiceServer,
+        },
+        service::Service,
+    },
+    runtime::Tasks,
+    telemetry::{Metrics, rpc::RpcLayer},
+};
+
+/// A request is small: versions, names, a reason.
+const MAX_REQUEST: usize = 1 << 20;
+
+/// How often a client that says nothing is asked whether it is still there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many streams one client may have open.
+const MAX_STREAMS: u32 = 256;
+
+/// The services that are served, and whose RPCs are counted.
+const SERVICES: [&str; 3] = ["nexus.v1.MigrationService", "nexus.v1.FleetService", "grpc.health.v1.Health"];
+
+/// What the server listens on.
+pub(super) struct Incoming {
+    pub(super) tcp: TcpListener,
+    pub(super) unix: Option<UnixListener>,
+}
+
+/// The server's health, as it is told to whoever asks.
+pub(super) struct Health(HealthReporter);
+
+impl Health {
+    /// Tells it for each service and for the server as a whole.
+    pub(super) async fn tell(&self, status: ServingStatus) {
+        for service in ["", SERVICES[0], SERVICES[1]] {
+            self.0.set_service_status(service, status).await;
+        }
+    }
+}
+
+/// Begins to serve, with the health NOT_SERVING. A server that fails stops the daemon.
+pub(super) async fn start(
+    tasks: &Tasks,
+    fleet: Arc<Fleet>,
+    incoming: Incoming,
+    metrics: Metrics,
+    stop: &CancellationToken,
+) -> anyhow::Result<Health> {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health(reporter);
+    health.tell(ServingStatus::NotServing).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("the descriptors of proto/ are not fit for reflection")?;
+    let service = Service::new(fleet);
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .max_concurrent_streams(MAX_STREAMS)
+        .layer(RpcLayer::new(metrics, SERVICES))
+        .add_service(MigrationServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(FleetServiceServer::new(service).max_decoding_message_size(MAX_REQUEST))
+        .add_service(health_service)
+        .add_service(reflection);
+    if let Some(socket) = incoming.unix {
+        let stream = UnixListenerStream::new(socket);
+        drop(tasks.spawn("grpc-socket", serve(router.clone(), stream, stop.clone())));
+    }
+    drop(tasks.spawn("grpc", serve(router, TcpListenerStream::new(incoming.tcp), stop.clone())));
+    Ok(health)
+}
+
+async fn serve<I, IO>(router: Router<Stack<RpcLayer, Identity>>, incoming: I, stop: CancellationToken)
+where
+    I: tokio_stream::Stream<Item = std::io::Result<IO>>,
+    IO: tokio::io::AsyncRead
+        + tokio::io::AsyncWrite
+        + tonic::transport::server::Connected
+        + Unpin
+        + Send
+        + 'static,
+{
+    let served = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the gRPC server failed");
+        stop.cancel();
+    }
+}

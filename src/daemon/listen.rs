@@ -1,0 +1,82 @@
+//! The ports and the socket, bound before any other work.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use crate::{config::ServerConfig, daemon::grpc::Incoming};
+
+/// Everything that the daemon listens on.
+pub(super) struct Listeners {
+    grpc: TcpListener,
+    http: TcpListener,
+    socket: Option<UnixListener>,
+    addresses: Addresses,
+}
+
+/// Where the daemon listens.
+#[derive(Debug, Clone)]
+pub(super) struct Addresses {
+    pub(super) grpc: SocketAddr,
+    pub(super) http: SocketAddr,
+    socket: Option<PathBuf>,
+}
+
+impl Listeners {
+    pub(super) async fn bind(config: &ServerConfig) -> anyhow::Result<Self> {
+        let bind = async |address: SocketAddr, what: &str| {
+            let bound = TcpListener::bind(address).await;
+            bound.with_context(|| format!("cannot listen on {address} for {what}"))
+        };
+        let grpc = bind(config.grpc, "gRPC").await?;
+        let http = bind(config.http, "HTTP").await?;
+        let socket = match &config.socket {
+            Some(path) => Some(bind_socket(path).await?),
+            None => None,
+        };
+        let addresses = Addresses {
+            grpc: grpc.local_addr().context("the gRPC port has no address")?,
+            http: http.local_addr().context("the HTTP port has no address")?,
+            socket: config.socket.clone(),
+        };
+        Ok(Self { grpc, http, socket, addresses })
+    }
+
+    pub(super) fn split(self) -> (Addresses, TcpListener, Incoming) {
+        (self.addresses, self.http, Incoming { tcp: self.grpc, unix: self.socket })
+    }
+}
+
+impl Addresses {
+    /// Removes the socket's file.
+    pub(super) fn clean_up(&self) {
+        if let Some(path) = &self.socket
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "the socket could not be removed");
+        }
+    }
+}
+
+/// Binds a socket that its user and group may use. One that a dead daemon left is replaced; one
+/// that somebody answers on is not.
+async fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
+    let left_over = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if left_over {
+        anyhow::ensure!(
+            UnixStream::connect(path).await.is_err(),
+            "cannot listen on {}: another process answers there",
+            path.display()
+        );
+        std::fs::remove_file(path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))?;
+    Ok(listener)
+}

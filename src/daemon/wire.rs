@@ -1,0 +1,104 @@
+//! From the configuration to the fleet.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+
+use crate::{
+    config::{self, Config, DatabaseConfig, DatabaseSettings},
+    engine::{Database, Durability},
+    fleet::inventory::Inventory,
+    migration::{plan, version},
+    postgres::{Target, names::Names, pool::Pool, session::{Limits, startup_settings}},
+    source::{Directory, MissingDown, Options},
+};
+
+/// The most connections that one database's runs need: the run's own, one that looks at it from
+/// beside, and a few for reading.
+const CONNECTIONS_PER_DATABASE: usize = 4;
+
+/// Makes the fleet that a configuration describes. Nothing is connected to.
+pub(super) fn inventory(config: &Config) -> anyhow::Result<Inventory> {
+    let mut inventory = Inventory::default();
+    let mut directories: HashMap<(PathBuf, String), Arc<Directory>> = HashMap::new();
+    for database in &config.databases {
+        let settings = &database.settings;
+        let options = options(settings);
+        let directory = directories
+            .entry((settings.migrations.clone(), format!("{options:?}")))
+            .or_insert_with(|| Arc::new(Directory::new(settings.migrations.clone(), options)))
+            .clone();
+        let target = Target::parse(&database.url)
+            .with_context(|| format!("[[database]] {}: the URL is wrong", database.name))?;
+        let server = target.server();
+        let per_server = config.limits.max_connections_per_server as usize;
+        inventory.add(
+            self::database(database, target),
+            directory,
+            settings.migrations.clone(),
+            database.labels.clone(),
+            server,
+            per_server,
+        );
+    }
+    Ok(inventory)
+}
+
+fn database(config: &DatabaseConfig, target: Target) -> Database {
+    let settings = &config.settings;
+    let names = Names::new(&settings.schema, &settings.table);
+    let limits = Limits {
+        lock_timeout: settings.lock_timeout,
+        statement_timeout: settings.statement_timeout,
+        idle_in_transaction_timeout: settings.idle_in_transaction_timeout,
+        connect_timeout: settings.connect_timeout,
+    };
+    let dbname = target.dbname().to_owned();
+    let pool = Pool::new(target, startup_settings(&limits, &names), CONNECTIONS_PER_DATABASE);
+    Database {
+        name: config.name.clone(),
+        dbname,
+        names,
+        pool,
+        policy: policy(settings),
+        limits,
+        lock_wait: settings.lock_wait,
+        lock_retries: settings.lock_retries as usize,
+        durability: match settings.durability {
+            config::Durability::Run => Durability::Run,
+            config::Durability::Each => Durability::Each,
+        },
+    }
+}
+
+fn policy(settings: &DatabaseSettings) -> plan::Policy {
+    let tolerance = |policy| match policy {
+        config::Policy::Deny => plan::Tolerance::Deny,
+        config::Policy::Warn => plan::Tolerance::Warn,
+        config::Policy::Allow => plan::Tolerance::Allow,
+    };
+    plan::Policy {
+        out_of_order: tolerance(settings.out_of_order),
+        missing_file: tolerance(settings.missing_file),
+        recovery: match settings.recovery {
+            config::Recovery::Evidence => plan::Recovery::Evidence,
+            config::Recovery::Down => plan::Recovery::Down,
+            config::Recovery::Off => plan::Recovery::Off,
+        },
+    }
+}
+
+fn options(settings: &DatabaseSettings) -> Options {
+    Options {
+        naming: match settings.naming {
+            config::Naming::Strict => version::Naming::Strict,
+            config::Naming::Relaxed => version::Naming::Relaxed,
+        },
+        recursive: settings.recursive,
+        missing_down: match settings.missing_down {
+            config::MissingDown::Warn => MissingDown::Warn,
+            config::MissingDown::Error => MissingDown::Error,
+        },
+        max_file_size: settings.max_file_size,
+    }
+}

@@ -1,0 +1,133 @@
+//! The verbs on ONE database: status, plan, apply, rollback, recover, repair, history.
+//!
+//! A mutating verb takes the lock, reads, plans (purely), inspects every script of the plan, and
+//! hands each step to `postgres`. What was done returns as a value; progress goes to the event sink.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    migration::{
+        Catalog, EventKind, EventSink, Failure, ScriptReader,
+        plan::{ApplyRequest, Policy, RollbackRequest},
+    },
+    postgres::{
+        executor::Author,
+        names::Names,
+        pool::Pool,
+        session::{Limits, Session},
+    },
+};
+
+mod failure;
+mod history;
+mod repair;
+mod run;
+mod scripts;
+mod status;
+mod steps;
+
+pub use history::history;
+pub use repair::{RepairAction, repair};
+pub use run::{plan, run};
+pub use status::{Status, status};
+
+/// One database, as the engine needs to know it.
+#[derive(Debug)]
+pub struct Database {
+    /// Its name in the fleet.
+    pub name: String,
+    /// PostgreSQL's name for it.
+    pub dbname: String,
+    /// The tables.
+    pub names: Names,
+    /// Its connections.
+    pub pool: Pool,
+    /// What is refused and what is let pass.
+    pub policy: Policy,
+    /// Bounds of its sessions.
+    pub limits: Limits,
+    /// How long a run waits for the database's lock.
+    pub lock_wait: Duration,
+    /// How often a step that met a lock or a deadlock is tried again.
+    pub lock_retries: usize,
+    /// When commits are flushed.
+    pub durability: Durability,
+}
+
+/// When the commits of a run's steps are flushed to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Once for the run, or once a second; a step is reported only then.
+    #[default]
+    Run,
+    /// Each by itself.
+    Each,
+}
+
+/// How a run is stopped.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// End after the step that is running.
+    pub drain: CancellationToken,
+    /// Cancel the running statement on the server.
+    pub cancel: CancellationToken,
+}
+
+/// Everything that one run on one database is given.
+#[derive(Clone)]
+pub struct Run {
+    /// The database.
+    pub database: Arc<Database>,
+    /// The migrations.
+    pub catalog: Arc<Catalog>,
+    /// Opens their files.
+    pub reader: Arc<dyn ScriptReader>,
+    /// Who does it.
+    pub author: Author,
+    /// Takes what happens.
+    pub events: Arc<dyn EventSink>,
+    /// Stops it.
+    pub stop: Stop,
+}
+
+/// What a run does.
+#[derive(Debug, Clone)]
+pub enum Verb {
+    /// Apply what is pending.
+    Apply(ApplyRequest),
+    /// Roll back what is newest.
+    Rollback(RollbackRequest),
+    /// Settle dirty rows.
+    Recover {
+        /// Go on with partly applied migrations instead of undoing them.
+        resume: bool,
+    },
+}
+
+impl Verb {
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Apply(_) => "apply",
+            Self::Rollback(_) => "rollback",
+            Self::Recover { .. } => "recover",
+        }
+    }
+}
+
+impl Run {
+    fn emit(&self, kind: EventKind) {
+        self.events.emit(&self.database.name, kind);
+    }
+}
+
+impl Database {
+    /// Takes a connection for a session of this operation.
+    async fn session(&self, operation: &str) -> Result<Session, Failure> {
+        let connection = self.pool.get(self.limits.connect_timeout).await;
+        let connection = connection.map_err(|error| Failure::from(&error))?;
+        Ok(Session::new(connection, self.names.clone(), &self.dbname, operation))
+    }
+}

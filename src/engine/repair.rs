@@ -1,0 +1,117 @@
+//! Repairs: one row of `schema_migrations` changed by hand, with the reason kept in the journal.
+
+use crate::{
+    engine::{Run, failure::of_session, run::lock},
+    migration::{AppliedRow, Code, Failure, Migration, Tracked, Version},
+    postgres::{
+        repair::{self, Change},
+        tracking::{self, Kept},
+    },
+};
+
+/// What a repair does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RepairAction {
+    /// The migration is in place: `dirty = false`.
+    ClearDirty,
+    /// The migration is not in place: the row goes.
+    Forget,
+    /// The file as it is now is what counts as applied.
+    AcceptChecksum,
+    /// The file was renamed: the row gets this version.
+    Rename(String),
+    /// The migration is in place although Nexus did not apply it: a row comes.
+    MarkApplied,
+}
+
+/// Does one repair under the lock and says what was done.
+pub async fn repair(run: &Run, action: &RepairAction, version: &str, reason: &str) -> Result<String, Failure> {
+    let mut session = run.database.session(&run.author.operation.to_string()).await?;
+    let shape = lock(run, &mut session).await?;
+    let doing = "repairing a row";
+    let tracked = tracking::read(&session, shape, Kept::All).await;
+    let tracked = tracked.map_err(|error| of_session(error, doing))?;
+    let decided = decide(run, action, version, &tracked);
+    let changed = match &decided {
+        Ok((change, _)) => {
+            let made = tracking::create(&session, shape).await;
+            match made {
+                Ok(()) => repair::change(&session, &run.author, change, reason).await,
+                Err(error) => Err(error),
+            }
+        }
+        Err(_) => Ok(()),
+    };
+    session.close();
+    let (_, message) = decided?;
+    changed.map_err(|error| of_session(error, doing))?;
+    Ok(message)
+}
+
+/// What is changed, and the sentence that says it.
+fn decide(
+    run: &Run,
+    action: &RepairAction,
+    wanted: &str,
+    tracked: &Tracked,
+) -> Result<(Change, String), Failure> {
+    match action {
+        RepairAction::ClearDirty => {
+            let row = row(tracked, wanted)?;
+            if !row.dirty {
+                return Err(unfit(&row.version, "it is not dirty"));
+            }
+            let message = format!("{} is no longer dirty and counts as applied", row.version);
+            Ok((Change::ClearDirty { version: row.version.clone() }, message))
+        }
+        RepairAction::Forget => {
+            let row = row(tracked, wanted)?;
+            let message = format!("{} is forgotten: its row was removed, and no SQL was run", row.version);
+            Ok((Change::Forget { version: row.version.clone() }, message))
+        }
+        RepairAction::AcceptChecksum => {
+            let row = row(tracked, wanted)?;
+            let migration = run.catalog.get(&row.version).ok_or_else(|| unfit(&row.version, "it has no file"))?;
+            let checksum = migration.up.checksums.raw.hex();
+            if checksum == row.checksum {
+                return Err(unfit(&row.version, "its checksum is that of the file already"));
+            }
+            let message = format!("{} now has the checksum {checksum}; it was {}", row.version, row.checksum);
+            Ok((Change::AcceptChecksum { version: row.version.clone(), checksum }, message))
+        }
+        RepairAction::Rename(new) => {
+            let row = row(tracked, wanted)?;
+            let target = file(run, new)?.version.clone();
+            if tracked.get(&target).is_some() {
+                return Err(unfit(&target, "it has a row already"));
+            }
+            let message = format!("{} is now called {target}", row.version);
+            Ok((Change::Rename { version: row.version.clone(), new: target }, message))
+        }
+        RepairAction::MarkApplied => {
+            let migration = file(run, wanted)?;
+            if tracked.get(&migration.version).is_some() {
+                return Err(unfit(&migration.version, "it has a row already"));
+            }
+            let message = format!("{} counts as applied, and no SQL was run", migration.version);
+            let checksum = migration.up.checksums.raw.hex();
+            Ok((Change::MarkApplied { version: migration.version.clone(), checksum }, message))
+        }
+    }
+}
+
+fn row<'a>(tracked: &'a Tracked, wanted: &str) -> Result<&'a AppliedRow, Failure> {
+    tracked.rows.iter().find(|row| row.version.is_meant_by(wanted)).ok_or_else(|| {
+        Failure::new(Code::UnknownVersion, format!("No migration {wanted} in schema_migrations"))
+    })
+}
+
+fn file<'a>(run: &'a Run, wanted: &str) -> Result<&'a Migration, Failure> {
+    run.catalog
+        .find(wanted)
+        .ok_or_else(|| Failure::new(Code::UnknownVersion, format!("No migration {wanted} in the directory")))
+}
+
+fn unfit(version: &Version, why: &str) -> Failure {
+    Failure::new(Code::BadRepair, format!("Migration {version} cannot be repaired so: {why}")).version(version)
+}

@@ -1,0 +1,135 @@
+//! One run on one database: lock, read, plan, inspect, then the steps.
+
+use std::time::Instant;
+
+use crate::{
+    engine::{
+        Run, Verb,
+        failure::of_session,
+        scripts::{self, Prepared},
+        steps::Steps,
+    },
+    migration::{
+        Catalog, EventKind, Failure, Plan, Tracked,
+        event::{DatabaseOutcome, DatabaseReport, StepDone},
+        plan::{Policy, plan_apply, plan_recover, plan_rollback},
+    },
+    postgres::{
+        session::{Session, SessionError},
+        tracking::{self, Kept, Shape},
+    },
+};
+
+/// Plans a verb against the rows.
+fn decide(verb: &Verb, catalog: &Catalog, tracked: &Tracked, policy: Policy) -> Result<Plan, Failure> {
+    match verb {
+        Verb::Apply(request) => plan_apply(catalog, tracked, request, policy),
+        Verb::Rollback(request) => plan_rollback(catalog, tracked, request, policy),
+        Verb::Recover { resume } => plan_recover(catalog, tracked, policy, *resume),
+    }
+}
+
+/// An apply needs the kept down scripts of dirty rows only.
+fn kept(verb: &Verb) -> Kept {
+    match verb {
+        Verb::Apply(_) | Verb::Recover { .. } => Kept::Dirty,
+        Verb::Rollback(_) => Kept::All,
+    }
+}
+
+/// Shows what [`run`] would do now. Takes no lock and changes nothing.
+pub async fn plan(run: &Run, verb: &Verb) -> DatabaseReport {
+    let started = Instant::now();
+    let mut planned = None;
+    let result = look(run, verb, &mut planned).await;
+    report(run, started, planned, Vec::new(), result.map(|()| DatabaseOutcome::Planned))
+}
+
+async fn look(run: &Run, verb: &Verb, planned: &mut Option<Plan>) -> Result<(), Failure> {
+    let doing = "reading the applied migrations";
+    let mut session = run.database.session(&run.author.operation.to_string()).await?;
+    let (shape, _) = session.look().await.map_err(|error| of_session(error, doing))?;
+    let tracked = tracking::read(&session, shape, kept(verb)).await.map_err(|error| of_session(error, doing))?;
+    let plan = planned.insert(decide(verb, &run.catalog, &tracked, run.database.policy)?);
+    scripts::prepare(run, plan, &session, shape).await.map(drop)
+}
+
+/// Does a verb on one database. What was done, durably, is in the report also when it failed.
+pub async fn run(run: &Run, verb: &Verb) -> DatabaseReport {
+    let started = Instant::now();
+    let (mut planned, mut done) = (None, Vec::new());
+    let result = attempt(run, verb, &mut planned, &mut done).await;
+    let report = report(run, started, planned, done, result);
+    run.emit(EventKind::DatabaseFinished(Box::new(report.clone())));
+    report
+}
+
+fn report(
+    run: &Run,
+    started: Instant,
+    plan: Option<Plan>,
+    done: Vec<StepDone>,
+    result: Result<DatabaseOutcome, Failure>,
+) -> DatabaseReport {
+    DatabaseReport {
+        database: run.database.name.clone(),
+        plan,
+        done,
+        result: result.map_err(Box::new),
+        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+async fn attempt(
+    run: &Run,
+    verb: &Verb,
+    planned: &mut Option<Plan>,
+    done: &mut Vec<StepDone>,
+) -> Result<DatabaseOutcome, Failure> {
+    let mut session = run.database.session(&run.author.operation.to_string()).await?;
+    let shape = lock(run, &mut session).await?;
+    // From here to the first step nothing is written: the connection can be used again.
+    let prepared = prepare(run, verb, &session, shape, planned).await;
+    let (plan, prepared) = match (prepared, planned.as_ref()) {
+        (Ok(prepared), Some(plan)) if !plan.steps.is_empty() => (plan, prepared),
+        (prepared, _) => {
+            let released = session.release().await;
+            prepared?;
+            released.map_err(|error| of_session(error, "giving the lock back"))?;
+            return Ok(DatabaseOutcome::UpToDate);
+        }
+    };
+    run.emit(EventKind::DatabaseStarted { steps: plan.steps.clone() });
+    let doing = "making the tables schema_migrations and nexus_journal";
+    tracking::create(&session, shape).await.map_err(|error| of_session(error, doing))?;
+    Steps::new(run, session, done).run(plan, prepared).await?;
+    Ok(DatabaseOutcome::Succeeded)
+}
+
+/// Takes the lock and reads which tables exist.
+pub(super) async fn lock(run: &Run, session: &mut Session) -> Result<Shape, Failure> {
+    let deadline = tokio::time::Instant::now() + run.database.lock_wait;
+    let waiting = |holder: &str| run.emit(EventKind::LockWaiting { holder: holder.to_owned() });
+    let locked = session.lock(deadline, &run.stop.drain, waiting).await;
+    Ok(locked.map_err(|error| of_session(error, "taking the database's lock"))?.shape)
+}
+
+async fn prepare(
+    run: &Run,
+    verb: &Verb,
+    session: &Session,
+    shape: Shape,
+    planned: &mut Option<Plan>,
+) -> Result<Vec<Prepared>, Failure> {
+    let read = tracking::read(session, shape, kept(verb)).await;
+    let tracked = read.map_err(|error: SessionError| of_session(error, "reading the applied migrations"))?;
+    let dirty: Vec<_> = tracked.dirty().map(|row| row.version.clone()).collect();
+    if !dirty.is_empty() {
+        run.emit(EventKind::FoundDirty { versions: dirty });
+    }
+    let plan = planned.insert(decide(verb, &run.catalog, &tracked, run.database.policy)?);
+    for notice in &plan.notices {
+        run.emit(EventKind::Notice { version: None, message: notice.clone() });
+    }
+    scripts::prepare(run, plan, session, shape).await
+}

@@ -1,0 +1,223 @@
+//! The scripts of a plan: all of them inspected before the first step, each read again, in whole
+//! statements, when its step is run. Reading happens beside the runtime's threads.
+
+use std::{io::Read, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    engine::{Run, failure::{of_session, several}},
+    migration::{
+        Code, Direction, Failure, Mode, Plan, Script, ScriptReader, Step, StepAction, Version,
+        checksum::Checksums,
+        plan::Source,
+    },
+    postgres::{journal, session::Session, tracking::Shape},
+    sql::{self, Group, Inspection},
+};
+
+/// The largest down script that the journal keeps.
+const MAX_KEPT_DOWN: u64 = 1024 * 1024;
+
+/// The script of one step, found fit to be run.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    /// Where its text is; `None` where the step runs no SQL.
+    pub(super) text: Option<Text>,
+    /// What was found in it.
+    pub(super) inspection: Inspection,
+    /// The up file's checksum, as hexadecimal digits; empty where the file is gone.
+    pub(super) checksum: String,
+    /// The down file, to be kept in the journal.
+    down: Option<Script>,
+}
+
+/// Where a script's text is.
+#[derive(Debug, Clone)]
+pub(super) enum Text {
+    /// In the directory.
+    File(Script),
+    /// Read from the journal.
+    Kept {
+        /// The name that it is shown under.
+        name: String,
+        /// The text.
+        text: Arc<str>,
+    },
+}
+
+impl Text {
+    /// The name to show in messages.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::File(script) => &script.file_name,
+            Self::Kept { name, .. } => name,
+        }
+    }
+
+    fn open(&self, reader: &dyn ScriptReader) -> Result<Box<dyn Read + Send>, Failure> {
+        match self {
+            Self::File(script) => reader.open(script).map_err(|error| unreadable(script, &error)),
+            Self::Kept { text, .. } => Ok(Box::new(std::io::Cursor::new(text.as_bytes().to_vec()))),
+        }
+    }
+}
+
+fn unreadable(script: &Script, error: &std::io::Error) -> Failure {
+    Failure::new(Code::FileUnreadable, format!("{} cannot be read: {error}", script.path.display()))
+}
+
+/// Inspects every script that the plan runs, and the down file of every migration that it applies.
+/// Refuses all of them together, before anything is done.
+pub(super) async fn prepare(
+    run: &Run,
+    plan: &Plan,
+    session: &Session,
+    shape: Shape,
+) -> Result<Vec<Prepared>, Failure> {
+    let mut texts = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        texts.push(find(run, step, session, shape).await?);
+    }
+    let (run, steps) = (run.clone(), plan.steps.clone());
+    let inspect_all = move || {
+        let (mut prepared, mut failures) = (Vec::with_capacity(steps.len()), Vec::new());
+        for (step, text) in steps.iter().zip(texts) {
+            match inspect(&run, step, text) {
+                Ok(fit) => prepared.push(fit),
+                Err(found) => failures.extend(found),
+            }
+        }
+        several(failures).map_or(Ok(prepared), Err)
+    };
+    tokio::task::spawn_blocking(inspect_all).await.map_err(|_| internal("inspecting the scripts"))?
+}
+
+fn internal(doing: &str) -> Failure {
+    Failure::new(Code::Internal, format!("A task ended unexpectedly while {doing}"))
+}
+
+/// Where the SQL of a step is.
+async fn find(run: &Run, step: &Step, session: &Session, shape: Shape) -> Result<Option<Text>, Failure> {
+    let (Some(direction), Some(source)) = (step.action.direction(), step.source) else { return Ok(None) };
+    if source == Source::File {
+        return Ok(run.catalog.script(&step.version, direction).cloned().map(Text::File));
+    }
+    let gone = || Failure::new(Code::NoDown, format!("No down migration is kept for {}", step.version));
+    if !shape.journal {
+        return Err(gone());
+    }
+    let kept = journal::kept_down(session, &step.version).await;
+    let kept = kept.map_err(|error| of_session(error, "reading the kept down script"))?.ok_or_else(gone)?;
+    let name = format!("{} (kept in the journal)", step.version.file_name(direction));
+    Ok(Some(Text::Kept { name, text: kept.into() }))
+}
+
+fn inspect(run: &Run, step: &Step, text: Option<Text>) -> Result<Prepared, Vec<Failure>> {
+    let migration = run.catalog.get(&step.version);
+    let checksum = migration.map(|it| it.up.checksums.raw.hex()).unwrap_or_default();
+    let (Some(text), Some(direction)) = (text, step.action.direction()) else {
+        return Ok(Prepared { text: None, inspection: Inspection::default(), checksum, down: None });
+    };
+    let inspected = inspect_text(&*run.reader, &text, direction, &step.version, step.mode);
+    let down = migration.and_then(|it| it.down.clone()).filter(|_| direction == Direction::Up);
+    let kept = down.as_ref().map(|down| {
+        let text = Text::File(down.clone());
+        inspect_text(&*run.reader, &text, Direction::Down, &step.version, down.header.mode())
+    });
+    match (inspected, kept.transpose()) {
+        (Ok(inspection), Ok(_)) => {
+            let down = down.filter(|down| down.size <= MAX_KEPT_DOWN);
+            Ok(Prepared { text: Some(text), inspection, checksum, down })
+        }
+        (first, second) => Err(first.err().into_iter().chain(second.err()).flatten().collect()),
+    }
+}
+
+fn inspect_text(
+    reader: &dyn ScriptReader,
+    text: &Text,
+    direction: Direction,
+    version: &Version,
+    mode: Mode,
+) -> Result<Inspection, Vec<Failure>> {
+    let opened = text.open(reader).map_err(|failure| vec![failure])?;
+    let inspection = sql::inspect(opened, text.name(), direction, version, mode)?;
+    match text {
+        Text::File(script) => unchanged(script, inspection.checksums).map_err(|failure| vec![failure])?,
+        Text::Kept { .. } => {}
+    }
+    Ok(inspection)
+}
+
+fn unchanged(script: &Script, read: Checksums) -> Result<(), Failure> {
+    if read.raw == script.checksums.raw {
+        return Ok(());
+    }
+    Err(Failure::new(Code::FileChanged, format!("{} was changed while the run was under way", script.file_name)))
+}
+
+/// What reading a script for its step gives, in this order: the down script to keep, the groups,
+/// the end.
+#[derive(Debug)]
+pub(super) enum Feed {
+    /// The down script to keep in the journal.
+    Down(Option<String>),
+    /// Some whole statements.
+    Group(Group),
+    /// The file was read to its end and is what it was when the plan was made.
+    End,
+    /// It could not be read, or was changed.
+    Failed(Failure),
+}
+
+/// Reads the script of a step, a little ahead of the one who runs it.
+pub(super) fn feed(run: &Run, step: &Step, prepared: &Prepared) -> mpsc::Receiver<Feed> {
+    let (sender, receiver) = mpsc::channel(1);
+    let (reader, prepared, action) = (run.reader.clone(), prepared.clone(), step.action);
+    // Ends by itself when the receiver is dropped: nothing waits for it.
+    drop(tokio::task::spawn_blocking(move || {
+        if let Err(failure) = read(&*reader, &prepared, action, &sender) {
+            // Nobody listens any more: the step has ended.
+            let _ = sender.blocking_send(Feed::Failed(failure));
+        }
+    }));
+    receiver
+}
+
+fn read(
+    reader: &dyn ScriptReader,
+    prepared: &Prepared,
+    action: StepAction,
+    sender: &mpsc::Sender<Feed>,
+) -> Result<(), Failure> {
+    let Some(text) = &prepared.text else { return Ok(()) };
+    let down = match (&prepared.down, action.direction()) {
+        (Some(down), Some(Direction::Up)) => Some(read_down(reader, down)?),
+        _ => None,
+    };
+    if sender.blocking_send(Feed::Down(down)).is_err() {
+        return Ok(());
+    }
+    let mut groups = sql::Groups::new(text.open(reader)?).leaving_out_wrapper(prepared.inspection.wrapped);
+    for group in groups.by_ref() {
+        let group = group.map_err(|error| Failure::new(Code::FileUnreadable, format!("{}: {error}", text.name())))?;
+        if sender.blocking_send(Feed::Group(group)).is_err() {
+            return Ok(());
+        }
+    }
+    if let Text::File(script) = text {
+        unchanged(script, groups.checksums())?;
+    }
+    // Nobody listens any more: the step has ended.
+    let _ = sender.blocking_send(Feed::End);
+    Ok(())
+}
+
+fn read_down(reader: &dyn ScriptReader, down: &Script) -> Result<String, Failure> {
+    let mut bytes = Vec::with_capacity(usize::try_from(down.size).unwrap_or_default());
+    let mut opened = reader.open(down).map_err(|error| unreadable(down, &error))?;
+    opened.read_to_end(&mut bytes).map_err(|error| unreadable(down, &error))?;
+    unchanged(down, Checksums::of(&bytes))?;
+    String::from_utf8(bytes).map_err(|_| Failure::new(Code::InvalidUtf8, format!("{} is not UTF-8", down.file_name)))
+}

@@ -1,0 +1,315 @@
+//! The steps of a run, one after the other on one session, and what is told of them: a step is
+//! reported as done only when a flush covers its commit.
+
+use std::time::{Duration, Instant};
+
+use backon::BackoffBuilder as _;
+
+use crate::{
+    engine::{
+        Durability, Run,
+        failure::of_session,
+        run::lock,
+        scripts::Prepared,
+    },
+    migration::{
+        AttemptOutcome, Code, Direction, EventKind, Failure, Mode, Plan, Step, StepAction,
+        event::StepDone,
+    },
+    postgres::{
+        executor::{self, Flush},
+        journal, observer,
+        session::{Session, SessionError},
+        tracking::{self, Kept},
+    },
+};
+
+mod non_transactional;
+mod transactional;
+
+/// The longest that a commit waits for its flush.
+const FLUSH_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long a lost connection is tried to be replaced, to learn what became of a step.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The steps of one run.
+pub(super) struct Steps<'a> {
+    run: &'a Run,
+    session: Session,
+    told: Told<'a>,
+}
+
+/// What was done and what was told of it.
+struct Told<'a> {
+    run: &'a Run,
+    done: &'a mut Vec<StepDone>,
+    /// Committed, and not known to be on disk.
+    unflushed: Vec<StepDone>,
+    flushed_at: Instant,
+    /// Who was last seen to block the running step.
+    blockers: Vec<String>,
+}
+
+/// A step that failed.
+struct Failed {
+    direction: Option<Direction>,
+    duration_ms: u64,
+    failure: Failure,
+}
+
+impl<'a> Steps<'a> {
+    /// Steps on a session that holds the lock; what is done, durably, goes to `done`.
+    pub(super) fn new(run: &'a Run, session: Session, done: &'a mut Vec<StepDone>) -> Self {
+        let told =
+            Told { run, done, unflushed: Vec::new(), flushed_at: Instant::now(), blockers: Vec::new() };
+        Self { run, session, told }
+    }
+
+    /// Does the steps in order and closes the session; stops at the first that fails.
+    pub(super) async fn run(mut self, plan: &Plan, prepared: Vec<Prepared>) -> Result<(), Failure> {
+        let mut result = self.all(plan, &prepared).await;
+        if !self.told.unflushed.is_empty() {
+            match executor::flush(&self.session).await {
+                Ok(()) => self.told.flushed(),
+                Err(error) => {
+                    let failure = self.told.not_durable(of_session(error, "flushing the last commits"));
+                    result = result.and(Err((None, Failed { direction: None, duration_ms: 0, failure })));
+                }
+            }
+        }
+        self.session.close();
+        result.map_err(|(step, failed)| {
+            if let (Some(step), Some(direction)) = (step, failed.direction) {
+                self.run.emit(EventKind::StepFailed {
+                    version: step.version.clone(),
+                    direction,
+                    failure: Box::new(failed.failure.clone()),
+                    duration_ms: failed.duration_ms,
+                });
+            }
+            failed.failure
+        })
+    }
+
+    async fn all<'p>(
+        &mut self,
+        plan: &'p Plan,
+        prepared: &[Prepared],
+    ) -> Result<(), (Option<&'p Step>, Failed)> {
+        let total = plan.steps.len();
+        for (index, (step, prepared)) in plan.steps.iter().zip(prepared).enumerate() {
+            if self.run.stop.drain.is_cancelled() {
+                let message = format!("The operation was stopped before {}", step.version);
+                let failure = Failure::new(Code::Cancelled, message).version(&step.version);
+                return Err((None, Failed { direction: None, duration_ms: 0, failure }));
+            }
+            let (number, of) = (count(index + 1), count(total));
+            self.run.emit(EventKind::StepStarted { step: step.clone(), number, total: of });
+            let started = Instant::now();
+            let flush = self.told.when_to_flush(step, index + 1 == total);
+            self.told.blockers.clear();
+            let result = self.step(step, prepared, flush).await;
+            let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            result.map_err(|failure| {
+                (Some(step), Failed { direction: step.action.direction(), duration_ms, failure })
+            })?;
+            let checksum = prepared.checksum.clone();
+            self.told.unflushed.push(StepDone { step: step.clone(), checksum, duration_ms });
+            if flush == Flush::Yes {
+                self.told.flushed();
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: &Step, prepared: &Prepared, flush: Flush) -> Result<(), Failure> {
+        match (step.action, step.mode) {
+            (StepAction::ForgetAttempt | StepAction::ClearMark, _) => {
+                executor::settle(&self.session, &step.version, step.action)
+                    .await
+                    .map_err(|error| of_session(error, "settling a dirty row").version(&step.version))
+            }
+            (_, Mode::Transactional) => self.transactional(step, prepared, flush).await,
+            (_, Mode::NonTransactional) => self.non_transactional(step, prepared).await,
+        }
+    }
+
+    /// The connection was lost in mid-step: gets another one and the lock, then the old session is
+    /// surely gone, and asks the tables. `Ok` if the step was committed. Never guesses.
+    async fn resolve(&mut self, step: &Step, attempt: Option<i64>) -> Result<(), Failure> {
+        self.reconnect(step).await?;
+        let doing = "learning what became of a step";
+        let fail = |error: SessionError| of_session(error, doing).version(&step.version);
+        let dirty = executor::is_marked_dirty(&self.session, &step.version).await.map_err(fail)?;
+        let committed = match step.action.direction() {
+            Some(Direction::Up) => dirty == Some(false),
+            _ => dirty.is_none(),
+        };
+        if committed {
+            return Ok(());
+        }
+        let what = if step.mode == Mode::Transactional {
+            "nothing of it was committed"
+        } else {
+            "it is partly done"
+        };
+        let message = format!("The connection was lost while {} was running: {what}", step.version);
+        if let Some(attempt) = attempt {
+            journal::close(&self.session, attempt, AttemptOutcome::Interrupted, None, &message)
+                .await
+                .map_err(fail)?;
+        }
+        Err(Failure::new(Code::ConnectionLost, message).version(&step.version))
+    }
+
+    /// Replaces the session, with the lock, and drops from what awaits its flush whatever a crash
+    /// of the server took.
+    async fn reconnect(&mut self, step: &Step) -> Result<(), Failure> {
+        let until = Instant::now() + RECONNECT_LIMIT;
+        let (session, shape) = loop {
+            match self.locked_session().await {
+                Ok(locked) => break locked,
+                Err(failure) if failure.code == Code::Unreachable && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                Err(failure) => {
+                    let message = format!(
+                        "The connection was lost while {} was running, and what became of it is not known: {failure}",
+                        step.version
+                    );
+                    let lost = Failure::new(Code::ConnectionLost, message).version(&step.version);
+                    return Err(self.told.not_durable(lost));
+                }
+            }
+        };
+        std::mem::replace(&mut self.session, session).close();
+        let doing = "reading the applied migrations again";
+        let tracked = tracking::read(&self.session, shape, Kept::Dirty).await;
+        let tracked = tracked.map_err(|error| of_session(error, doing))?;
+        executor::flush(&self.session).await.map_err(|error| of_session(error, doing))?;
+        self.told.unflushed.retain(|done| {
+            let row = tracked.get(&done.step.version);
+            match done.step.action.direction() {
+                Some(Direction::Up) => row.is_some_and(|row| !row.dirty),
+                _ => row.is_none(),
+            }
+        });
+        self.told.flushed();
+        Ok(())
+    }
+
+    async fn locked_session(&self) -> Result<(Session, tracking::Shape), Failure> {
+        let mut session = self.run.database.session(&self.run.author.operation.to_string()).await?;
+        let shape = lock(self.run, &mut session).await?;
+        Ok((session, shape))
+    }
+
+    /// Closes an attempt that failed; if even that cannot be done, the journal's `running` says the
+    /// same, and the first failure is the one to tell.
+    async fn close_attempt(&self, attempt: Option<i64>, outcome: AttemptOutcome, failure: &Failure) {
+        let Some(attempt) = attempt else { return };
+        let message = match &failure.server_message {
+            Some(server) => format!("{failure}: {server}"),
+            None => failure.to_string(),
+        };
+        let closed =
+            journal::close(&self.session, attempt, outcome, failure.sqlstate.as_deref(), &message).await;
+        if let Err(error) = closed {
+            tracing::warn!(attempt, %error, "the attempt could not be closed in the journal");
+        }
+    }
+
+    /// The waits between the attempts at a step that meets a lock or a deadlock.
+    fn retry_delays(&self) -> impl Iterator<Item = Duration> + use<> {
+        backon::ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(250))
+            .with_max_delay(Duration::from_secs(10))
+            .with_jitter()
+            .with_max_times(self.run.database.lock_retries)
+            .build()
+    }
+
+    /// Tells of a retry and waits; false when the run was cancelled meanwhile.
+    async fn wait_to_retry(&self, step: &Step, attempt: u32, delay: Duration, sqlstate: &str) -> bool {
+        self.run.emit(EventKind::StepRetrying {
+            version: step.version.clone(),
+            attempt,
+            delay,
+            blockers: self.told.blockers.clone(),
+            sqlstate: sqlstate.to_owned(),
+        });
+        tokio::select! {
+            () = tokio::time::sleep(delay) => true,
+            () = self.run.stop.drain.cancelled() => false,
+            () = self.run.stop.cancel.cancelled() => false,
+        }
+    }
+}
+
+impl Told<'_> {
+    /// When a step's commit is flushed: the last one, one that stands alone, and one a second.
+    fn when_to_flush(&self, step: &Step, last: bool) -> Flush {
+        let alone = step.mode == Mode::NonTransactional || step.source.is_none();
+        let each = self.run.database.durability == Durability::Each;
+        if last || alone || each || self.flushed_at.elapsed() >= FLUSH_PERIOD {
+            Flush::Yes
+        } else {
+            Flush::Later
+        }
+    }
+
+    /// Everything that was committed is on disk: tells it.
+    fn flushed(&mut self) {
+        self.flushed_at = Instant::now();
+        for done in self.unflushed.drain(..) {
+            self.run.emit(EventKind::StepFinished(done.clone()));
+            self.done.push(done);
+        }
+    }
+
+    /// Adds what was committed and may not be on disk to a failure.
+    fn not_durable(&self, mut failure: Failure) -> Failure {
+        let lines = self.unflushed.iter().map(|done| {
+            format!("{}: committed, but not known to be on disk", done.step.version)
+        });
+        failure.details.extend(lines);
+        failure
+    }
+
+    /// Awaits a statement and looks at it now and then from beside: who blocks it is told, and what
+    /// was committed before it is flushed, so that a long step delays no report.
+    async fn watch<T>(&mut self, step: &Step, pid: i32, statement: impl Future<Output = T>) -> T {
+        let period = (self.run.database.limits.lock_timeout / 2)
+            .clamp(Duration::from_millis(100), Duration::from_secs(1));
+        let mut statement = std::pin::pin!(statement);
+        loop {
+            match tokio::time::timeout(period, &mut statement).await {
+                Ok(output) => return output,
+                Err(_) => self.look(step, pid).await,
+            }
+        }
+    }
+
+    async fn look(&mut self, step: &Step, pid: i32) {
+        let pool = &self.run.database.pool;
+        let blockers = observer::blockers(pool, pid).await;
+        if !blockers.is_empty() && blockers != self.blockers {
+            if self.blockers.is_empty() {
+                let message = format!("waits for a lock held by {}", blockers.join(", "));
+                self.run.emit(EventKind::Notice { version: Some(step.version.clone()), message });
+            }
+            self.blockers = blockers;
+        }
+        if !self.unflushed.is_empty()
+            && self.flushed_at.elapsed() >= FLUSH_PERIOD
+            && observer::flush(pool).await
+        {
+            self.flushed();
+        }
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,297 @@
+//! MANY databases: which there are, which of them a request means, and the operations on them.
+//!
+//! An operation runs here, in tasks of the daemon, not in the RPC that asked for it: a client that
+//! goes away changes nothing. What happens is sent to the daemon's one receiver, which hands it back
+//! to [`Fleet::publish`] when the log has it; whoever watches the operation reads it from there.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::{
+    engine::{self, RepairAction, Run, Status, Stop, Verb},
+    migration::{
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, drift::State,
+        event::DatabaseReport,
+    },
+    postgres::executor::Author,
+    runtime::Tasks,
+};
+
+pub mod inventory;
+pub mod operation;
+mod run;
+pub mod selector;
+
+use inventory::{Inventory, Member};
+use operation::{Operation, Operations};
+use selector::{Need, Selection};
+
+/// Whether new mutations are admitted; the daemon asks its log.
+pub type Gate = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
+
+/// The databases of one daemon, and what is done to them.
+pub struct Fleet {
+    inventory: Inventory,
+    operations: Mutex<Operations>,
+    tasks: Tasks,
+    events: mpsc::UnboundedSender<Event>,
+    gate: Gate,
+    stop: Stop,
+    instance: String,
+    max_parallel: usize,
+}
+
+/// A request to do something to some databases.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The caller's id for it: the same one never runs twice.
+    pub id: Option<Uuid>,
+    /// Who asks.
+    pub requested_by: String,
+    /// Which databases.
+    pub selection: Selection,
+}
+
+/// How a database of the fleet stands.
+pub struct MemberStatus {
+    /// The database.
+    pub member: Arc<Member>,
+    /// Its migrations, and what the directory has to say.
+    pub status: Result<(Status, Vec<String>), Failure>,
+}
+
+impl Fleet {
+    /// A fleet over an inventory; what happens goes to `events`.
+    pub fn new(
+        inventory: Inventory,
+        events: mpsc::UnboundedSender<Event>,
+        gate: Gate,
+        instance: String,
+        max_parallel: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            inventory,
+            operations: Mutex::default(),
+            tasks: Tasks::default(),
+            events,
+            gate,
+            stop: Stop::default(),
+            instance,
+            max_parallel: max_parallel.max(1),
+        })
+    }
+
+    /// The databases.
+    pub fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
+    /// The daemon's instance, as in the journal.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Starts a verb on the selected databases, or returns the operation that the same request id
+    /// started before.
+    pub fn start(self: &Arc<Self>, request: &Request, verb: Verb) -> Result<Arc<Operation>, Failure> {
+        let id = request.id.unwrap_or_else(Uuid::now_v7);
+        if let Some(known) = self.known(id, verb.name())? {
+            return Ok(known);
+        }
+        self.admit()?;
+        let members = self.inventory.select(&request.selection, Need::Named)?;
+        let operation = {
+            let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+            match operations.get(id) {
+                Some(known) => return Ok(known),
+                None => operations.begin(id, verb.name()),
+            }
+        };
+        let author = self.author(id, request);
+        drop(self.tasks.spawn("operation", run::operation(self.clone(), author, verb, members)));
+        Ok(operation)
+    }
+
+    fn known(&self, id: Uuid, verb: &str) -> Result<Option<Arc<Operation>>, Failure> {
+        let operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        match operations.get(id) {
+            Some(known) if known.verb() != verb => Err(Failure::new(
+                Code::BadRequest,
+                format!("The request id {id} was used for another request: {}", known.verb()),
+            )),
+            known => Ok(known),
+        }
+    }
+
+    fn admit(&self) -> Result<(), Failure> {
+        if self.stop.drain.is_cancelled() {
+            return Err(Failure::new(Code::ShuttingDown, "The daemon is stopping"));
+        }
+        (self.gate)()
+    }
+
+    fn author(&self, operation: Uuid, request: &Request) -> Author {
+        Author {
+            operation,
+            requested_by: request.requested_by.clone(),
+            instance: self.instance.clone(),
+            trace_id: None,
+        }
+    }
+
+    /// Shows what a verb would do now.
+    pub async fn plan(&self, request: &Request, verb: &Verb) -> Result<Vec<DatabaseReport>, Failure> {
+        let members = self.inventory.select(&request.selection, Need::Named)?;
+        let author = self.author(request.id.unwrap_or_else(Uuid::now_v7), request);
+        let plan = |member: Arc<Member>| {
+            let author = author.clone();
+            async move {
+                match member.catalog().await {
+                    Ok(catalog) => {
+                        let run = self.run(&member, catalog, author);
+                        engine::plan(&run, verb).await
+                    }
+                    Err(failure) => run::refused(&member, failure),
+                }
+            }
+        };
+        Ok(run::bounded(self.max_parallel, members, plan).await)
+    }
+
+    /// Reads how the selected databases stand.
+    pub async fn status(&self, selection: &Selection) -> Result<Vec<MemberStatus>, Failure> {
+        let members = self.inventory.select(selection, Need::Any)?;
+        let read = |member: Arc<Member>| async move {
+            let status = match member.catalog().await {
+                Ok(catalog) => engine::status(&member.database, &catalog)
+                    .await
+                    .map(|status| (status, catalog.notices().to_vec())),
+                Err(failure) => Err(failure),
+            };
+            MemberStatus { member, status }
+        };
+        Ok(run::bounded(self.max_parallel, members, read).await)
+    }
+
+    /// Looks at every database once and tells of the dirty rows that nobody works on.
+    pub async fn tell_dirty(&self) {
+        let Ok(found) = self.status(&Selection::default()).await else { return };
+        let sink = self.sink(Uuid::nil());
+        for MemberStatus { member, status } in found {
+            let Ok((Status { standings, lock_holder: None }, _)) = status else { continue };
+            let dirty = standings.into_iter().filter(|standing| matches!(standing.state, State::Dirty(_)));
+            let versions: Vec<_> = dirty.map(|standing| standing.version).collect();
+            if !versions.is_empty() {
+                sink.emit(member.name(), EventKind::FoundDirty { versions });
+            }
+        }
+    }
+
+    /// Reads the journals of the selected databases.
+    pub async fn history(
+        &self,
+        selection: &Selection,
+        version: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(Arc<Member>, Result<Vec<Attempt>, Failure>)>, Failure> {
+        let members = self.inventory.select(selection, Need::Any)?;
+        let read = |member: Arc<Member>| async move {
+            let attempts = engine::history(&member.database, version, limit).await;
+            (member, attempts)
+        };
+        Ok(run::bounded(self.max_parallel, members, read).await)
+    }
+
+    /// Does one repair on one database. Returns its name, what was done, and the operation.
+    pub async fn repair(
+        self: &Arc<Self>,
+        request: &Request,
+        action: RepairAction,
+        version: String,
+        reason: String,
+    ) -> Result<(String, String, Uuid), Failure> {
+        self.admit()?;
+        let members = self.inventory.select(&request.selection, Need::Named)?;
+        let [member] = members.as_slice() else {
+            let names = members.iter().map(|member| member.name().to_owned()).collect();
+            return Err(Failure::new(Code::NoSelection, "A repair is done on one database").details(names));
+        };
+        let id = request.id.unwrap_or_else(Uuid::now_v7);
+        let run = self.run(member, member.catalog().await?, self.author(id, request));
+        let _busy = member.busy(&run).await?;
+        let name = member.name().to_owned();
+        // In a task of its own, so that a client that goes away does not leave it half done.
+        let fleet = self.clone();
+        let repair = async move {
+            let done = engine::repair(&run, &action, &version, &reason).await;
+            if let Ok(message) = &done {
+                let message = format!("{message}; reason: {reason}");
+                fleet.sink(id).emit(&run.database.name, EventKind::Notice { version: None, message });
+            }
+            done
+        };
+        let done = self.tasks.spawn("repair", repair).await;
+        let message = done.map_err(|_| Failure::new(Code::Internal, "The repair ended unexpectedly"))??;
+        Ok((name, message, id))
+    }
+
+    /// Takes back an event that the log has, for those who watch its operation.
+    pub fn publish(&self, event: Event) {
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner).publish(event);
+    }
+
+    /// Ends every operation: after the running step within `deadline`, else by cancelling it on the
+    /// server. Says whether all ended.
+    pub async fn shutdown(&self, deadline: Duration) -> bool {
+        self.stop.drain.cancel();
+        if self.tasks.join(deadline).await {
+            return true;
+        }
+        self.stop.cancel.cancel();
+        self.tasks.join(Duration::from_secs(20)).await
+    }
+
+    /// Closes connections that were idle for longer than `idle`.
+    pub fn evict_idle(&self, idle: Duration) {
+        self.inventory.members().for_each(|member| member.database.pool.evict_idle(idle));
+    }
+
+    fn run(&self, member: &Arc<Member>, catalog: Arc<Catalog>, author: Author) -> Run {
+        Run {
+            database: member.database.clone(),
+            catalog,
+            reader: member.directory.clone(),
+            events: self.sink(author.operation),
+            author,
+            stop: self.stop.clone(),
+        }
+    }
+
+    fn sink(&self, operation: Uuid) -> Arc<Sink> {
+        Arc::new(Sink { operation, events: self.events.clone() })
+    }
+}
+
+/// The sink of one operation.
+struct Sink {
+    operation: Uuid,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl EventSink for Sink {
+    fn emit(&self, database: &str, kind: EventKind) {
+        let event = Event {
+            operation: self.operation,
+            time: jiff::Timestamp::now(),
+            database: database.to_owned(),
+            kind,
+        };
+        // The receiver outlives every operation; after it, nobody is left to be told.
+        let _ = self.events.send(event);
+    }
+}

@@ -1,0 +1,118 @@
+//! Settling dirty rows: evidence first, then the runbook's steps.
+
+use crate::migration::{
+    AppliedRow, Catalog, Code, Direction, Failure, Mode, Script, Tracked, Version,
+    attempt::KeptDown,
+    evidence::{self, Verdict},
+    header::Header,
+    plan::{Plan, Policy, Recovery, Source, Step, StepAction},
+};
+
+/// Plans to settle every dirty row, newest first, and nothing else.
+pub fn plan_recover(
+    catalog: &Catalog,
+    tracked: &Tracked,
+    policy: Policy,
+    resume: bool,
+) -> Result<Plan, Failure> {
+    let mut plan = Plan::default();
+    for row in tracked.rows.iter().rev().filter(|row| row.dirty) {
+        plan.steps.push(settle(catalog, row, policy.recovery, resume)?);
+    }
+    Ok(plan)
+}
+
+/// Refuses dirty rows where recovery is off, for the policy or for this request.
+pub(super) fn refuse_dirty(tracked: &Tracked, policy: Policy, no_auto_recover: bool) -> Result<(), Failure> {
+    if policy.recovery != Recovery::Off && !no_auto_recover {
+        return Ok(());
+    }
+    let dirty: Vec<_> = tracked.dirty().map(|row| (row, evidence::verdict(row))).collect();
+    let Some((first, _)) = dirty.first() else { return Ok(()) };
+    let message = match dirty.len() {
+        1 => format!("Migration {} is dirty and recovery is off", first.version),
+        count => format!("{count} migrations are dirty and recovery is off"),
+    };
+    let details = dirty.iter().map(|(row, verdict)| format!("{}: {verdict}", row.version)).collect();
+    Err(Failure::new(Code::Dirty, message).version(&first.version).details(details))
+}
+
+/// The step that settles one dirty row.
+pub(super) fn settle(
+    catalog: &Catalog,
+    row: &AppliedRow,
+    recovery: Recovery,
+    resume: bool,
+) -> Result<Step, Failure> {
+    let verdict = if recovery == Recovery::Down { Verdict::Unknown } else { evidence::verdict(row) };
+    let reason = verdict.to_string();
+    match verdict {
+        Verdict::NothingCommitted => Ok(without_sql(&row.version, StepAction::ForgetAttempt, reason)),
+        Verdict::StillApplied => Ok(without_sql(&row.version, StepAction::ClearMark, reason)),
+        Verdict::Partly { direction: Direction::Up, done, .. } if resume => {
+            let up = catalog.script(&row.version, Direction::Up).ok_or_else(|| no_file(&row.version))?;
+            Ok(from_file(&row.version, StepAction::Resume { done }, up, reason))
+        }
+        Verdict::Partly { .. } | Verdict::Unknown => undo(catalog, row, reason),
+    }
+}
+
+/// A recovery prefers the file: it is what was just corrected, or written, for this purpose.
+fn undo(catalog: &Catalog, row: &AppliedRow, reason: String) -> Result<Step, Failure> {
+    if let Some(down) = catalog.script(&row.version, Direction::Down) {
+        return Ok(from_file(&row.version, StepAction::Undo, down, reason));
+    }
+    match &row.kept_down {
+        Some(kept) => Ok(from_journal(&row.version, StepAction::Undo, kept, reason)),
+        None => {
+            let message = "No down migration found for dirty migration";
+            Err(Failure::new(Code::NoDownForDirty, message)
+                .version(&row.version)
+                .details(vec![format!("{}: {reason}", row.version)]))
+        }
+    }
+}
+
+fn no_file(version: &Version) -> Failure {
+    Failure::new(Code::MissingFile, format!("Migration {version} cannot be resumed: its up file is gone"))
+        .version(version)
+}
+
+fn without_sql(version: &Version, action: StepAction, reason: String) -> Step {
+    let header = Header::default();
+    Step {
+        version: version.clone(),
+        action,
+        mode: Mode::Transactional,
+        source: None,
+        reason,
+        header,
+        size: 0,
+    }
+}
+
+/// A step that runs a file.
+pub(super) fn from_file(version: &Version, action: StepAction, script: &Script, reason: String) -> Step {
+    Step {
+        version: version.clone(),
+        action,
+        mode: script.header.mode(),
+        source: Some(Source::File),
+        reason,
+        header: script.header.clone(),
+        size: script.size,
+    }
+}
+
+/// A step that runs the down text that the journal kept.
+pub(super) fn from_journal(version: &Version, action: StepAction, kept: &KeptDown, reason: String) -> Step {
+    Step {
+        version: version.clone(),
+        action,
+        mode: kept.header.mode(),
+        source: Some(Source::Journal),
+        reason,
+        header: kept.header.clone(),
+        size: kept.size,
+    }
+}

@@ -1,0 +1,287 @@
+//! Running one step on a session: the dirty mark, the SQL, the end. It obeys; what is run, and in
+//! which order, was decided by the planner.
+
+use std::{fmt::Write as _, time::Duration};
+
+use tokio_postgres::types::Type;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    migration::{Direction, Mode, Step, StepAction, Version},
+    postgres::{
+        names::Names,
+        quote::quote_literal,
+        session::{BatchError, Session, SessionError},
+    },
+};
+
+/// Who does it, for the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// The operation.
+    pub operation: Uuid,
+    /// Who asked.
+    pub requested_by: String,
+    /// The daemon's instance.
+    pub instance: String,
+    /// The trace, where there is one.
+    pub trace_id: Option<String>,
+}
+
+/// What the dirty mark records.
+#[derive(Debug)]
+pub struct Mark<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// The up file's checksum, as hexadecimal digits; of a down the one in the row.
+    pub checksum: &'a str,
+    /// The down script to keep.
+    pub down_text: Option<&'a str>,
+    /// How many statements the script has.
+    pub statements: u32,
+}
+
+/// Marks the row dirty and opens an attempt, in one statement and one transaction: it is visible at
+/// once and survives a killed daemon. Not flushed for a transactional step: what a server crash
+/// takes of the mark it takes of the migration too, whose records come later in the WAL. Returns
+/// the attempt's number.
+pub async fn mark(session: &Session, author: &Author, mark: &Mark<'_>) -> Result<i64, SessionError> {
+    if mark.step.mode == Mode::NonTransactional {
+        session.rows("set synchronous_commit = on").await?;
+    }
+    let Names { tracking_sql: tracking, journal_sql: journal, .. } = &session.names;
+    let (row, direction, done) = match mark.step.action {
+        StepAction::Apply => {
+            (format!("insert into {tracking} (version, checksum, dirty) values ($2, $5, true)"), "up", 0)
+        }
+        StepAction::Resume { done } => {
+            (format!("update {tracking} set checksum = $5, dirty = true where version = $2"), "up", done)
+        }
+        StepAction::Undo => (format!("update {tracking} set dirty = true where version = $2"), "undo", 0),
+        _ => (format!("update {tracking} set dirty = true where version = $2"), "down", 0),
+    };
+    let sql = format!(
+        "with marked as ({row}) insert into {journal} (operation_id, version, direction, mode, checksum, \
+         down_text, statements_done, statements_total, outcome, requested_by, trace_id, instance) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, 'running', $9, $10, $11) returning id"
+    );
+    let (done, total) = (i32::try_from(done).unwrap_or(i32::MAX), i32::try_from(mark.statements).unwrap_or(i32::MAX));
+    let rows = session
+        .query(
+            &sql,
+            &[
+                (&author.operation, Type::UUID),
+                (&mark.step.version.as_str(), Type::TEXT),
+                (&direction, Type::TEXT),
+                (&mark.step.mode.to_string(), Type::TEXT),
+                (&mark.checksum, Type::TEXT),
+                (&mark.down_text, Type::TEXT),
+                (&done, Type::INT4),
+                (&total, Type::INT4),
+                (&author.requested_by, Type::TEXT),
+                (&author.trace_id, Type::TEXT),
+                (&author.instance, Type::TEXT),
+            ],
+        )
+        .await?;
+    rows.first().map(|row| row.get(0)).ok_or(SessionError::Lost)
+}
+
+/// Whether a commit waits until it is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// It does, and everything before it is on disk with it.
+    Yes,
+    /// A later commit of the same run will see to it.
+    Later,
+}
+
+/// What stands before a transactional script's own statements.
+fn prefix(step: &Step) -> (String, usize) {
+    let mut sql = Session::BEGIN_SQL.to_owned();
+    let mut statements = Session::BEGIN_STATEMENTS;
+    for (setting, limit) in limits(step) {
+        // Writing to a String cannot fail.
+        let _ = write!(sql, " set local {setting} = {};", limit.as_millis());
+        statements += 1;
+    }
+    sql.push('\n');
+    (sql, statements)
+}
+
+fn limits(step: &Step) -> impl Iterator<Item = (&'static str, Duration)> {
+    let header = &step.header;
+    [("lock_timeout", header.lock_timeout), ("statement_timeout", header.statement_timeout)]
+        .into_iter()
+        .filter_map(|(setting, limit)| Some((setting, limit?)))
+}
+
+/// What stands after a transactional script's own statements: the guard, the row, the journal's
+/// outcome, the commit, and the session's settings put back. The line break ends a comment that the
+/// script may end with, and the semicolon its last statement.
+fn suffix(session: &Session, step: &Step, attempt: i64, flush: Flush) -> String {
+    let durable = match flush {
+        Flush::Yes => "set local synchronous_commit = on; ",
+        Flush::Later => "set local synchronous_commit = off; ",
+    };
+    format!(
+        "\n;{guard}; {end} {durable}commit; {reset}",
+        guard = session.guard_sql(true),
+        end = end_sql(&session.names, step, attempt),
+        reset = session.reset_sql(),
+    )
+}
+
+/// Ends a step in the table and in the journal.
+fn end_sql(names: &Names, step: &Step, attempt: i64) -> String {
+    let Names { tracking_sql: tracking, journal_sql: journal, .. } = names;
+    let version = quote_literal(step.version.as_str());
+    let row = match step.action.direction() {
+        Some(Direction::Up) => {
+            format!("update {tracking} set dirty = false, applied_at = now() where version = {version};")
+        }
+        _ => format!("delete from {tracking} where version = {version};"),
+    };
+    let settled = if step.action.settles() { close_settled_sql(names, &version, attempt) } else { String::new() };
+    format!(
+        "{row} update {journal} set outcome = 'succeeded', statements_done = statements_total, \
+         finished_at = pg_catalog.clock_timestamp(), \
+         duration_ms = extract(epoch from pg_catalog.clock_timestamp() - started_at) * 1000 where id = {attempt};\
+         {settled}"
+    )
+}
+
+/// Closes the attempts that a recovery settled; `version` is a quoted literal, `attempt` the one
+/// that settles them.
+fn close_settled_sql(names: &Names, version: &str, attempt: i64) -> String {
+    format!(
+        " update {} set outcome = 'recovered', \
+         finished_at = coalesce(finished_at, pg_catalog.clock_timestamp()) \
+         where version = {version} and id <> {attempt} \
+         and outcome in ('running', 'rolled_back', 'failed', 'interrupted');",
+        names.journal_sql
+    )
+}
+
+/// Where in a batch an error arose.
+#[derive(Debug)]
+pub struct StepError {
+    /// Why.
+    pub error: SessionError,
+    /// The characters that stood before the script's own text in the message.
+    pub prefix_characters: usize,
+    /// How many of the script's own statements in this piece were completed; `None` where the
+    /// error arose after all of them, in the guard or at the commit.
+    pub completed: Option<usize>,
+}
+
+/// A piece of a transactional script: whole statements.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// How many statements it has.
+    pub statements: usize,
+    /// Whether it is the script's first.
+    pub first: bool,
+    /// Set for the script's last: how its commit is flushed.
+    pub last: Option<Flush>,
+}
+
+/// Sends one piece of a transactional script. The first opens the transaction, the last commits it;
+/// a script of one piece is one message.
+pub async fn run_piece(
+    session: &Session,
+    step: &Step,
+    attempt: i64,
+    piece: Piece<'_>,
+    cancel: &CancellationToken,
+) -> Result<(), StepError> {
+    let (mut sql, before) = if piece.first { prefix(step) } else { (String::new(), 0) };
+    let prefix_characters = sql.chars().count();
+    sql.push_str(piece.text);
+    match piece.last {
+        Some(flush) => sql.push_str(&suffix(session, step, attempt, flush)),
+        None => sql.push_str("\n;"),
+    }
+    session.batch(&sql, cancel).await.map(drop).map_err(|BatchError { error, completed }| {
+        let completed = completed.saturating_sub(before);
+        let completed = (completed < piece.statements).then_some(completed);
+        StepError { error, prefix_characters, completed }
+    })
+}
+
+/// Ends a failed transaction and puts the session's settings back.
+pub async fn roll_back(session: &Session) -> Result<(), SessionError> {
+    session.rows(&format!("rollback; {}", session.reset_sql())).await.map(drop)
+}
+
+/// Sets the session's limits for a non-transactional step.
+pub async fn set_limits(session: &Session, step: &Step) -> Result<(), SessionError> {
+    let mut sql = String::from("set synchronous_commit = on");
+    for (setting, limit) in limits(step) {
+        // Writing to a String cannot fail.
+        let _ = write!(sql, "; set {setting} = {}", limit.as_millis());
+    }
+    session.rows(&sql).await.map(drop)
+}
+
+/// Runs one statement of a non-transactional script by itself, then records that `done` are done.
+pub async fn run_statement(
+    session: &Session,
+    attempt: i64,
+    statement: &str,
+    done: u32,
+    cancel: &CancellationToken,
+) -> Result<(), SessionError> {
+    session.batch(statement, cancel).await.map_err(|failed| failed.error)?;
+    let sql = format!(
+        "set synchronous_commit = on; update {} set statements_done = {done} where id = {attempt}; {}",
+        session.names.journal_sql,
+        session.guard_sql(false)
+    );
+    session.rows(&sql).await.map(drop)
+}
+
+/// Ends a non-transactional step, durably.
+pub async fn end_non_transactional(session: &Session, step: &Step, attempt: i64) -> Result<(), SessionError> {
+    let sql = format!(
+        "begin; {} set local synchronous_commit = on; commit; {}",
+        end_sql(&session.names, step, attempt),
+        session.reset_sql()
+    );
+    session.rows(&sql).await.map(drop)
+}
+
+/// Settles a dirty row without running SQL, durably: removes it, or clears its mark. The attempts
+/// that left it so are closed.
+pub async fn settle(session: &Session, version: &Version, action: StepAction) -> Result<(), SessionError> {
+    let tracking = &session.names.tracking_sql;
+    let version = quote_literal(version.as_str());
+    let row = match action {
+        StepAction::ClearMark => format!("update {tracking} set dirty = false where version = {version} and dirty"),
+        _ => format!("delete from {tracking} where version = {version} and dirty"),
+    };
+    let sql = format!(
+        "begin; set local synchronous_commit = on; {row};{} commit",
+        close_settled_sql(&session.names, &version, 0)
+    );
+    session.rows(&sql).await.map(drop)
+}
+
+/// What the tables say of a step whose end was not heard.
+pub async fn is_marked_dirty(session: &Session, version: &Version) -> Result<Option<bool>, SessionError> {
+    let sql = format!("select dirty from {} where version = $1", session.names.tracking_sql);
+    let rows = session.query(&sql, &[(&version.as_str(), Type::TEXT)]).await?;
+    Ok(rows.first().map(|row| row.get(0)))
+}
+
+/// Waits until everything that was committed on this server is on disk.
+pub async fn flush(session: &Session) -> Result<(), SessionError> {
+    session.rows(FLUSH_SQL).await.map(drop)
+}
+
+/// A commit that writes something, so that it flushes whatever was committed before it.
+pub(super) const FLUSH_SQL: &str = "begin; set local synchronous_commit = on; \
+                                    select pg_catalog.pg_logical_emit_message(true, 'nexus', ''); commit";

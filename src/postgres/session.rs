@@ -1,0 +1,385 @@
+//! One session of a run: its connection, its lock, and how SQL is sent over it. The lock and the
+//! migrations' SQL share the session, so that losing one is losing the other.
+
+use std::{
+    fmt::Write as _,
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use tokio::time::Instant;
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    postgres::{
+        error::{SqlFault, is_connection_lost},
+        names::Names,
+        pool::Pooled,
+        quote::quote_literal,
+        tracking::{self, Shape, ShapeError},
+    },
+};
+
+/// How long a message of Nexus's own (never a migration's SQL) may take before the connection
+/// counts as lost: keepalives alone do not return from a black hole.
+const OWN_MESSAGE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a cancelled statement may take to end before the connection is given up.
+const CANCEL_LIMIT: Duration = Duration::from_secs(15);
+
+/// The bounds of one database's sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a statement waits for a lock of the database's.
+    pub lock_timeout: Duration,
+    /// How long a statement may run; zero: as long as it wants.
+    pub statement_timeout: Duration,
+    /// How long a transaction may stand idle, as when the daemon is frozen.
+    pub idle_in_transaction_timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+}
+
+/// The settings that every connection starts with, and returns to by `reset all`. A pooler in
+/// transaction mode refuses or loses them, and is recognised by that.
+pub fn startup_settings(limits: &Limits, names: &Names) -> Vec<(&'static str, String)> {
+    let millis = |duration: Duration| duration.as_millis().to_string();
+    vec![
+        ("application_name", "nexusd".to_owned()),
+        ("search_path", crate::postgres::quote::quote_ident(&names.schema)),
+        ("lock_timeout", millis(limits.lock_timeout)),
+        ("statement_timeout", millis(limits.statement_timeout)),
+        ("idle_in_transaction_session_timeout", millis(limits.idle_in_transaction_timeout)),
+        ("client_connection_check_interval", CHECK_INTERVAL_MS.to_string()),
+        // Durability is asked for by the commits that need it: see `executor`.
+        ("synchronous_commit", "off".to_owned()),
+    ]
+}
+
+const CHECK_INTERVAL_MS: u32 = 500;
+
+/// SQLSTATE of a statement that was cancelled.
+const QUERY_CANCELED: &str = "57014";
+
+/// What goes wrong on a session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The server raised an error.
+    #[error("{}", .0.message)]
+    Sql(SqlFault),
+    /// The connection is gone: what it was doing may have taken place or not.
+    #[error("the connection was lost")]
+    Lost,
+    /// It was cancelled, on the server too.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// Somebody else held the lock until the deadline.
+    #[error("the lock is held by {holder}")]
+    LockHeld {
+        /// Who.
+        holder: String,
+    },
+    /// The connection's settings do not hold, or it changes servers under us.
+    #[error("the connection does not keep a session")]
+    Pooler,
+    /// The server is a standby.
+    #[error("the server is in recovery: it is read-only")]
+    Standby,
+    /// The tables are not ours.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+}
+
+impl From<tokio_postgres::Error> for SessionError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if is_connection_lost(&error) {
+            return Self::Lost;
+        }
+        SqlFault::from_error(&error).map_or(Self::Lost, Self::Sql)
+    }
+}
+
+/// A batch that failed, and how far it came.
+#[derive(Debug)]
+pub struct BatchError {
+    /// Why.
+    pub error: SessionError,
+    /// How many of its statements were completed before.
+    pub completed: usize,
+}
+
+/// One session, on one database, for one run.
+pub struct Session {
+    connection: Pooled,
+    /// The names of the tables.
+    pub names: Names,
+    key: i64,
+    application_name: String,
+    role: String,
+    pid: i32,
+}
+
+/// What the first message tells, when the lock was got.
+#[derive(Debug, Clone, Copy)]
+pub struct Locked {
+    /// Which of the tables exist.
+    pub shape: Shape,
+}
+
+impl Session {
+    /// Makes a session of a connection; `operation` becomes part of its `application_name`.
+    pub fn new(connection: Pooled, names: Names, dbname: &str, operation: &str) -> Self {
+        let key = names.lock_key(dbname);
+        let application_name = format!("nexusd {operation}");
+        Self { connection, names, key, application_name, role: String::new(), pid: 0 }
+    }
+
+    /// The server's process id for this session.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Takes the lock by polling, until `deadline`. A waiting lock call would deadlock with CREATE
+    /// INDEX CONCURRENTLY, which waits for every transaction. `waiting` is told once, and again
+    /// when it changes, who has it.
+    pub async fn lock(
+        &mut self,
+        deadline: Instant,
+        cancel: &CancellationToken,
+        mut waiting: impl FnMut(&str),
+    ) -> Result<Locked, SessionError> {
+        let sql = format!(
+            "set application_name = {name}; \
+             select pg_catalog.pg_try_advisory_lock({key}) as locked, pg_catalog.pg_backend_pid() as pid, \
+             current_user as role, pg_catalog.pg_is_in_recovery() as standby, \
+             pg_catalog.current_setting('client_connection_check_interval') as interval; \
+             {shape}",
+            name = quote_literal(&self.application_name),
+            key = self.key,
+            shape = tracking::shape_query(&self.names),
+        );
+        let mut last_holder = String::new();
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let rows = self.rows(&sql).await?;
+            let [first, shape @ ..] = rows.as_slice() else { return Err(SessionError::Lost) };
+            self.check_session(first)?;
+            if text(first, "locked") == Some("t") {
+                return Ok(Locked { shape: tracking::read_shape(&self.names, shape)? });
+            }
+            if let Some(holder) = self.holder().await?
+                && holder != last_holder
+            {
+                waiting(&holder);
+                last_holder = holder;
+            }
+            if Instant::now() + pause >= deadline {
+                return Err(SessionError::LockHeld { holder: last_holder });
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())) => {}
+                () = cancel.cancelled() => return Err(SessionError::Cancelled),
+            }
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    fn check_session(&mut self, row: &SimpleQueryRow) -> Result<(), SessionError> {
+        let pid = text(row, "pid").and_then(|pid| pid.parse().ok()).ok_or(SessionError::Lost)?;
+        let moved = self.pid != 0 && self.pid != pid;
+        if moved || text(row, "interval") != Some(&format!("{CHECK_INTERVAL_MS}ms")) {
+            return Err(SessionError::Pooler);
+        }
+        if text(row, "standby") == Some("t") {
+            return Err(SessionError::Standby);
+        }
+        self.pid = pid;
+        text(row, "role").unwrap_or_default().clone_into(&mut self.role);
+        Ok(())
+    }
+
+    /// Reads which tables exist, without the lock, and who holds it.
+    pub async fn look(&mut self) -> Result<(Shape, Option<String>), SessionError> {
+        let sql = format!("{}; {}", self.holder_query(), tracking::shape_query(&self.names));
+        let rows = self.rows(&sql).await?;
+        let (holders, shape): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| text(row, "holder").is_some());
+        let holder = holders.first().and_then(|row| text(row, "holder")).map(str::to_owned);
+        Ok((tracking::read_shape(&self.names, &shape)?, holder))
+    }
+
+    /// Who holds the lock, for a person.
+    pub async fn holder(&self) -> Result<Option<String>, SessionError> {
+        let rows = self.rows(&self.holder_query()).await?;
+        Ok(rows.first().and_then(|row| text(row, "holder")).map(str::to_owned))
+    }
+
+    fn holder_query(&self) -> String {
+        format!(
+            "select pg_catalog.format('pid %s (%s%s), connected since %s', l.pid, \
+               coalesce(nullif(a.application_name, ''), 'unknown'), \
+               coalesce(' from ' || pg_catalog.host(a.client_addr), ''), \
+               pg_catalog.to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"')) as holder \
+             from pg_catalog.pg_locks l left join pg_catalog.pg_stat_activity a on a.pid = l.pid \
+             where {} and l.pid <> pg_catalog.pg_backend_pid() limit 1",
+            self.lock_condition()
+        )
+    }
+
+    /// True of the rows of `pg_locks l` that are this lock, granted.
+    fn lock_condition(&self) -> String {
+        format!(
+            "l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.classid = {} and l.objid = {} \
+             and l.database = (select d.oid from pg_catalog.pg_database d \
+             where d.datname = pg_catalog.current_database())",
+            (self.key >> 32) & 0xffff_ffff,
+            self.key & 0xffff_ffff
+        )
+    }
+
+    /// A statement that fails unless the transaction that `begin_sql` opened is still the same one
+    /// (`in_transaction`), the session still holds its lock, and its role is the one it began with.
+    /// A setting that does not exist is how it fails: no function is left in the user's database,
+    /// and nothing can be decided before it runs.
+    pub fn guard_sql(&self, in_transaction: bool) -> String {
+        let mut sql = String::from("select case ");
+        if in_transaction {
+            sql.push_str(
+                "when pg_catalog.current_setting('nexus.transaction', true) is distinct from \
+                 pg_catalog.pg_current_xact_id()::text then pg_catalog.current_setting('nexus.escaped.transaction') ",
+            );
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(
+            sql,
+            "when current_user <> {role} then pg_catalog.current_setting('nexus.escaped.role') \
+             when not exists (select from pg_catalog.pg_locks l where l.pid = pg_catalog.pg_backend_pid() and {lock}) \
+             then pg_catalog.current_setting('nexus.escaped.lock') end",
+            role = quote_literal(&self.role),
+            lock = self.lock_condition(),
+        );
+        sql
+    }
+
+    /// What the guard says of an error, if the guard raised it.
+    pub fn escaped(fault: &SqlFault) -> Option<&'static str> {
+        if fault.sqlstate != "42704" {
+            return None;
+        }
+        [
+            ("nexus.escaped.transaction", "its transaction"),
+            ("nexus.escaped.role", "its role"),
+            ("nexus.escaped.lock", "the database's lock"),
+        ]
+        .into_iter()
+        .find_map(|(setting, what)| fault.message.contains(setting).then_some(what))
+    }
+
+    /// Opens a transaction that the guard recognises. Two statements.
+    pub const BEGIN_SQL: &str = "begin; select pg_catalog.set_config('nexus.transaction', \
+                                 pg_catalog.pg_current_xact_id()::text, true);";
+
+    /// How many statements [`Self::BEGIN_SQL`] has.
+    pub const BEGIN_STATEMENTS: usize = 2;
+
+    /// Puts back what a migration may have changed for the session, outside a transaction.
+    pub fn reset_sql(&self) -> String {
+        format!(
+            "reset session authorization; reset role; reset all; discard temp; set application_name = {};",
+            quote_literal(&self.application_name)
+        )
+    }
+
+    /// Gives the lock back and the connection with it, which no migration has touched.
+    pub async fn release(self) -> Result<(), SessionError> {
+        let sql = format!(
+            "select pg_catalog.pg_advisory_unlock({}); set application_name = 'nexusd'",
+            self.key
+        );
+        let released = self.rows(&sql).await.map(drop);
+        if released.is_err() {
+            self.close();
+        }
+        released
+    }
+
+    /// Closes the connection, and with it gives up the lock; migrations' SQL was run on it.
+    pub fn close(self) {
+        drop(Pooled::take(self.connection));
+    }
+
+    /// Sends a message of Nexus's own and returns all its rows.
+    pub async fn rows(&self, sql: &str) -> Result<Vec<SimpleQueryRow>, SessionError> {
+        let messages = tokio::time::timeout(OWN_MESSAGE_LIMIT, self.connection.client.simple_query(sql));
+        let messages = messages.await.map_err(|_| SessionError::Lost)??;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Runs one statement of Nexus's own with parameters, in one round trip.
+    pub async fn query(
+        &self,
+        sql: &str,
+        parameters: &[(&(dyn tokio_postgres::types::ToSql + Sync), tokio_postgres::types::Type)],
+    ) -> Result<Vec<tokio_postgres::Row>, SessionError> {
+        let rows = self.connection.client.query_typed(sql, parameters);
+        Ok(tokio::time::timeout(OWN_MESSAGE_LIMIT, rows).await.map_err(|_| SessionError::Lost)??)
+    }
+
+    /// Sends a batch that holds a migration's SQL, and waits for its end. When `cancel` fires, the
+    /// server is told to cancel it and its end is awaited all the same. Returns how many
+    /// statements were completed.
+    pub async fn batch(&self, sql: &str, cancel: &CancellationToken) -> Result<usize, BatchError> {
+        let mut completed = 0;
+        let result = {
+            let mut run = pin!(self.drive(sql, &mut completed));
+            tokio::select! {
+                result = &mut run => result,
+                () = cancel.cancelled() => self.cancel(run).await,
+            }
+        };
+        result.map(|()| completed).map_err(|error| BatchError { error, completed })
+    }
+
+    /// Cancels on the server and waits for the end. Dropping the future would not stop the SQL, and
+    /// would lose the news that it was done after all. A request that comes between two statements
+    /// is lost on the server, so it is made again every second.
+    async fn cancel(
+        &self,
+        mut run: Pin<&mut impl Future<Output = Result<(), SessionError>>>,
+    ) -> Result<(), SessionError> {
+        let give_up = Instant::now() + CANCEL_LIMIT;
+        while Instant::now() < give_up {
+            self.connection.cancel().await;
+            match tokio::time::timeout(Duration::from_secs(1), &mut run).await {
+                Ok(Err(SessionError::Sql(fault))) if fault.sqlstate == QUERY_CANCELED => {
+                    return Err(SessionError::Cancelled);
+                }
+                Ok(ended) => return ended,
+                Err(_) => {}
+            }
+        }
+        Err(SessionError::Lost)
+    }
+
+    async fn drive(&self, sql: &str, completed: &mut usize) -> Result<(), SessionError> {
+        let mut messages = pin!(self.connection.client.simple_query_raw(sql).await?);
+        while let Some(message) = messages.next().await {
+            if let SimpleQueryMessage::CommandComplete(_) = message? {
+                *completed += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A column of a row, by its name; `None` also where the row has no such column.
+pub(super) fn text<'a>(row: &'a SimpleQueryRow, column: &str) -> Option<&'a str> {
+    row.try_get(column).ok().flatten()
+}

@@ -1,0 +1,302 @@
+//! The client's side of the control plane: an address, a connection, and errors that carry the stable code.
+
+use std::{error::Error as _, fmt, str::FromStr, time::Duration};
+
+use prost::Message as _;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt as _;
+
+use crate::rpc::proto::{
+    self, fleet_service_client::FleetServiceClient, migration_service_client::MigrationServiceClient,
+};
+
+/// Where `nexusd` listens unless its configuration says otherwise.
+pub const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7421";
+
+/// The type URL under which a status carries a whole [`proto::Failure`].
+pub const FAILURE_TYPE_URL: &str = "type.googleapis.com/nexus.v1.Failure";
+
+/// A status of 1,000 migrations on 100 databases takes 15 MiB; more than this is not believed.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// How often a silent daemon is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Where a daemon is: `host:port`, `http://host:port` or `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address(String);
+
+/// Why a text is not an address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Neither form fits.
+    #[error("expected host:port, http://host:port or unix:/path")]
+    Form,
+    /// It asks for TLS.
+    #[error("nexusd does not speak TLS yet: use http://, or unix:/path")]
+    Tls,
+    /// The socket's path is missing.
+    #[error("the path after unix: is missing")]
+    NoPath,
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() {
+                Err(AddressError::NoPath)
+            } else {
+                Ok(Self(format!("unix:{path}")))
+            };
+        }
+        if text.starts_with("https://") {
+            return Err(AddressError::Tls);
+        }
+        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let parsed: http::uri::Authority = authority.parse().map_err(|_| AddressError::Form)?;
+        let port_is_wrong = parsed.port().is_some() && parsed.port_u16().is_none_or(|port| port == 0);
+        if parsed.host().is_empty() || authority.contains('@') || authority.ends_with(':') || port_is_wrong {
+            return Err(AddressError::Form);
+        }
+        let port = if parsed.port().is_some() { "" } else { ":7421" };
+        Ok(Self(format!("http://{authority}{port}")))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a call did not bring what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nothing answers at the address, or it is no daemon of ours.
+    #[error("Cannot reach nexusd at {address}: {reason}")]
+    Unreachable {
+        /// Where it was tried.
+        address: Address,
+        /// What the system said.
+        reason: String,
+    },
+    /// The connection broke, or fell silent, after the request was sent.
+    #[error("The connection to nexusd at {address} was lost: {reason}")]
+    Lost {
+        /// The daemon.
+        address: Address,
+        /// What the system said.
+        reason: String,
+    },
+    /// The daemon does not know who asks.
+    #[error("nexusd at {address} did not accept who you are: {reason}")]
+    Unauthenticated {
+        /// The daemon.
+        address: Address,
+        /// What it said.
+        reason: String,
+    },
+    /// The daemon understood the request and refused it.
+    #[error("{}", .0.message)]
+    Refused(Box<proto::Failure>),
+}
+
+impl ClientError {
+    /// What is shown: the daemon's own failure, or one that says what to do about the connection.
+    pub fn failure(&self) -> proto::Failure {
+        let hint = match self {
+            Self::Refused(failure) => return proto::Failure::clone(failure),
+            Self::Unreachable { .. } => {
+                "is nexusd running there? `nexusd serve --config nexus.toml` starts it; --server or NEXUS_SERVER names another address"
+            }
+            Self::Lost { .. } => {
+                "what was begun goes on while the daemon lives: see nexusctl status, or ask again with the same --request-id"
+            }
+            Self::Unauthenticated { .. } => "see whether --server or NEXUS_SERVER names the daemon you mean",
+        };
+        proto::Failure { message: self.to_string(), hint: hint.to_owned(), ..Default::default() }
+    }
+}
+
+/// A connection to one daemon.
+#[derive(Debug, Clone)]
+pub struct Client {
+    channel: Channel,
+    address: Address,
+}
+
+impl Client {
+    /// Connects within `deadline`. A daemon that falls silent later is given up after as long again.
+    pub async fn connect(address: &Address, deadline: Duration) -> Result<Self, ClientError> {
+        let unreachable = |reason: String| ClientError::Unreachable { address: address.clone(), reason };
+        let endpoint = Endpoint::from_shared(address.0.clone())
+            .map_err(|error| unreachable(innermost(&error)))?
+            .user_agent(concat!("nexusctl/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| unreachable(innermost(&error)))?
+            .connect_timeout(deadline)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(deadline);
+        match tokio::time::timeout(deadline, endpoint.connect()).await {
+            Ok(Ok(channel)) => Ok(Self { channel, address: address.clone() }),
+            Ok(Err(error)) => Err(unreachable(innermost(&error))),
+            Err(_) => Err(unreachable(format!("no answer within {}", humantime::format_duration(deadline)))),
+        }
+    }
+
+    /// Where it is connected to.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The service that works on migrations.
+    pub fn migrations(&self) -> MigrationServiceClient<Channel> {
+        MigrationServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The service that tells of the daemon and its databases.
+    pub fn fleet(&self) -> FleetServiceClient<Channel> {
+        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// What a status of this daemon means.
+    pub fn error(&self, status: &Status) -> ClientError {
+        let address = self.address.clone();
+        let reason = || status.message().to_owned();
+        if status.source().is_some() {
+            return ClientError::Lost { address, reason: innermost(status) };
+        }
+        match (status.code(), failure_of(status)) {
+            (_, Some(failure)) => ClientError::Refused(Box::new(failure)),
+            (Code::Unauthenticated, None) => ClientError::Unauthenticated { address, reason: reason() },
+            (Code::Unavailable, None) => ClientError::Unreachable { address, reason: reason() },
+            (Code::Unimplemented, None) => ClientError::Refused(Box::new(proto::Failure {
+                message: format!("nexusd at {address} does not know this request"),
+                hint: "compare the versions: nexusctl version".to_owned(),
+                ..Default::default()
+            })),
+            (code, None) => ClientError::Refused(Box::new(proto::Failure {
+                message: if status.message().is_empty() { code.to_string() } else { reason() },
+                ..Default::default()
+            })),
+        }
+    }
+
+    /// The connection ended without the last event of an operation.
+    pub fn ended_early(&self) -> ClientError {
+        ClientError::Lost { address: self.address.clone(), reason: "the stream ended early".to_owned() }
+    }
+}
+
+/// The failure that a status of ours carries: whole, as [`FAILURE_TYPE_URL`], or in the `ErrorInfo`,
+/// whose reason is the code and whose metadata may hold `hint`, `version`, `sqlstate` and `details`.
+fn failure_of(status: &Status) -> Option<proto::Failure> {
+    let whole = tonic_types::Status::decode(status.details()).ok().and_then(|rich| {
+        let any = rich.details.into_iter().find(|any| any.type_url == FAILURE_TYPE_URL)?;
+        proto::Failure::decode(any.value.as_slice()).ok()
+    });
+    if whole.is_some() {
+        return whole;
+    }
+    let mut info = status.get_details_error_info().filter(|info| info.domain == "nexus")?;
+    let mut take = |key| info.metadata.remove(key).unwrap_or_default();
+    Some(proto::Failure {
+        hint: take("hint"),
+        version: take("version"),
+        sqlstate: take("sqlstate"),
+        details: take("details").lines().map(str::to_owned).collect(),
+        code: info.reason,
+        message: status.message().to_owned(),
+        ..Default::default()
+    })
+}
+
+/// The last cause of an error: what the system said, without the layers that passed it on.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::{ErrorDetails, pb};
+
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let check = |text: &str, expected: Result<&str, AddressError>| {
+            let read = text.parse::<Address>().map(|address| address.0);
+            assert_eq!(read.as_deref().map_err(Clone::clone), expected, "{text:?}");
+        };
+        check("127.0.0.1:7421", Ok("http://127.0.0.1:7421"));
+        check("http://localhost:80/", Ok("http://localhost:80"));
+        check("db-1", Ok("http://db-1:7421"));
+        check("[::1]:7421", Ok("http://[::1]:7421"));
+        check("unix:/run/nexus.sock", Ok("unix:/run/nexus.sock"));
+        check("unix:///run/nexus.sock", Ok("unix:/run/nexus.sock"));
+        check("unix:", Err(AddressError::NoPath));
+        check("https://localhost", Err(AddressError::Tls));
+        for wrong in ["", "http://", "host:port", "host:99999", "host:0", "host:", "user@host:1", "host/path"]
+        {
+            check(wrong, Err(AddressError::Form));
+        }
+    }
+
+    fn client() -> Client {
+        let channel = Endpoint::from_static(DEFAULT_ADDRESS).connect_lazy();
+        Client { channel, address: DEFAULT_ADDRESS.parse().expect("the default is an address") }
+    }
+
+    #[tokio::test]
+    async fn an_error_info_gives_code_and_hint() {
+        let metadata = [("hint", "name them"), ("details", "orders\nusers")];
+        let metadata: HashMap<_, _> = metadata.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let details = ErrorDetails::with_error_info("NX0051", "nexus", metadata);
+        let status = Status::with_error_details(Code::InvalidArgument, "Several databases", details);
+        let failure = client().error(&status).failure();
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("NX0051", "Several databases"));
+        assert_eq!((failure.hint.as_str(), failure.details.len()), ("name them", 2));
+    }
+
+    #[tokio::test]
+    async fn a_whole_failure_is_taken_as_it_is() {
+        let sent =
+            proto::Failure { code: "NX0030".into(), message: "it failed".into(), ..Default::default() };
+        let any = prost_types::Any { type_url: FAILURE_TYPE_URL.into(), value: sent.encode_to_vec() };
+        let rich = pb::Status { code: 9, message: "it failed".into(), details: vec![any] };
+        let status = Status::with_details(Code::FailedPrecondition, "it failed", rich.encode_to_vec().into());
+        assert_eq!(client().error(&status).failure(), sent);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_ours_is_told_apart() {
+        let error = |code, text| client().error(&Status::new(code, text));
+        assert!(matches!(error(Code::Unavailable, "x"), ClientError::Unreachable { .. }));
+        assert!(matches!(error(Code::Unauthenticated, "x"), ClientError::Unauthenticated { .. }));
+        assert!(matches!(error(Code::NotFound, "x"), ClientError::Refused(_)));
+        assert!(!error(Code::Internal, "").failure().message.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_unreachable() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address: Address = listener.local_addr().expect("bound").to_string().parse().expect("an address");
+        drop(listener);
+        let error = Client::connect(&address, Duration::from_secs(5)).await.expect_err("nobody listens");
+        assert!(error.to_string().contains("Connection refused"), "{error}");
+        let socket: Address = "unix:/nowhere/nexus.sock".parse().expect("an address");
+        let error = Client::connect(&socket, Duration::from_secs(5)).await.expect_err("no such socket");
+        assert!(error.to_string().contains("No such file"), "{error}");
+    }
+}

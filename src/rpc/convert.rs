@@ -1,0 +1,330 @@
+//! Conversion at the edge, once: requests become the domain's, the domain's values become messages.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{
+    engine::{RepairAction, Verb},
+    fleet::{self, MemberStatus, inventory::Member, selector::Selection},
+    migration::{
+        Attempt, Code, Event, EventKind, Failure, Mode, Step, StepAction,
+        drift::{Finding, Standing, State},
+        event::{DatabaseOutcome, DatabaseReport, StepDone},
+        plan::{ApplyRequest, Extent, RollbackRequest, Source},
+    },
+    rpc::proto,
+};
+
+fn bad(message: impl Into<String>) -> Failure {
+    Failure::new(Code::BadRequest, message)
+}
+
+/// Reads what every request says of itself.
+pub fn request(
+    selection: Option<proto::Selection>,
+    context: Option<proto::RequestContext>,
+) -> Result<fleet::Request, Failure> {
+    let context = context.unwrap_or_default();
+    let id = match context.request_id.as_str() {
+        "" => None,
+        text => {
+            Some(Uuid::parse_str(text).map_err(|_| bad(format!("The request id {text:?} is not a UUID")))?)
+        }
+    };
+    let requested_by: String = context.requested_by.chars().filter(|c| !c.is_control()).take(200).collect();
+    Ok(fleet::Request { id, requested_by, selection: self::selection(selection) })
+}
+
+/// Reads a selection.
+pub fn selection(selection: Option<proto::Selection>) -> Selection {
+    let selection = selection.unwrap_or_default();
+    Selection { databases: selection.databases, labels: selection.labels, all: selection.all }
+}
+
+/// Reads what an apply is asked to do.
+pub fn apply(request: &proto::ApplyRequest) -> Verb {
+    Verb::Apply(ApplyRequest {
+        to: Some(request.to.clone()).filter(|to| !to.is_empty()),
+        limit: Some(request.limit).filter(|&limit| limit > 0),
+        no_auto_recover: request.no_auto_recover,
+        resume: request.resume,
+    })
+}
+
+/// Reads what a rollback is asked to do.
+pub fn rollback(request: &proto::RollbackRequest) -> Result<Verb, Failure> {
+    let extent = match (request.steps, request.to.as_str()) {
+        (Some(_), to) if !to.is_empty() => return Err(bad("steps and to do not go together")),
+        (None, to) if !to.is_empty() => Extent::To(to.to_owned()),
+        (steps, _) => Extent::Steps(steps.unwrap_or(1)),
+    };
+    let source = match request.down_source() {
+        proto::DownSource::Unspecified => None,
+        proto::DownSource::File => Some(Source::File),
+        proto::DownSource::Journal => Some(Source::Journal),
+    };
+    Ok(Verb::Rollback(RollbackRequest { extent, no_auto_recover: request.no_auto_recover, source }))
+}
+
+/// Reads what a repair is asked to do.
+pub fn repair(request: &proto::RepairRequest) -> Result<RepairAction, Failure> {
+    if request.version.is_empty() {
+        return Err(bad("A repair names the version of the row"));
+    }
+    if request.reason.trim().is_empty() {
+        return Err(bad("A repair needs a reason: the journal keeps it"));
+    }
+    match request.action() {
+        proto::RepairAction::Unspecified => Err(bad("A repair names its action")),
+        proto::RepairAction::ClearDirty => Ok(RepairAction::ClearDirty),
+        proto::RepairAction::Forget => Ok(RepairAction::Forget),
+        proto::RepairAction::AcceptChecksum => Ok(RepairAction::AcceptChecksum),
+        proto::RepairAction::Rename if request.new_version.is_empty() => {
+            Err(bad("A rename names the new version"))
+        }
+        proto::RepairAction::Rename => Ok(RepairAction::Rename(request.new_version.clone())),
+        proto::RepairAction::MarkApplied => Ok(RepairAction::MarkApplied),
+    }
+}
+
+/// Tells a failure.
+pub fn failure(failure: &Failure) -> proto::Failure {
+    proto::Failure {
+        code: failure.code.as_str().to_owned(),
+        message: failure.message.clone(),
+        hint: failure.remedy().to_owned(),
+        version: failure.version.clone().unwrap_or_default(),
+        location: failure.location.as_ref().map(|location| proto::Location {
+            file: location.file.clone(),
+            line: location.line,
+            column: location.column,
+            excerpt: location.excerpt.clone(),
+        }),
+        sqlstate: failure.sqlstate.clone().unwrap_or_default(),
+        server_hint: failure.server_hint.clone().unwrap_or_default(),
+        details: failure.details.clone(),
+        server_message: failure.server_message.clone().unwrap_or_default(),
+    }
+}
+
+fn step(step: &Step) -> proto::Step {
+    let action = match step.action {
+        StepAction::Apply => proto::StepAction::Apply,
+        StepAction::Rollback => proto::StepAction::Rollback,
+        StepAction::ForgetAttempt => proto::StepAction::ForgetAttempt,
+        StepAction::ClearMark => proto::StepAction::ClearMark,
+        StepAction::Undo => proto::StepAction::Undo,
+        StepAction::Resume { .. } => proto::StepAction::Resume,
+    };
+    let source = match step.source {
+        None => proto::ScriptSource::Unspecified,
+        Some(Source::File) => proto::ScriptSource::File,
+        Some(Source::Journal) => proto::ScriptSource::Journal,
+    };
+    proto::Step {
+        version: step.version.to_string(),
+        action: action.into(),
+        transactional: step.mode == Mode::Transactional,
+        source: source.into(),
+        reason: step.reason.clone(),
+        description: step.header.description.clone(),
+        impact: step.header.impact.clone(),
+        rollback_impact: step.header.rollback_impact.clone(),
+        data_loss: step.header.data_loss.clone(),
+        size_bytes: step.size,
+    }
+}
+
+fn done(done: &StepDone) -> proto::StepResult {
+    proto::StepResult { step: Some(step(&done.step)), duration_ms: done.duration_ms }
+}
+
+/// Tells how a database came out.
+pub fn report(report: &DatabaseReport) -> proto::DatabaseResult {
+    let planned_nothing = report.plan.as_ref().is_some_and(|plan| plan.steps.is_empty());
+    let outcome = match &report.result {
+        Ok(DatabaseOutcome::Succeeded) => proto::DatabaseOutcome::Succeeded,
+        Ok(DatabaseOutcome::UpToDate) => proto::DatabaseOutcome::UpToDate,
+        Ok(DatabaseOutcome::Planned) if planned_nothing => proto::DatabaseOutcome::UpToDate,
+        Ok(DatabaseOutcome::Planned) => proto::DatabaseOutcome::Planned,
+        Err(failure) if failure.code == Code::Cancelled => proto::DatabaseOutcome::Cancelled,
+        Err(_) => proto::DatabaseOutcome::Failed,
+    };
+    // The plan is told where it was not carried out: what was done is told as such.
+    let plan = report.plan.iter().filter(|_| report.done.is_empty()).flat_map(|plan| &plan.steps);
+    proto::DatabaseResult {
+        database: report.database.clone(),
+        outcome: outcome.into(),
+        done: report.done.iter().map(done).collect(),
+        failure: report.result.as_ref().err().map(|failed| failure(failed)),
+        notices: report.plan.iter().flat_map(|plan| plan.notices.clone()).collect(),
+        duration_ms: report.duration_ms,
+        plan: plan.map(step).collect(),
+    }
+}
+
+/// Tells an event; `None` where it is for the log only.
+pub fn event(event: &Event) -> Option<proto::Event> {
+    use proto::event::Kind;
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let kind = match &event.kind {
+        EventKind::OperationStarted { databases, .. } => {
+            Kind::OperationStarted(proto::OperationStarted { databases: databases.clone() })
+        }
+        EventKind::DatabaseStarted { steps } => {
+            Kind::DatabaseStarted(proto::DatabaseStarted { steps: steps.iter().map(step).collect() })
+        }
+        EventKind::LockWaiting { holder } => Kind::LockWaiting(proto::LockWaiting { holder: holder.clone() }),
+        EventKind::FoundDirty { versions } => {
+            let versions: Vec<_> = versions.iter().map(|version| version.as_str()).collect();
+            let message = format!("Found migrations in dirty state: {}", versions.join(", "));
+            Kind::Notice(proto::Notice { version: String::new(), message })
+        }
+        EventKind::StepStarted { step: started, number, total } => Kind::StepStarted(proto::StepStarted {
+            step: Some(step(started)),
+            number: *number,
+            total: *total,
+        }),
+        EventKind::StepProgress { version, done, total } => Kind::StepProgress(proto::StepProgress {
+            version: version.to_string(),
+            done: *done,
+            total: *total,
+        }),
+        EventKind::StepRetrying { version, attempt, delay, blockers, sqlstate } => {
+            Kind::StepRetrying(proto::StepRetrying {
+                version: version.to_string(),
+                attempt: *attempt,
+                delay_ms: millis(*delay),
+                blockers: blockers.clone(),
+                sqlstate: sqlstate.clone(),
+            })
+        }
+        EventKind::StepFinished(finished) => Kind::StepFinished(proto::StepFinished {
+            step: Some(step(&finished.step)),
+            duration_ms: finished.duration_ms,
+        }),
+        // The client hears of it in the database's result.
+        EventKind::StepFailed { .. } => return None,
+        EventKind::Notice { version, message } => Kind::Notice(proto::Notice {
+            version: version.as_ref().map(ToString::to_string).unwrap_or_default(),
+            message: message.clone(),
+        }),
+        EventKind::DatabaseFinished(finished) => Kind::DatabaseFinished(report(finished)),
+        EventKind::OperationFinished { succeeded } => {
+            Kind::OperationFinished(proto::OperationFinished { succeeded: *succeeded })
+        }
+    };
+    Some(proto::Event {
+        operation_id: event.operation.to_string(),
+        time: Some(timestamp(event.time)),
+        database: event.database.clone(),
+        kind: Some(kind),
+    })
+}
+
+fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+}
+
+/// Tells how a database stands.
+pub fn status(status: &MemberStatus) -> proto::DatabaseStatus {
+    let mut message = proto::DatabaseStatus {
+        database: status.member.name().to_owned(),
+        labels: labels(&status.member),
+        ..Default::default()
+    };
+    let (status, notices) = match &status.status {
+        Ok(status) => status,
+        Err(failed) => {
+            message.failure = Some(failure(failed));
+            return message;
+        }
+    };
+    message.notices.clone_from(notices);
+    message.lock_holder = status.lock_holder.clone().unwrap_or_default();
+    for standing in &status.standings {
+        let has = |finding| u32::from(standing.findings.contains(&finding));
+        match standing.state {
+            State::Applied => {
+                message.applied += 1;
+                message.current_version = standing.version.to_string();
+            }
+            State::Pending => message.pending += 1,
+            State::Dirty(_) => message.dirty += 1,
+        }
+        message.drift += has(Finding::ChecksumDrift);
+        message.missing += has(Finding::MissingFile);
+        message.out_of_order += has(Finding::OutOfOrder);
+        message.migrations.push(migration(standing, status.lock_holder.is_some()));
+    }
+    message
+}
+
+fn migration(standing: &Standing, is_locked: bool) -> proto::MigrationStatus {
+    let (state, explanation) = match standing.state {
+        State::Applied => (proto::MigrationState::Applied, String::new()),
+        State::Pending => (proto::MigrationState::Pending, String::new()),
+        State::Dirty(_) if is_locked => {
+            (proto::MigrationState::Running, "the lock is held: an attempt is under way".to_owned())
+        }
+        State::Dirty(verdict) => (proto::MigrationState::Dirty, verdict.to_string()),
+    };
+    let finding = |finding: &Finding| match finding {
+        Finding::Dirty => proto::FindingKind::Dirty,
+        Finding::ChecksumDrift => proto::FindingKind::ChecksumDrift,
+        Finding::LineEndings => proto::FindingKind::LineEndings,
+        Finding::MissingFile => proto::FindingKind::MissingFile,
+        Finding::OutOfOrder => proto::FindingKind::OutOfOrder,
+        Finding::NoDown => proto::FindingKind::NoDown,
+    };
+    proto::MigrationStatus {
+        version: standing.version.to_string(),
+        state: state.into(),
+        applied_at: standing.applied_at.map(timestamp),
+        checksum: standing.checksum.clone(),
+        findings: standing.findings.iter().map(|it| finding(it).into()).collect(),
+        explanation,
+    }
+}
+
+fn labels(member: &Member) -> HashMap<String, String> {
+    member.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Tells a configured database.
+pub fn database(member: &Member) -> proto::Database {
+    proto::Database {
+        name: member.name().to_owned(),
+        labels: labels(member),
+        server: member.server.clone(),
+        dbname: member.database.dbname.clone(),
+        schema: member.database.names.schema.clone(),
+        migrations: member.migrations.display().to_string(),
+        table: member.database.names.table.clone(),
+    }
+}
+
+/// Tells an attempt.
+pub fn attempt(database: &str, attempt: &Attempt) -> proto::Attempt {
+    proto::Attempt {
+        database: database.to_owned(),
+        id: attempt.id,
+        operation_id: attempt.operation.map(|id| id.to_string()).unwrap_or_default(),
+        version: attempt.version.to_string(),
+        direction: attempt.direction.clone(),
+        mode: attempt.mode.clone(),
+        outcome: attempt.outcome.clone(),
+        statements_done: attempt.statements_done,
+        statements_total: attempt.statements_total,
+        started_at: Some(timestamp(attempt.started_at)),
+        finished_at: attempt.finished_at.map(timestamp),
+        duration_ms: attempt.duration_ms.unwrap_or_default(),
+        sqlstate: attempt.sqlstate.clone().unwrap_or_default(),
+        message: attempt.message.clone().unwrap_or_default(),
+        requested_by: attempt.requested_by.clone(),
+        instance: attempt.instance.clone(),
+        checksum: attempt.checksum.clone(),
+    }
+}

@@ -1,0 +1,446 @@
+//! Keeps the house in order: which module may import which, who owns each dependency, how long a
+//! file may be, and that every error code is documented.
+//!
+//! The rules are tables, the judges are pure functions from texts to violations, and each judge is
+//! shown a planted violation, so that none of them can pass by being blind.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fs,
+    path::Path,
+};
+
+use crate::names::paths;
+use nexus::migration::Code;
+
+#[path = "architecture/names.rs"]
+mod names;
+
+/// Each module of the library, and the modules that it may import.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("redact", &[]),
+    ("runtime", &[]),
+    ("migration", &["redact"]),
+    ("sql", &["migration"]),
+    ("source", &["migration", "runtime"]),
+    ("postgres", &["redact", "migration", "runtime"]),
+    ("engine", &["migration", "sql", "postgres", "runtime"]),
+    ("fleet", &["runtime", "migration", "source", "postgres", "engine"]),
+    ("alert", &["redact", "runtime", "migration"]),
+    ("telemetry", &["redact", "runtime", "migration"]),
+    ("rpc", &["runtime", "migration", "sql", "engine", "fleet", "alert"]),
+    ("http", &["runtime", "migration", "fleet", "alert", "telemetry"]),
+    ("cli", &["rpc", "migration", "sql", "source"]),
+    ("config", &["redact"]),
+    (
+        "daemon",
+        &[
+            "redact",
+            "runtime",
+            "migration",
+            "sql",
+            "source",
+            "postgres",
+            "engine",
+            "fleet",
+            "alert",
+            "telemetry",
+            "rpc",
+            "http",
+            "config",
+        ],
+    ),
+];
+
+/// The modules that take part in I/O; the others are pure.
+const WORKING: &[&str] = &[
+    "runtime",
+    "source",
+    "postgres",
+    "engine",
+    "fleet",
+    "alert",
+    "telemetry",
+    "rpc",
+    "http",
+    "cli",
+    "config",
+    "daemon",
+    "bin",
+];
+
+/// Each dependency, and the modules (or parts of modules) that may name it.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("tonic", &["rpc", "daemon", "telemetry::rpc"]),
+    ("tonic_prost", &["rpc"]),
+    ("tonic_health", &["rpc", "daemon"]),
+    ("tonic_reflection", &["rpc", "daemon"]),
+    ("tonic_types", &["rpc"]),
+    ("prost", &["rpc"]),
+    ("prost_types", &["rpc", "cli"]),
+    ("axum", &["http", "telemetry::rpc"]),
+    ("tower", &["rpc", "http", "daemon", "telemetry::rpc"]),
+    ("hyper_util", &["rpc"]),
+    ("http", &["rpc", "telemetry::rpc"]),
+    ("http_body", &["telemetry::rpc"]),
+    ("tokio", WORKING),
+    ("tokio_stream", WORKING),
+    ("tokio_util", WORKING),
+    ("futures_util", WORKING),
+    ("tokio_postgres", &["postgres"]),
+    ("deadpool_postgres", &["postgres"]),
+    ("deadpool", &["postgres"]),
+    ("tokio_postgres_rustls", &["postgres"]),
+    ("rustls", &["postgres", "daemon", "bin"]),
+    ("rustls_native_certs", &["postgres"]),
+    ("squawk_syntax", &["sql"]),
+    ("tracing", WORKING),
+    ("tracing_subscriber", &["telemetry"]),
+    ("prometheus", &["telemetry"]),
+    ("serde", &["redact", "telemetry", "http", "cli", "config", "daemon"]),
+    ("serde_json", &["redact", "telemetry", "http", "cli", "daemon"]),
+    ("toml", &["config"]),
+    ("humantime", &["migration", "sql", "source", "rpc", "cli", "config"]),
+    (
+        "jiff",
+        &["runtime", "migration", "postgres", "engine", "fleet", "telemetry", "rpc", "http", "cli", "daemon"],
+    ),
+    ("sha2", &["migration"]),
+    ("uuid", &["migration", "postgres", "engine", "fleet", "telemetry", "rpc", "cli", "daemon"]),
+    ("secrecy", &["redact"]),
+    (
+        "thiserror",
+        &[
+            "redact",
+            "migration",
+            "sql",
+            "source",
+            "postgres",
+            "engine",
+            "fleet",
+            "alert",
+            "telemetry",
+            "rpc",
+            "http",
+            "cli",
+            "config",
+            "daemon",
+        ],
+    ),
+    ("anyhow", &["cli", "bin"]),
+    ("arc_swap", &["source", "fleet", "daemon"]),
+    ("backon", &["postgres", "engine", "fleet", "alert", "rpc"]),
+    ("fastrand", &["postgres", "engine", "fleet"]),
+    ("percent_encoding", &["redact", "postgres"]),
+    ("globset", &["fleet"]),
+    ("strsim", &["migration", "postgres", "config"]),
+    ("clap", &["cli", "daemon", "bin"]),
+    ("clap_complete", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("terminal_size", &["cli"]),
+    ("unicode_width", &["cli"]),
+    ("anstream", &["cli"]),
+    ("anstyle", &["cli"]),
+    ("nix", &["postgres", "telemetry", "cli", "daemon"]),
+];
+
+/// Dependencies that only the code generated from `proto/` needs to name.
+const GENERATED: &[&str] = &["prost", "prost_types", "tonic_prost"];
+
+/// The most lines that a file may have, by the beginning of its path; the first that fits counts.
+const LONGEST: &[(&str, usize)] = &[("src/bin/", 60), ("src/", 500), ("tests/", 500), ("examples/", 500)];
+
+#[test]
+fn modules_import_only_what_lies_below_them() -> Result<(), Box<dyn Error>> {
+    let mut violations = Vec::new();
+    for (path, text) in rust_files("src")? {
+        violations.extend(forbidden_imports(&path, &text)?);
+    }
+    none(&violations);
+    Ok(())
+}
+
+#[test]
+fn dependencies_stay_with_their_owners() -> Result<(), Box<dyn Error>> {
+    let mut violations = Vec::new();
+    for (path, text) in rust_files("src")? {
+        violations.extend(strayed_dependencies(&path, &text)?);
+    }
+    none(&violations);
+    Ok(())
+}
+
+#[test]
+fn every_dependency_has_an_owner_and_is_used() -> Result<(), Box<dyn Error>> {
+    let manifest = fs::read_to_string("Cargo.toml")?;
+    none(&unused_dependencies(&manifest, &rust_files("src")?)?);
+    Ok(())
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are_for() -> Result<(), Box<dyn Error>> {
+    let mut violations = Vec::new();
+    for directory in ["src", "tests", "examples"] {
+        for (path, text) in rust_files(directory)? {
+            violations.extend(ill_formed(&path, &text));
+        }
+    }
+    none(&violations);
+    Ok(())
+}
+
+#[test]
+fn every_error_code_is_documented() -> Result<(), Box<dyn Error>> {
+    let codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    none(&undocumented(&codes, &fs::read_to_string("docs/errors.md")?));
+    Ok(())
+}
+
+/// The imports of a file that the layers forbid.
+fn forbidden_imports(path: &str, text: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    let module = module_of(path);
+    let Some(layer) = module.first().filter(|&layer| layer != "bin") else { return Ok(Vec::new()) };
+    let Some(&(_, allowed)) = LAYERS.iter().find(|(name, _)| name == layer) else {
+        return Ok(vec![format!("{path}: the table of layers does not know the module `{layer}`")]);
+    };
+    let imports = paths(text, &module)?.into_iter().filter(|path| path.segments[0] == "crate");
+    Ok(imports
+        .filter_map(|import| {
+            let target = import.segments.get(1)?;
+            (target != layer && !allowed.contains(&target.as_str())).then(|| {
+                format!("{path}:{}: `{layer}` may not import `{}`", import.line, import.segments.join("::"))
+            })
+        })
+        .collect())
+}
+
+/// The dependencies that a file names and whose owner it is not part of.
+fn strayed_dependencies(path: &str, text: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    let module = module_of(path).join("::");
+    let belongs = |owner: &str| {
+        module.strip_prefix(owner).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let mut violations = Vec::new();
+    for named in paths(text, &module_of(path))? {
+        let owners = OWNERS.iter().find(|(dependency, _)| *dependency == named.segments[0]);
+        if let Some((dependency, owners)) =
+            owners.filter(|(_, owners)| !owners.iter().any(|owner| belongs(owner)))
+        {
+            violations.push(format!(
+                "{path}:{}: `{dependency}` belongs to {}",
+                named.line,
+                owners.join(", ")
+            ));
+        }
+    }
+    Ok(violations)
+}
+
+/// The dependencies that the manifest declares and that have no owner, or that no file names.
+fn unused_dependencies(manifest: &str, files: &[(String, String)]) -> Result<Vec<String>, Box<dyn Error>> {
+    let manifest: toml::Table = manifest.parse()?;
+    let declared = manifest.get("dependencies").and_then(toml::Value::as_table).ok_or("no dependencies")?;
+    let mut named: BTreeSet<String> = GENERATED.iter().map(|&name| name.to_owned()).collect();
+    for (path, text) in files {
+        named.extend(paths(text, &module_of(path))?.into_iter().map(|mut path| path.segments.swap_remove(0)));
+    }
+    let mut violations = Vec::new();
+    for name in declared.keys().map(|name| name.replace('-', "_")) {
+        if !OWNERS.iter().any(|(dependency, _)| *dependency == name) {
+            violations.push(format!("Cargo.toml: `{name}` has no owner in tests/architecture.rs"));
+        } else if !named.contains(&name) {
+            violations.push(format!("Cargo.toml: nothing in src/ uses `{name}`"));
+        }
+    }
+    Ok(violations)
+}
+
+/// What is wrong with a file as a whole: its length, its place, its first line.
+fn ill_formed(path: &str, text: &str) -> Vec<String> {
+    let mut violations = Vec::new();
+    let lines = text.lines().count();
+    if let Some((_, most)) = LONGEST.iter().find(|(start, most)| path.starts_with(start) && lines > *most) {
+        violations.push(format!("{path}: {lines} lines are more than {most}"));
+    }
+    if path.ends_with("/mod.rs") {
+        violations.push(format!("{path}: a module is a file of its own name, not mod.rs"));
+    }
+    if !text.starts_with("//!") {
+        violations.push(format!("{path}: the first line does not say what the file is for (`//! …`)"));
+    }
+    violations
+}
+
+/// The codes without a section, the sections without a code, and what stands twice.
+fn undocumented(codes: &[&str], page: &str) -> Vec<String> {
+    let headings = page.lines().filter_map(|line| line.strip_prefix("## NX"));
+    let sections: Vec<_> =
+        headings.map(|rest| format!("NX{}", rest.split([' ', ':']).next().unwrap_or_default())).collect();
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    codes.iter().for_each(|code| counts.entry(code).or_default().0 += 1);
+    sections.iter().for_each(|section| counts.entry(section).or_default().1 += 1);
+    let wrong = counts.into_iter().filter(|(_, count)| *count != (1, 1));
+    wrong
+        .map(|(code, (codes, sections))| {
+            format!("{code}: {codes} in Code::ALL, {sections} in docs/errors.md")
+        })
+        .collect()
+}
+
+fn none(violations: &[String]) {
+    assert!(violations.is_empty(), "\n{}", violations.join("\n"));
+}
+
+/// The Rust files below a directory of the package, with their texts; none where it does not exist.
+fn rust_files(directory: &str) -> Result<Vec<(String, String)>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    if !Path::new(directory).exists() {
+        return Ok(files);
+    }
+    for entry in fs::read_dir(directory)? {
+        let path = format!("{directory}/{}", entry?.file_name().to_string_lossy());
+        if Path::new(&path).is_dir() {
+            files.extend(rust_files(&path)?);
+        } else if Path::new(&path).extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path)?;
+            files.push((path, text));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The module that a file is: `src/engine/apply.rs` is `engine`, `apply`; `src/lib.rs` is empty.
+fn module_of(path: &str) -> Vec<String> {
+    let path = path.strip_prefix("src/").unwrap_or(path);
+    let path = path.strip_suffix(".rs").unwrap_or(path);
+    path.split('/').filter(|&part| part != "lib").map(str::to_owned).collect()
+}
+
+#[test]
+fn finds_a_planted_import() -> Result<(), Box<dyn Error>> {
+    let check = |path: &str, text: &str, expected: &[&str]| -> Result<(), Box<dyn Error>> {
+        assert_eq!(forbidden_imports(path, text)?, expected, "{path}: {text}");
+        Ok(())
+    };
+    let rpc = "src/engine/apply.rs:1: `engine` may not import `crate::rpc::proto`";
+    check("src/engine/apply.rs", "use crate::rpc::proto;", &[rpc])?;
+    check(
+        "src/engine/apply.rs",
+        "use crate::{migration::Plan, rpc::{proto, client as c}};",
+        &[rpc, "src/engine/apply.rs:1: `engine` may not import `crate::rpc::client`"],
+    )?;
+    check(
+        "src/engine/apply.rs",
+        "use crate::{\n    postgres,\n    rpc::{self},\n};",
+        &["src/engine/apply.rs:3: `engine` may not import `crate::rpc`"],
+    )?;
+    check("src/engine/apply.rs", "fn f() { let x = Some(crate::rpc::proto); }", &[rpc])?;
+    check("src/engine/apply.rs", "fn f() { vec![crate::rpc::proto::<u8>()] }", &[rpc])?;
+    check("src/engine/apply.rs", "pub use super::super::rpc::proto;", &[rpc])?;
+    check(
+        "src/engine.rs",
+        "mod tests { use super::super::rpc::*; }",
+        &["src/engine.rs:1: `engine` may not import `crate::rpc`"],
+    )?;
+    check(
+        "src/migration.rs",
+        "#[cfg(test)] mod t { use crate::sql as s; }",
+        &["src/migration.rs:1: `migration` may not import `crate::sql`"],
+    )?;
+    check(
+        "src/engine.rs",
+        "use crate::Handle;",
+        &["src/engine.rs:1: `engine` may not import `crate::Handle`"],
+    )?;
+    check("src/shed.rs", "", &["src/shed.rs: the table of layers does not know the module `shed`"])?;
+    // What looks like one and is none.
+    check("src/engine/apply.rs", "use crate::{engine::x, migration::{self, Plan}}; use super::lock;", &[])?;
+    check(
+        "src/engine/apply.rs",
+        "// use crate::rpc;\n/* crate::rpc::x */ /// crate::rpc::y\nfn f() {}",
+        &[],
+    )?;
+    check("src/engine/apply.rs", "const C: &str = r#\"use crate::rpc;\"#; use rpc::x; mod rpc {}", &[])?;
+    check("src/lib.rs", "pub mod engine; pub mod rpc;", &[])?;
+    check("src/bin/nexusd.rs", "use nexus::daemon;", &[])
+}
+
+#[test]
+fn finds_a_planted_stray_dependency() -> Result<(), Box<dyn Error>> {
+    let check = |path: &str, text: &str, expected: &[&str]| -> Result<(), Box<dyn Error>> {
+        assert_eq!(strayed_dependencies(path, text)?, expected, "{path}: {text}");
+        Ok(())
+    };
+    let stray = ["src/engine/apply.rs:1: `tokio_postgres` belongs to postgres"];
+    check("src/engine/apply.rs", "use tokio_postgres::Client;", &stray)?;
+    check("src/engine/apply.rs", "use ::tokio_postgres as pg;", &stray)?;
+    check("src/engine/apply.rs", "fn f(c: &tokio_postgres::Client) {}", &stray)?;
+    check("src/engine/apply.rs", "fn f() -> Vec<::tokio_postgres::Row> {}", &stray)?;
+    check(
+        "src/migration/plan.rs",
+        "#[tokio::test] async fn f() {}",
+        &[&format!("src/migration/plan.rs:1: `tokio` belongs to {}", WORKING.join(", "))],
+    )?;
+    check(
+        "src/telemetry/jsonl.rs",
+        "use tonic::Code;",
+        &["src/telemetry/jsonl.rs:1: `tonic` belongs to rpc, daemon, telemetry::rpc"],
+    )?;
+    check("src/fleet.rs", "use anyhow::Result;", &["src/fleet.rs:1: `anyhow` belongs to cli, bin"])?;
+    // A module or an imported name of the file's own is not the dependency that is called the same.
+    check("src/daemon.rs", "use crate::{http, rpc}; fn f() { http::serve(); }", &[])?;
+    check("src/config.rs", "mod http; use http::Address; fn f() { <A as B>::http::g() }", &[])?;
+    check(
+        "src/postgres/connect.rs",
+        "use tokio_postgres::{Client, Row}; fn f() -> impl A + use<'_> {}",
+        &[],
+    )?;
+    check("src/telemetry/rpc.rs", "use tonic::Code;", &[])
+}
+
+#[test]
+fn finds_planted_unused_and_unowned_dependencies() -> Result<(), Box<dyn Error>> {
+    let manifest = "[dependencies]\ntoml = \"1\"\ntokio-postgres = \"0\"\nleft-pad = \"1\"\nprost = \"0\"";
+    let files = [("src/config.rs".to_owned(), "use toml::Table; // tokio_postgres::Client".to_owned())];
+    assert_eq!(
+        unused_dependencies(manifest, &files)?,
+        [
+            "Cargo.toml: `left_pad` has no owner in tests/architecture.rs",
+            "Cargo.toml: nothing in src/ uses `tokio_postgres`",
+        ]
+    );
+    Ok(())
+}
+
+#[test]
+fn finds_a_planted_ill_formed_file() {
+    let check = |path: &str, lines: usize, expected: &[&str]| {
+        let text = format!("//! Purpose.{}", "\n".repeat(lines));
+        assert_eq!(ill_formed(path, &text), expected);
+    };
+    check("src/engine.rs", 500, &[]);
+    check("src/engine.rs", 501, &["src/engine.rs: 501 lines are more than 500"]);
+    check("src/bin/nexusd.rs", 60, &[]);
+    check("src/bin/nexusd.rs", 61, &["src/bin/nexusd.rs: 61 lines are more than 60"]);
+    check("tests/it/main.rs", 501, &["tests/it/main.rs: 501 lines are more than 500"]);
+    check("src/engine/mod.rs", 1, &["src/engine/mod.rs: a module is a file of its own name, not mod.rs"]);
+    let silent = ["src/x.rs: the first line does not say what the file is for (`//! …`)"];
+    assert_eq!(ill_formed("src/x.rs", "use std::io;"), silent);
+}
+
+#[test]
+fn finds_planted_gaps_in_the_documentation() {
+    let page = "# Errors\n## NX0001: a\n## NX0002 b\n## NX0002 again\n## NX0009\n### NX0004";
+    assert_eq!(
+        undocumented(&["NX0001", "NX0002", "NX0003", "NX0005", "NX0005"], page),
+        [
+            "NX0002: 1 in Code::ALL, 2 in docs/errors.md",
+            "NX0003: 1 in Code::ALL, 0 in docs/errors.md",
+            "NX0005: 2 in Code::ALL, 0 in docs/errors.md",
+            "NX0009: 0 in Code::ALL, 1 in docs/errors.md",
+        ]
+    );
+}
