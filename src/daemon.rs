@@ -15,6 +15,7 @@ use crate::{
     fleet::Fleet,
     http::{self, HttpState, Readiness},
     migration::Event,
+    redact::redact_json,
     runtime::Tasks,
     telemetry::{Metrics, jsonl::JsonlLog},
 };
@@ -53,7 +54,7 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
 
 fn load(path: Option<&Path>, overrides: &crate::config::Overrides) -> anyhow::Result<Config> {
     let config = Config::load(path, crate::config::process_environment(), overrides)?;
-    crate::telemetry::log::init(config.log.level);
+    crate::telemetry::log::init(config.log.level)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -77,13 +78,13 @@ impl Daemon {
     /// Binds every port, opens the log, wires the layers, and begins to serve.
     async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(&config.server).await?;
-        let log = Arc::new(JsonlLog::open(&config.log.file)?);
+        let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
         let inventory = wire::inventory(&config)?;
         let (events, received) = mpsc::unbounded_channel();
         let gate = {
             let log = log.clone();
-            Arc::new(move || log.admit())
+            Arc::new(move || log.is_writable().map_err(|failure| *failure))
         };
         let instance = uuid::Uuid::now_v7().to_string();
         let max_parallel = config.limits.max_parallel as usize;

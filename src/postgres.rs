@@ -1,0 +1,17 @@
+//! One connection's words: how a server is named, reached over TLS, and spoken to.
+
+pub mod connect;
+pub mod embedded;
+pub mod error;
+pub mod pool;
+pub mod quote;
+pub mod url;
+
+mod passfile;
+mod tls;
+
+pub use connect::{Connection, connect};
+pub use error::{ConnectError, SqlFault};
+pub use pool::Pool;
+pub use quote::{quote_ident, quote_literal};
+pub use url::{Target, UrlError};

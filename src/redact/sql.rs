@@ -1,0 +1,244 @@
+//! PostgreSQL's error messages without the values of users that they quote.
+
+use super::mask_text;
+
+/// What stands in the place of a value.
+const GONE: &str = "…";
+
+/// A server's message that may be logged and shown.
+///
+/// Data exceptions (class 22), constraint violations (23) and messages raised by SQL itself (P0) lose
+/// their values: what is quoted, unless it is the name of a column, a constraint and the like, as well
+/// as numbers and addresses. Other messages lose credentials, `PASSWORD '…'` and string literals of
+/// the SQL. DETAIL, CONTEXT and internal queries are not for this function: they are never kept.
+pub fn safe_sql_message(sqlstate: &str, message: &str) -> String {
+    match sqlstate.get(..2) {
+        Some("22" | "23" | "P0") => mask_text(&without_values(message)),
+        _ => without_literals(&mask_text(message)),
+    }
+}
+
+/// The words after which PostgreSQL's messages quote a name.
+const NOUNS: [&str; 16] = [
+    "column",
+    "columns",
+    "relation",
+    "table",
+    "constraint",
+    "index",
+    "domain",
+    "enum",
+    "type",
+    "encoding",
+    "parameter",
+    "function",
+    "partition",
+    "schema",
+    "sequence",
+    "trigger",
+];
+
+fn without_values(message: &str) -> String {
+    let mut safe = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(open) = opening_quote(rest) {
+        let (before, quoted) = rest.split_at(open);
+        push_words(&mut safe, before);
+        let name = quoted.strip_prefix('"').and_then(|q| q.split_once('"')).filter(|(name, _)| is_name(name));
+        let noun = before.split_whitespace().next_back().is_some_and(|word| NOUNS.contains(&word));
+        if let Some((name, after)) = name.filter(|_| noun) {
+            safe.extend(["\"", name, "\""]);
+            rest = after;
+        } else {
+            safe.extend(["\"", GONE, "\""]);
+            rest = after_last_quote(quoted);
+        }
+    }
+    push_words(&mut safe, rest);
+    safe
+}
+
+/// Where the next quoted part begins; an apostrophe inside a word is none.
+fn opening_quote(text: &str) -> Option<usize> {
+    let mut previous = ' ';
+    text.char_indices()
+        .find(|(_, c)| {
+            let opens = "\"«„“".contains(*c) || *c == '\'' && !previous.is_alphanumeric();
+            previous = *c;
+            opens
+        })
+        .map(|(at, _)| at)
+}
+
+/// What follows a quoted value. It may itself hold quotes, which PostgreSQL does not escape: so the
+/// last quote of the message ends it, or the message does.
+fn after_last_quote(quoted: &str) -> &str {
+    let mut next = ' ';
+    for (at, letter) in quoted.char_indices().skip(1).collect::<Vec<_>>().into_iter().rev() {
+        if "\"»“”".contains(letter) || letter == '\'' && !next.is_alphanumeric() {
+            return &quoted[at + letter.len_utf8()..];
+        }
+        next = letter;
+    }
+    ""
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.chars().all(|c| c.is_alphanumeric() || "_$.- ".contains(c))
+}
+
+/// Appends text that is not quoted, without the words that are numbers or addresses.
+fn push_words(safe: &mut String, text: &str) {
+    for word in text.split_inclusive(char::is_whitespace) {
+        let bare = word.trim_start_matches(['(', '[', '{', '-', '+', '.', '=', ',']);
+        if bare.starts_with(|c: char| c.is_ascii_digit()) || bare.contains('@') {
+            let end = word.trim_end_matches(|c: char| c.is_whitespace() || ".,;:)]}".contains(c)).len();
+            safe.extend([GONE, &word[end..]]);
+        } else {
+            safe.push_str(word);
+        }
+    }
+}
+
+/// Before the piece of the SQL itself that a syntax error quotes, a string literal included.
+const NEAR: &str = "at or near \"";
+
+fn without_literals(message: &str) -> String {
+    let message = without_passwords(message);
+    let Some(begin) = message.find(NEAR).map(|at| at + NEAR.len()) else { return message };
+    let end = message.rfind('"').filter(|end| *end > begin).unwrap_or(message.len());
+    let near = &message[begin..end];
+    if near.contains(['\'', '$']) || near.len() > 63 {
+        format!("{}{GONE}{}", &message[..begin], &message[end..])
+    } else {
+        message
+    }
+}
+
+/// Takes the literal out of every `PASSWORD '…'`.
+fn without_passwords(message: &str) -> String {
+    const WORD: &str = "password";
+    let mut safe = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(at) = rest.to_ascii_lowercase().find(WORD) {
+        let (before, after) = rest.split_at(at + WORD.len());
+        safe.push_str(before);
+        rest = after;
+        let literal = after.trim_start().trim_start_matches(['E', 'e']);
+        if let Some(literal) = literal.strip_prefix('\'') {
+            safe.extend([" '", GONE, "'"]);
+            rest = after_literal(literal);
+        }
+    }
+    safe.push_str(rest);
+    safe
+}
+
+/// What follows a string literal whose opening quote is already read.
+fn after_literal(text: &str) -> &str {
+    let mut letters = text.char_indices().peekable();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '\\' => drop(letters.next()),
+            '\'' if letters.peek().is_some_and(|(_, next)| *next == '\'') => drop(letters.next()),
+            '\'' => return &text[at + 1..],
+            _ => {}
+        }
+    }
+    ""
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn values_go_and_names_stay() {
+        let cases = [
+            (
+                "22P02",
+                r#"invalid input syntax for type integer: "4111 1111""#,
+                r#"invalid input syntax for type integer: "…""#,
+            ),
+            (
+                "22P02",
+                r#"invalid input syntax for type json: "a"b c"d""#,
+                r#"invalid input syntax for type json: "…""#,
+            ),
+            (
+                "22P02",
+                r#"invalid input value for enum mood: "sad""#,
+                r#"invalid input value for enum mood: "…""#,
+            ),
+            (
+                "22003",
+                r#"value "99999" is out of range for type integer"#,
+                r#"value "…" is out of range for type integer"#,
+            ),
+            (
+                "22001",
+                "value too long for type character varying(3)",
+                "value too long for type character varying(3)",
+            ),
+            (
+                "22021",
+                r#"invalid byte sequence for encoding "UTF8": 0xe9 0x20"#,
+                r#"invalid byte sequence for encoding "UTF8": … …"#,
+            ),
+            ("22012", "division by zero", "division by zero"),
+            (
+                "22007",
+                "invalid input syntax for type date: \"31.02.\n1970",
+                "invalid input syntax for type date: \"…\"",
+            ),
+            ("22P04", r#"missing data for column "email""#, r#"missing data for column "email""#),
+            ("22P02", "syntaxe en entrée invalide : « bob »", "syntaxe en entrée invalide : \"…\""),
+            (
+                "23505",
+                r#"duplicate key value violates unique constraint "users_email_key""#,
+                r#"duplicate key value violates unique constraint "users_email_key""#,
+            ),
+            (
+                "23502",
+                r#"null value in column "a" of relation "t 1" violates not-null constraint"#,
+                r#"null value in column "a" of relation "t 1" violates not-null constraint"#,
+            ),
+            (
+                "23514",
+                r#"new row for relation "t" violates check constraint "c""#,
+                r#"new row for relation "t" violates check constraint "c""#,
+            ),
+            ("23505", "dup bob@example.com, 42", "dup …, …"),
+            ("P0001", "customer 'Bob' can't pay 12.50", "customer \"…\" can't pay …"),
+            ("P0001", r#"column "bob@example.com" is bad"#, r#"column "…" is bad"#),
+            ("42601", r#"syntax error at or near "CREAT""#, r#"syntax error at or near "CREAT""#),
+            (
+                "42601",
+                r#"unterminated quoted string at or near "'my "secret"""#,
+                r#"unterminated quoted string at or near "…""#,
+            ),
+            ("42601", "near alter role a password 'it''s' valid", "near alter role a password '…' valid"),
+            ("42P01", r#"relation "t1" does not exist"#, r#"relation "t1" does not exist"#),
+            ("08001", "could not connect to postgres://a:b@h/d", "could not connect to postgres://a:***@h/d"),
+            ("", "", ""),
+        ];
+        for (sqlstate, message, expected) in cases {
+            assert_eq!(safe_sql_message(sqlstate, message), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_quoted_value_survives(value in "[!-~]{6,30}") {
+            let message = format!("invalid input syntax for type integer: \"{value}\"");
+            prop_assert!(!safe_sql_message("22P02", &message).contains(&value));
+        }
+
+        #[test]
+        fn any_message_is_safe_without_panic(state in "22P02|P0001|42601", message in "\\PC{0,80}") {
+            let _ = safe_sql_message(&state, &message);
+        }
+    }
+}

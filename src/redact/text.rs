@@ -1,0 +1,182 @@
+//! Credentials in URLs, in keyword DSNs, and in free text that holds either.
+
+use std::ops::Range;
+
+use super::is_secret_key;
+
+const MASK: &str = "***";
+
+/// A URL or keyword DSN with its credentials masked: `postgres://app:***@db/shop`,
+/// `host=db password=***`.
+///
+/// The user's name stays, where it is plainly one; a password that should have been percent-encoded
+/// and was not may take the host's name with it.
+pub fn mask_url(url: &str) -> String {
+    let mut hidden = secret_parameters(url, true);
+    hidden.extend(userinfo(url, 0));
+    cover(url, hidden)
+}
+
+/// A text with the credentials of every URL and keyword DSN in it masked.
+pub fn mask_text(text: &str) -> String {
+    let mut hidden = secret_parameters(text, false);
+    let mut at = 0;
+    for token in text.split_inclusive(char::is_whitespace) {
+        hidden.extend(userinfo(token.trim_end(), at));
+        at += token.len();
+    }
+    cover(text, hidden)
+}
+
+/// The part of one URL's userinfo that must be hidden, moved by `offset`.
+///
+/// Passwords with a raw `@`, `/` or `?` are common, hence the **last** `@` of the whole token ends it.
+fn userinfo(token: &str, offset: usize) -> Option<Range<usize>> {
+    let begin = token.find("://")? + 3;
+    let end = begin + token[begin..].rfind('@')?;
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-%".contains(c));
+    let begin = match token[begin..end].split_once(':') {
+        Some((user, _)) if is_name(user) => begin + user.len() + 1,
+        None if is_name(&token[begin..end]) && token[..begin].contains("postgres") => return None,
+        _ => begin,
+    };
+    Some(offset + begin..offset + end)
+}
+
+/// The values of all `name=value` whose name is a secret's, in a query string or a keyword DSN.
+///
+/// `whole` says that the text is one URL or DSN, in which a space does not end a URL.
+fn secret_parameters(text: &str, whole: bool) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices('=') {
+        let head = text[..at].trim_end();
+        let begin = head
+            .rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
+            .map_or(0, |i| i + head[i..].chars().next().map_or(1, char::len_utf8));
+        if !is_secret_key(&head[begin..]) {
+            continue;
+        }
+        let url_begin = if whole { 0 } else { head.rfind(char::is_whitespace).unwrap_or(0) };
+        let value = &text[at + 1..];
+        if head[url_begin..].contains("://") {
+            let ends = |c: char| c == '&' || (!whole && c.is_whitespace());
+            found.push(at + 1..at + 1 + value.find(ends).unwrap_or(value.len()));
+        } else {
+            let skipped = value.len() - value.trim_start().len();
+            let begin = at + 1 + skipped;
+            found.push(begin..begin + keyword_value(&text[begin..]));
+        }
+    }
+    found
+}
+
+/// How many bytes the value of a keyword DSN has: up to white space, or in quotes; a backslash escapes.
+fn keyword_value(text: &str) -> usize {
+    let quoted = text.starts_with('\'');
+    let mut letters = text.char_indices().skip(usize::from(quoted)).peekable();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '\\' => drop(letters.next()),
+            '\'' if quoted && letters.peek().is_some_and(|(_, next)| *next == '\'') => drop(letters.next()),
+            '\'' if quoted => return at + 1,
+            c if !quoted && c.is_whitespace() => return at,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// The text with each range replaced by the mask; ranges that touch or overlap become one.
+fn cover(text: &str, mut hidden: Vec<Range<usize>>) -> String {
+    hidden.retain(|range| !range.is_empty());
+    hidden.sort_by_key(|range| range.start);
+    let mut covered = String::with_capacity(text.len());
+    let mut at = 0;
+    for range in hidden {
+        if range.start > at || at == 0 {
+            covered.push_str(&text[at..range.start]);
+            covered.push_str(MASK);
+        }
+        at = at.max(range.end);
+    }
+    covered.push_str(&text[at..]);
+    covered
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn urls_and_dsns() {
+        let cases = [
+            ("postgres://app:hunter2@db:5432/shop", "postgres://app:***@db:5432/shop"),
+            ("postgresql://app:p%40ss@/shop?host=/run", "postgresql://app:***@/shop?host=/run"),
+            ("postgres://app@db/shop", "postgres://app@db/shop"),
+            ("postgres://db/shop?user=app", "postgres://db/shop?user=app"),
+            ("postgres://app:a@b/c?d#e@db/shop", "postgres://app:***@db/shop"),
+            ("postgres://app:with space@db/shop", "postgres://app:***@db/shop"),
+            (
+                "postgres://db/shop?password=a b&sslmode=require",
+                "postgres://db/shop?password=***&sslmode=require",
+            ),
+            ("postgres://db/shop?sslpassword=x&sslkey=/k", "postgres://db/shop?sslpassword=***&sslkey=/k"),
+            ("https://ghp_token@github.com/x", "https://***@github.com/x"),
+            ("host=db password=hunter2 user=app", "host=db password=*** user=app"),
+            ("host=db password = 'a \\' b' user=app", "host=db password = *** user=app"),
+            ("host=db password='a''b' user=app", "host=db password=*** user=app"),
+            ("password=a\\ b user=app", "password=*** user=app"),
+            ("host=db password=a&b", "host=db password=***"),
+            ("postgres://app@db/shop?password=a@b", "postgres://***"),
+            ("", ""),
+            ("host=db", "host=db"),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(mask_url(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn free_text() {
+        let cases = [
+            ("no URL here, a@b.c", "no URL here, a@b.c"),
+            (
+                "tried postgres://a:b@h1/x, then postgres://c:d@h2/y?token=e.",
+                "tried postgres://a:***@h1/x, then postgres://c:***@h2/y?token=***",
+            ),
+            ("dsn \"host=h password=abc\" é", "dsn \"host=h password=*** é"),
+            ("PGPASSWORD=abc psql", "PGPASSWORD=*** psql"),
+            ("column \"monkey=5\"", "column \"monkey=5\""),
+            (
+                "password authentication failed for user \"app\"",
+                "password authentication failed for user \"app\"",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(mask_text(text), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_password_of_a_url_survives(secret in "[!-~é]{6,24}", around in "[a-z ]{0,12}") {
+            let url = format!("postgres://app:{secret}@db.example:5432/shop?sslmode=require");
+            prop_assert!(!mask_url(&url).contains(&secret));
+            let text = format!("{around} {url} {around}");
+            prop_assert!(!mask_text(&text).contains(&secret));
+        }
+
+        #[test]
+        fn an_encoded_password_leaves_the_rest(secret in "([A-Za-z0-9._~-]|%[0-9A-F]{2}){1,24}") {
+            let url = format!("postgres://app:{secret}@db.example:5432/shop?sslmode=require");
+            prop_assert_eq!(mask_url(&url), "postgres://app:***@db.example:5432/shop?sslmode=require");
+        }
+
+        #[test]
+        fn any_text_is_masked_without_panic(text in "\\PC{0,80}") {
+            let _ = (mask_url(&text), mask_text(&text));
+        }
+    }
+}

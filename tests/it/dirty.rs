@@ -1,0 +1,162 @@
+//! Dirty rows: how they come, what is told of them, and how the evidence settles them.
+
+use crate::support::World;
+
+const FAILING: &str = "create table half (id int);\ninsert into half values (1);\nselect 1/0;\n";
+
+#[test]
+fn a_failing_migration_leaves_a_dirty_row_and_nothing_else() {
+    let world = World::new().start();
+    world.tables(1, 1);
+    world.migration("0002_half", FAILING, "drop table half;");
+    world.tables(3, 1);
+    let told = world.ctl(&["apply"]).expect(1);
+    assert!(told.contains("0002_half.up.sql:3:1"), "{told}");
+    assert!(told.contains("22012") && told.contains("hint:"), "{told}");
+    assert_eq!(world.database.rows(), ["0001_t1|f", "0002_half|t"]);
+    assert_eq!(world.database.tables(), ["t1"]);
+    let lines = world.logged("Migration failed and was rolled back");
+    let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
+    assert_eq!((&line["level"], &line["version"]), (&"error".into(), &"0002_half".into()));
+    world.ctl(&["status", "--check"]).expect(3);
+    let status = world.ctl(&["status"]).expect(0);
+    assert!(status.contains("DIRTY"), "{status}");
+
+    // Corrected: the next apply settles it by evidence and goes on.
+    world.write("0002_half.up.sql", FAILING.replace("1/0", "1"));
+    world.ctl(&["apply"]).expect(0);
+    assert_eq!(world.database.rows(), ["0001_t1|f", "0002_half|f", "0003_t3|f"]);
+    let found = world.logged("Found migrations in dirty state");
+    assert_eq!(found[0]["versions"], serde_json::json!(["0002_half"]));
+    assert_eq!(found[0]["level"], "warn");
+}
+
+#[test]
+fn recovery_can_be_refused() {
+    let world = World::new().start();
+    world.migration("0001_half", FAILING, "drop table half;");
+    world.ctl(&["apply"]).expect(1);
+    let told = world.ctl(&["apply", "--no-auto-recover"]).expect(1);
+    assert!(told.contains("NX0023") && told.contains("nothing of the attempt was committed"), "{told}");
+    assert_eq!(world.database.rows(), ["0001_half|t"]);
+    world.ctl(&["recover", "--yes"]).expect(0);
+    assert!(world.database.rows().is_empty());
+}
+
+#[test]
+fn a_row_marked_by_hand_is_recovered_through_its_down_file() {
+    let world = World::new().start();
+    world.tables(1, 2);
+    world.ctl(&["apply"]).expect(0);
+    world.database.sql("insert into t2 values (7)");
+    world.database.sql("update schema_migrations set dirty = true where version = '0002_t2'");
+    world.ctl(&["apply"]).expect(0);
+    assert_eq!(world.database.rows(), ["0001_t1|f", "0002_t2|f"]);
+    assert!(world.database.sql("select * from t2").is_empty(), "the down and the up were run");
+}
+
+#[test]
+fn without_a_down_script_nothing_is_changed() {
+    let world = World::new().start();
+    world.write("0001_t1.up.sql", "create table t1 (id int);");
+    world.ctl(&["apply"]).expect(0);
+    world.database.sql("update schema_migrations set dirty = true");
+    let told = world.ctl(&["apply"]).expect(1);
+    assert!(told.contains("No down migration found for dirty migration"), "{told}");
+    assert_eq!(world.database.rows(), ["0001_t1|t"]);
+    assert_eq!(world.database.tables(), ["t1"]);
+    let lines = world.logged("No down migration found for dirty migration");
+    assert_eq!((&lines[0]["level"], &lines[0]["version"]), (&"error".into(), &"0001_t1".into()));
+    // The remedies of the runbook.
+    world.write("0001_t1.down.sql", "drop table t1;");
+    world.ctl(&["rollback", "--steps=1"]).expect(0);
+    assert!(world.database.tables().is_empty() && world.database.rows().is_empty());
+}
+
+#[test]
+fn a_table_that_was_there_before_survives_the_recovery() {
+    let world = World::new().start();
+    world.database.sql("create table products (id int); insert into products values (1), (2)");
+    let up = "create table if not exists products (id int);\ninsert into nowhere values (1);\n";
+    world.migration("0010_add_products", up, "drop table if exists products;\n");
+    world.ctl(&["apply"]).expect(1);
+    world.write("0010_add_products.up.sql", "create table if not exists products (id int);\n");
+    world.ctl(&["apply"]).expect(0);
+    assert_eq!(world.database.sql("select count(*) from products"), ["2"]);
+}
+
+#[test]
+fn a_failed_rollback_leaves_the_migration_applied() {
+    let world = World::new().start();
+    world.migration("0001_t1", "create table t1 (id int);", "drop table t1; drop table nowhere;");
+    world.ctl(&["apply"]).expect(0);
+    let told = world.ctl(&["rollback"]).expect(1);
+    assert!(told.contains("0001_t1.down.sql:1:16") || told.contains("0001_t1.down.sql:1:"), "{told}");
+    assert_eq!(world.database.rows(), ["0001_t1|t"]);
+    world.ctl(&["apply"]).expect(0);
+    assert_eq!(world.database.rows(), ["0001_t1|f"]);
+    assert_eq!(world.database.tables(), ["t1"]);
+}
+
+#[test]
+fn a_partly_applied_migration_is_undone_or_resumed() {
+    const NO_TRANSACTION: &str = "-- nexus: no-transaction\n";
+    let up = format!("{NO_TRANSACTION}create table a (id int);\ncreate table b (id int);\nselect 1/0;\ncreate table c (id int);\n");
+    let down = format!("{NO_TRANSACTION}drop table if exists c; drop table if exists b; drop table if exists a;\n");
+    for resume in [false, true] {
+        let world = World::new().start();
+        world.migration("0001_abc", &up, &down);
+        let told = world.ctl(&["apply"]).expect(1);
+        assert!(told.contains("after 2 of 4 statements") && told.contains("0001_abc.up.sql:4:1"), "{told}");
+        assert_eq!(world.database.tables(), ["a", "b"]);
+        assert_eq!(world.database.rows(), ["0001_abc|t"]);
+        world.database.sql("insert into a values (1)");
+        world.write("0001_abc.up.sql", up.replace("1/0", "1"));
+        world.ctl(if resume { &["apply", "--resume"] } else { &["apply"] }).expect(0);
+        assert_eq!(world.database.tables(), ["a", "b", "c"]);
+        assert_eq!(world.database.rows(), ["0001_abc|f"]);
+        let kept = world.database.sql("select count(*) from a");
+        assert_eq!(kept, [if resume { "1" } else { "0" }], "resumed, the first statements are not run again");
+        world.ctl(&["status", "--check"]).expect(0);
+    }
+}
+
+#[test]
+fn repairs_change_one_row_and_keep_their_reason() {
+    let world = World::new().start();
+    world.tables(1, 2);
+    world.ctl(&["apply"]).expect(0);
+    world.database.sql("update schema_migrations set dirty = true where version = '0002_t2'");
+    world.ctl(&["repair", "clear-dirty", "0002_t2", "--yes"]).expect(2);
+    world.ctl(&["repair", "clear-dirty", "2", "--reason", "looked: it is in place", "--yes"]).expect(0);
+    assert_eq!(world.database.rows(), ["0001_t1|f", "0002_t2|f"]);
+    let again = world.ctl(&["repair", "clear-dirty", "2", "--reason", "x", "--yes"]).expect(1);
+    assert!(again.contains("it is not dirty"), "{again}");
+
+    world.write("0001_t1.up.sql", "create table t1 (id int primary key); -- a comment\n");
+    assert!(world.ctl(&["apply"]).expect(1).contains("Migration 0001_t1 checksum mismatch"));
+    assert_eq!(world.logged("Migration 0001_t1 checksum mismatch").len(), 1);
+    world.ctl(&["repair", "accept-checksum", "1", "--reason", "a comment", "--yes"]).expect(0);
+    world.ctl(&["apply"]).expect(0);
+
+    for direction in ["up", "down"] {
+        let path = |name: &str| world.path("migrations").join(format!("{name}.{direction}.sql"));
+        std::fs::rename(path("0002_t2"), path("0005_t2")).expect("a file is renamed");
+    }
+    assert!(world.ctl(&["apply"]).expect(1).contains("NX0022"));
+    world.ctl(&["repair", "rename", "0002_t2", "0005_t2", "--reason", "collision", "--yes"]).expect(0);
+    world.ctl(&["status", "--check"]).expect(0);
+
+    world.ctl(&["repair", "forget", "5", "--reason", "try", "--yes"]).expect(0);
+    assert_eq!(world.database.rows(), ["0001_t1|f"]);
+    world.ctl(&["repair", "mark-applied", "5", "--reason", "it is there", "--yes"]).expect(0);
+    assert_eq!(world.database.rows(), ["0001_t1|f", "0005_t2|f"]);
+    let history = world.ctl(&["history"]).expect(0);
+    for reason in ["looked: it is in place", "a comment", "collision", "it is there"] {
+        assert!(history.contains(reason), "{history}");
+    }
+    // The kept down script went along with the new name.
+    world.remove("0005_t2.down.sql");
+    world.ctl(&["rollback"]).expect(0);
+    assert_eq!(world.database.tables(), ["t1"]);
+}

@@ -1,0 +1,442 @@
+//! What the tests stand on: one PostgreSQL for the whole binary, a database, a directory and a
+//! real daemon for each test, and `nexusctl` as its users run it.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use nexus::postgres::embedded::Embedded;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+/// How long anything is waited for before the test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs a future to its end, where a test stands outside of any runtime.
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime is built")
+        .block_on(future)
+}
+
+/// The binary's PostgreSQL. A long delay of the WAL writer leaves every flush to who asks for it.
+pub(crate) fn server() -> &'static Embedded {
+    static SERVER: OnceLock<Embedded> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        wait(Embedded::start(&[("wal_writer_delay", "10s"), ("max_connections", "200")]))
+            .expect("PostgreSQL starts")
+    })
+}
+
+/// A database of its own.
+pub(crate) struct Database {
+    pub(crate) name: String,
+    pub(crate) url: String,
+}
+
+impl Database {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        wait(server().create_database(&name)).expect("a database is created");
+        Self { url: server().url(&name), name }
+    }
+
+    /// Runs SQL and returns the rows, columns joined by `|`.
+    pub(crate) fn sql(&self, sql: &str) -> Vec<String> {
+        self.try_sql(sql).expect("the SQL runs")
+    }
+
+    pub(crate) fn try_sql(&self, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
+        wait(async {
+            let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
+            let run = async move { client.simple_query(sql).await };
+            let (rows, _) = tokio::join!(run, connection);
+            Ok(rows?
+                .iter()
+                .filter_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => {
+                        let columns = (0..row.len()).map(|index| row.get(index).unwrap_or_default());
+                        Some(columns.collect::<Vec<_>>().join("|"))
+                    }
+                    _ => None,
+                })
+                .collect())
+        })
+    }
+
+    /// The rows of `schema_migrations`, as `version|dirty`; none where the table does not exist.
+    pub(crate) fn rows(&self) -> Vec<String> {
+        match self.sql("select to_regclass('public.schema_migrations') is not null")[0].as_str() {
+            "t" => self.sql("select version, dirty from schema_migrations order by version"),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The user's tables.
+    pub(crate) fn tables(&self) -> Vec<String> {
+        self.sql(
+            "select tablename from pg_tables where schemaname = 'public' \
+             and tablename not in ('schema_migrations', 'nexus_journal') order by 1",
+        )
+    }
+
+    /// Runs SQL on a session that stays open until it is dropped, and its transaction with it.
+    pub(crate) fn hold(&self, sql: &str) -> Held {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime is built");
+        let client = runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.expect("it connects");
+            drop(nexus::runtime::spawn_owned(connection));
+            client.batch_execute(sql).await.expect("the SQL runs");
+            client
+        });
+        Held { _client: client, _runtime: runtime }
+    }
+
+    /// Waits until a query returns a row.
+    pub(crate) fn await_row(&self, sql: &str) {
+        await_that(sql, || !self.sql(sql).is_empty());
+    }
+}
+
+/// A session that is held open.
+pub(crate) struct Held {
+    _client: tokio_postgres::Client,
+    _runtime: tokio::runtime::Runtime,
+}
+
+/// Waits until something is so; it is looked at often, and the test fails where it never is.
+pub(crate) fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "never came: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A directory of migrations, a configuration, a log.
+pub(crate) struct World {
+    pub(crate) database: Database,
+    pub(crate) home: TempDir,
+    settings: String,
+    more: String,
+    shutdown_timeout: &'static str,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Fails the test unless it ended with this code; returns both streams.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        format!("{}{}", self.stdout, self.stderr)
+    }
+
+    #[track_caller]
+    pub(crate) fn json(self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
+            panic_with(&format!("no JSON ({error}):\n{}\n{}", self.stdout, self.stderr))
+        })
+    }
+}
+
+#[track_caller]
+fn panic_with(message: &str) -> ! {
+    std::panic::panic_any(message.to_owned())
+}
+
+impl World {
+    /// An empty migration directory, and a database of one's own named `main`.
+    pub(crate) fn new() -> Self {
+        let home = TempDir::new().expect("a directory is made");
+        fs::create_dir(home.path().join("migrations")).expect("a directory is made");
+        Self { database: Database::new(), home, settings: String::new(), more: String::new(), shutdown_timeout: "30s" }
+    }
+
+    /// Adds lines to the `[[database]]` of the configuration.
+    pub(crate) fn set(mut self, lines: &str) -> Self {
+        self.settings.push_str(lines);
+        self.settings.push('\n');
+        self
+    }
+
+    pub(crate) fn shutdown_timeout(mut self, timeout: &'static str) -> Self {
+        self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Adds tables to the configuration.
+    pub(crate) fn more(mut self, toml: &str) -> Self {
+        self.more.push_str(toml);
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Writes a file of the migration directory.
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path("migrations").join(name), text).expect("a file is written");
+    }
+
+    /// Writes both files of a migration.
+    pub(crate) fn migration(&self, version: &str, up: &str, down: &str) {
+        self.write(&format!("{version}.up.sql"), up);
+        self.write(&format!("{version}.down.sql"), down);
+    }
+
+    /// Writes `count` migrations that make a table each, from number `first`.
+    pub(crate) fn tables(&self, first: u32, count: u32) {
+        for number in first..first + count {
+            self.migration(
+                &format!("{number:04}_t{number}"),
+                &format!("create table t{number} (id int primary key);\n"),
+                &format!("drop table t{number};\n"),
+            );
+        }
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        fs::remove_file(self.path("migrations").join(name)).expect("a file is removed");
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nsocket = {socket:?}\n\
+             shutdown_timeout = {timeout:?}\n\n\
+             [log]\nfile = {log:?}\n\n\
+             [[database]]\nname = \"main\"\nurl = {url:?}\nmigrations = {migrations:?}\n{settings}\n{more}",
+            socket = self.path("nexusd.sock"),
+            timeout = self.shutdown_timeout,
+            log = self.path("migrations.jsonl"),
+            url = self.database.url,
+            migrations = self.path("migrations"),
+            settings = self.settings,
+            more = self.more,
+        )
+    }
+
+    /// Starts a daemon on it and waits until it serves.
+    pub(crate) fn start(self) -> Running {
+        let daemon = self.daemon("nexus.toml", &self.configuration());
+        Running { daemon, world: self }
+    }
+
+    /// Starts a daemon with a configuration file of this name and text.
+    pub(crate) fn daemon(&self, file: &str, configuration: &str) -> Daemon {
+        let path = self.path(file);
+        fs::write(&path, configuration).expect("the configuration is written");
+        Daemon::start(&path, self.path("nexusd.sock"))
+    }
+
+    /// Starts another daemon on the same database and directory, with a log of its own.
+    pub(crate) fn second_daemon(&self) -> Daemon {
+        let configuration = self.configuration();
+        let configuration = configuration.replace("nexusd.sock", "second.sock");
+        let configuration = configuration.replace("migrations.jsonl", "second.jsonl");
+        let path = self.path("second.toml");
+        fs::write(&path, configuration).expect("the configuration is written");
+        Daemon::start(&path, self.path("second.sock"))
+    }
+
+    /// The lines of the migration log.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        read_log(&self.path("migrations.jsonl"))
+    }
+}
+
+/// The lines of a migration log.
+pub(crate) fn read_log(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).expect("the log is read");
+    text.lines().map(|line| serde_json::from_str(line).expect("a line of the log is JSON")).collect()
+}
+
+/// A daemon that runs.
+pub(crate) struct Daemon {
+    child: Child,
+    config: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) http: String,
+    pub(crate) grpc: String,
+}
+
+impl Daemon {
+    fn start(config: &Path, socket: PathBuf) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nexusd"))
+            .args(["serve", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nexusd starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+        let mut seen = String::new();
+        let serving = loop {
+            let Some(Ok(line)) = lines.next() else { panic_with(&format!("nexusd ended:\n{seen}")) };
+            if line.contains("serving") {
+                break line;
+            }
+            seen.push_str(&line);
+            seen.push('\n');
+        };
+        // The rest is read away, so that the daemon never waits for its reader.
+        drop(std::thread::spawn(move || lines.for_each(drop)));
+        let field = |name: &str| {
+            let value = serving.split(&format!("{name}=")).nth(1).expect("the line has the field");
+            value.split_whitespace().next().expect("the field has a value").to_owned()
+        };
+        Self { child, config: config.to_owned(), socket, http: field("http"), grpc: field("grpc") }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
+        kill(pid, signal).expect("the daemon is signalled");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the daemon is waited for") {
+                return status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+            }
+            assert!(Instant::now() < until, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGKILL, and gone.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    /// Starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let socket = self.socket.clone();
+        *self = Self::start(&self.config.clone(), socket);
+    }
+
+    pub(crate) fn ctl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nexusctl"));
+        command
+            .args(arguments)
+            .env("NEXUS_SERVER", format!("unix:{}", self.socket.display()))
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `nexusctl`.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Ended {
+        Ended::of(&self.ctl_command(arguments).output().expect("nexusctl runs"))
+    }
+
+    /// Starts `nexusctl` and does not wait for it.
+    pub(crate) fn ctl_begin(&self, arguments: &[&str]) -> Begun {
+        let mut command = self.ctl_command(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nexusctl starts");
+        Begun(child)
+    }
+
+    /// A page of the HTTP server: status and body.
+    pub(crate) fn page(&self, path: &str) -> (u16, String) {
+        self.try_page(path).expect("HTTP answers")
+    }
+
+    /// The same; `None` where nothing answers.
+    pub(crate) fn try_page(&self, path: &str) -> Option<(u16, String)> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(&self.http).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: nexus\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended; then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A `nexusctl` that runs.
+pub(crate) struct Begun(Child);
+
+impl Begun {
+    pub(crate) fn end(self) -> Ended {
+        Ended::of(&self.0.wait_with_output().expect("nexusctl ends"))
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.0.kill().expect("nexusctl is killed");
+        self.0.wait().expect("nexusctl ends");
+    }
+}
+
+/// A world with a daemon on it.
+pub(crate) struct Running {
+    pub(crate) daemon: Daemon,
+    pub(crate) world: World,
+}
+
+impl std::ops::Deref for Running {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl Running {
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Ended {
+        self.daemon.ctl(arguments)
+    }
+
+    /// The lines of the log with this message.
+    pub(crate) fn logged(&self, message: &str) -> Vec<Value> {
+        self.log().into_iter().filter(|line| line["message"] == message).collect()
+    }
+}
