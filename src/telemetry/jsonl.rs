@@ -18,6 +18,7 @@ use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, fallocate},
 };
+use serde_json::Value;
 
 use crate::{
     migration::{Code, Event, Failure},
@@ -39,7 +40,7 @@ pub struct LogError {
     cause: io::Error,
 }
 
-/// The record of migrations, in a file that only its owner reads, without secrets.
+/// The record of migrations, in a file that only its owner reads.
 ///
 /// What cannot be written is kept and written later, in order: a full disk costs no line of a run
 /// that goes on. Each line is one `write` to a file opened for appending, so that lines of several
@@ -47,6 +48,7 @@ pub struct LogError {
 #[derive(Debug)]
 pub struct JsonlLog {
     path: PathBuf,
+    redact: fn(&mut Value),
     state: Mutex<State>,
 }
 
@@ -61,14 +63,14 @@ struct State {
 
 impl JsonlLog {
     /// Opens the file, creating it and its directory where they are missing, and writes a first
-    /// line: whoever opens it knows that it can be written.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, LogError> {
+    /// line: whoever opens it knows that it can be written. Every line goes through `redact`.
+    pub fn open(path: impl Into<PathBuf>, redact: fn(&mut Value)) -> Result<Self, LogError> {
         let path = path.into();
         let file = open(&path).map_err(|cause| LogError { path: path.clone(), cause })?;
         warn_of_readers(&path, &file);
         let waiting = VecDeque::new();
         let state = State { file, failed: false, waiting, lost: 0, reported: Reported::default() };
-        let log = Self { path, state: Mutex::new(state) };
+        let log = Self { path, redact, state: Mutex::new(state) };
         log.append(&mut log.state(), vec![opened("Log opened")])?;
         Ok(log)
     }
@@ -88,10 +90,10 @@ impl JsonlLog {
         self.append(&mut state, lines)
     }
 
-    /// Whether a mutation may begin: its lines can be written. The path is opened anew,
+    /// Whether the next lines can be written: asked before each mutation. The path is opened anew,
     /// which sees a file that was deleted or made read-only; room is reserved, which sees a full
     /// disk; and lines that were kept are written now.
-    pub fn admit(&self) -> Result<(), Failure> {
+    pub fn is_writable(&self) -> Result<(), Box<Failure>> {
         let mut state = self.state();
         let checked = open(&self.path).and_then(|file| reserve(&file).map(|()| file));
         let result = match checked {
@@ -101,7 +103,7 @@ impl JsonlLog {
             }
             Err(cause) => Err(self.error(cause)),
         };
-        result.map_err(|error| Failure::new(Code::LogUnwritable, error.to_string()))
+        result.map_err(|error| Box::new(Failure::new(Code::LogUnwritable, error.to_string())))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -113,7 +115,7 @@ impl JsonlLog {
     }
 
     fn append(&self, state: &mut State, lines: Vec<Line>) -> Result<(), LogError> {
-        state.waiting.extend(lines.into_iter().map(Line::encode));
+        state.waiting.extend(lines.into_iter().map(|line| line.encode(self.redact)));
         while state.waiting.len() > MOST_KEPT {
             state.waiting.pop_front();
             state.lost += 1;
@@ -132,7 +134,7 @@ impl JsonlLog {
         }
         if state.lost > 0 {
             let line = Line::new(Timestamp::now(), "error", "Log lines were lost");
-            write_whole(&state.file, &line.with("count", state.lost).encode())?;
+            write_whole(&state.file, &line.with("count", state.lost).encode(self.redact))?;
             state.lost = 0;
         }
         while let Some(line) = state.waiting.front() {

@@ -20,15 +20,12 @@ const CAPPED: [(&str, LevelFilter); 7] = [
     ("rustls", LevelFilter::WARN),
 ];
 
-/// Sends what is traced at `level` and above to stderr, one compact line each. A process has one
-/// subscriber: where it has one already, that one stays.
-pub fn init(level: tracing::Level) {
+/// Sends what is traced at `level` and above to stderr, one compact line each. For the daemon's
+/// start; it fails where the process has a subscriber already.
+pub fn init(level: tracing::Level) -> Result<(), tracing_subscriber::util::TryInitError> {
     let ansi =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let subscriber = tracing_subscriber::registry().with(lines(level, ansi, io::stderr));
-    if subscriber.try_init().is_err() {
-        tracing::debug!("the process has a subscriber already");
-    }
+    tracing_subscriber::registry().with(lines(level, ansi, io::stderr)).try_init()
 }
 
 fn lines<S, W>(level: tracing::Level, ansi: bool, writer: W) -> impl Layer<S>

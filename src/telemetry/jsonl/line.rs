@@ -6,13 +6,10 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::{
-    migration::{
-        Code, Direction, Event, EventKind, Failure, StepAction,
-        event::{DatabaseOutcome, DatabaseReport, StepDone},
-        plan::Source,
-    },
-    redact::redact_json,
+use crate::migration::{
+    Code, Direction, Event, EventKind, Failure, StepAction,
+    event::{DatabaseOutcome, DatabaseReport, StepDone},
+    plan::Source,
 };
 
 /// One line, not yet written.
@@ -75,12 +72,12 @@ impl Line {
     }
 
     /// The line's bytes, redacted, the fields in the order in which they were given.
-    pub(super) fn encode(self) -> Vec<u8> {
+    pub(super) fn encode(self, redact: fn(&mut Value)) -> Vec<u8> {
         let names: Vec<_> = self.fields.iter().map(|(name, _)| *name).collect();
         let fields: Map<_, _> =
             self.fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let mut object = Value::Object(fields);
-        redact_json(&mut object);
+        redact(&mut object);
         let pairs = names.iter().map(|name| format!("\"{name}\":{}", object[*name]));
         let mut bytes = format!("{{{}}}", pairs.collect::<Vec<_>>().join(",")).into_bytes();
         bytes.push(b'\n');

@@ -2,18 +2,22 @@
 
 use std::{collections::HashSet, os::unix::fs::symlink, time::Duration};
 
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::*;
-use crate::migration::{
-    Direction, EventKind, Location, Mode, Plan, Step, StepAction, Version,
-    event::{DatabaseOutcome, DatabaseReport, StepDone},
-    header::Header,
-    plan::Source,
+use crate::{
+    migration::{
+        Direction, EventKind, Location, Mode, Plan, Step, StepAction, Version,
+        event::{DatabaseOutcome, DatabaseReport, StepDone},
+        header::Header,
+        plan::Source,
+    },
+    redact::redact_json,
 };
 
 const PLACE: &str = r#""database":"orders","operation":"00000000-0000-0000-0000-000000000007""#;
+
+fn untouched(_: &mut Value) {}
 
 fn event(kind: EventKind) -> Event {
     let time: Timestamp = "2025-10-30T10:15:30.1239Z".parse().expect("a time stamp");
@@ -49,7 +53,7 @@ fn report(result: Result<DatabaseOutcome, Failure>) -> EventKind {
 fn check(kind: EventKind, expected: &[String]) {
     let lines = lines(&event(kind), &mut HashSet::new());
     let lines: Vec<_> =
-        lines.into_iter().map(|line| String::from_utf8_lossy(&line.encode()).into_owned()).collect();
+        lines.into_iter().map(|line| String::from_utf8_lossy(&line.encode(untouched)).into_owned()).collect();
     let expected: Vec<_> = expected
         .iter()
         .map(|rest| format!("{{\"timestamp\":\"2025-10-30T10:15:30.123Z\",{rest}}}\n"))
@@ -265,13 +269,13 @@ fn notice(message: &str) -> Event {
 fn only_the_owner_reads_it_and_secrets_are_hidden() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("logs/deeper/migrations.jsonl");
-    let log = JsonlLog::open(&path).expect("it is created with its directory");
+    let log = JsonlLog::open(&path, redact_json).expect("it is created with its directory");
     log.write(&notice("no answer from postgres://u:hunter2@h")).expect("it is written");
     assert_eq!(fs::metadata(&path).expect("it exists").permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&path).expect("it can be read");
     assert!(text.contains("postgres://u:") && !text.contains("hunter2"), "{text}");
     drop(log);
-    JsonlLog::open(&path).expect("it is opened again");
+    JsonlLog::open(&path, redact_json).expect("it is opened again");
     assert_eq!(messages(&path), ["Log opened", "Notice", "Log opened"]);
 }
 
@@ -279,7 +283,7 @@ fn only_the_owner_reads_it_and_secrets_are_hidden() {
 fn it_follows_a_rotation() {
     let directory = tempfile::tempdir().expect("a directory");
     let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
-    let log = JsonlLog::open(&path).expect("it is created");
+    let log = JsonlLog::open(&path, untouched).expect("it is created");
     fs::rename(&path, &old).expect("it is moved away");
     log.write(&notice("still in the old one")).expect("it is written");
     log.reopen().expect("it is opened anew");
@@ -288,7 +292,7 @@ fn it_follows_a_rotation() {
     assert_eq!(messages(&path), ["Log reopened", "Notice"]);
 
     fs::remove_file(&path).expect("it is deleted");
-    log.admit().expect("it is created again");
+    log.is_writable().expect("it is created again");
     log.write(&notice("in the third one")).expect("it is written");
     assert_eq!(messages(&path), ["Notice"]);
 }
@@ -297,25 +301,25 @@ fn it_follows_a_rotation() {
 fn what_cannot_be_written_is_told_and_kept() {
     let directory = tempfile::tempdir().expect("a directory");
     let (path, aside) = (directory.path().join("log"), directory.path().join("aside"));
-    let log = JsonlLog::open(&path).expect("it is created");
-    log.admit().expect("it is writable");
+    let log = JsonlLog::open(&path, untouched).expect("it is created");
+    log.is_writable().expect("it is writable");
     fs::rename(&path, &aside).expect("it is moved away");
     symlink("/dev/full", &path).expect("a full disk takes its place");
     log.reopen().expect_err("the disk is full");
     log.write(&notice("kept")).expect_err("the disk is full");
-    let failure = log.admit().expect_err("the disk is full");
+    let failure = log.is_writable().expect_err("the disk is full");
     assert_eq!(failure.code, Code::LogUnwritable);
     let expected = "Failed to write to migration log file: ENOSPC: No space left on device";
     assert!(failure.message.starts_with(expected), "{failure}");
 
     fs::remove_file(&path).expect("the disk is emptied");
     fs::rename(&aside, &path).expect("the log is back");
-    log.admit().expect("it is writable again");
+    log.is_writable().expect("it is writable again");
     assert_eq!(messages(&path), ["Log opened", "Log reopened", "Notice"]);
 
     fs::remove_file(&path).expect("it is deleted");
     fs::create_dir(&path).expect("a directory takes its place");
-    let failure = log.admit().expect_err("it is a directory");
+    let failure = log.is_writable().expect_err("it is a directory");
     let expected =
         format!("Failed to write to migration log file: EISDIR: Is a directory ({})", path.display());
     assert_eq!(failure.message, expected);
@@ -323,10 +327,10 @@ fn what_cannot_be_written_is_told_and_kept() {
 
 #[test]
 fn a_start_without_a_log_fails() {
-    let error = JsonlLog::open("/dev/full").expect_err("the disk is full");
+    let error = JsonlLog::open("/dev/full", untouched).expect_err("the disk is full");
     let expected = "Failed to write to migration log file: ENOSPC: No space left on device (/dev/full)";
     assert_eq!(error.to_string(), expected);
-    let error = JsonlLog::open("/proc/nexus/log").expect_err("there is no such directory");
+    let error = JsonlLog::open("/proc/nexus/log", untouched).expect_err("there is no such directory");
     assert!(error.to_string().starts_with("Failed to write to migration log file: ENOENT: "), "{error}");
 }
 
@@ -334,10 +338,10 @@ fn a_start_without_a_log_fails() {
 fn what_does_not_fit_into_memory_is_counted() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("log");
-    let log = JsonlLog::open(&path).expect("it is created");
+    let log = JsonlLog::open(&path, untouched).expect("it is created");
     fs::remove_file(&path).expect("it is deleted");
     symlink("/dev/full", &path).expect("a full disk takes its place");
-    log.admit().expect("nothing was written yet, and a device cannot tell");
+    log.is_writable().expect("nothing was written yet, and a device cannot tell");
     for _ in 0..MOST_KEPT + 5 {
         log.write(&notice("kept")).expect_err("the disk is full");
     }
@@ -356,7 +360,7 @@ fn what_does_not_fit_into_memory_is_counted() {
 fn lines_of_several_writers_do_not_mix() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("log");
-    let logs = [(); 4].map(|()| JsonlLog::open(&path).expect("it is opened"));
+    let logs = [(); 4].map(|()| JsonlLog::open(&path, untouched).expect("it is opened"));
     std::thread::scope(|scope| {
         for log in &logs {
             scope.spawn(|| {
