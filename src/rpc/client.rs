@@ -1,6 +1,8 @@
 //! The client's side of the control plane: an address, a connection, and errors that carry the stable code.
 
-use std::{error::Error as _, fmt, str::FromStr, time::Duration};
+mod address;
+
+use std::{error::Error as _, time::Duration};
 
 use prost::Message as _;
 use tonic::{
@@ -13,8 +15,7 @@ use crate::rpc::proto::{
     self, fleet_service_client::FleetServiceClient, migration_service_client::MigrationServiceClient,
 };
 
-/// Where `nexusd` listens unless its configuration says otherwise.
-pub const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7421";
+pub use address::{Address, AddressError, DEFAULT_ADDRESS};
 
 /// The type URL under which a status carries a whole [`proto::Failure`].
 pub const FAILURE_TYPE_URL: &str = "type.googleapis.com/nexus.v1.Failure";
@@ -22,58 +23,8 @@ pub const FAILURE_TYPE_URL: &str = "type.googleapis.com/nexus.v1.Failure";
 /// A status of 1,000 migrations on 100 databases takes 15 MiB; more than this is not believed.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// How often a silent daemon is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// Where a daemon is: `host:port`, `http://host:port` or `unix:/path`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address(String);
-
-/// Why a text is not an address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// Neither form fits.
-    #[error("expected host:port, http://host:port or unix:/path")]
-    Form,
-    /// It asks for TLS.
-    #[error("nexusd does not speak TLS yet: use http://, or unix:/path")]
-    Tls,
-    /// The socket's path is missing.
-    #[error("the path after unix: is missing")]
-    NoPath,
-}
-
-impl FromStr for Address {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() {
-                Err(AddressError::NoPath)
-            } else {
-                Ok(Self(format!("unix:{path}")))
-            };
-        }
-        if text.starts_with("https://") {
-            return Err(AddressError::Tls);
-        }
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-        let parsed: http::uri::Authority = authority.parse().map_err(|_| AddressError::Form)?;
-        let port_is_wrong = parsed.port().is_some() && parsed.port_u16().is_none_or(|port| port == 0);
-        if parsed.host().is_empty() || authority.contains('@') || authority.ends_with(':') || port_is_wrong {
-            return Err(AddressError::Form);
-        }
-        let port = if parsed.port().is_some() { "" } else { ":7421" };
-        Ok(Self(format!("http://{authority}{port}")))
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+/// A silent daemon is not asked more often than this whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Why a call did not bring what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -132,15 +83,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects within `deadline`. A daemon that falls silent later is given up after as long again.
+    /// Connects within `deadline`. A daemon that falls silent later is asked after as long whether it
+    /// is there, and given up after as long again.
     pub async fn connect(address: &Address, deadline: Duration) -> Result<Self, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable { address: address.clone(), reason };
-        let endpoint = Endpoint::from_shared(address.0.clone())
+        let endpoint = Endpoint::from_shared(address.to_string())
             .map_err(|error| unreachable(innermost(&error)))?
             .user_agent(concat!("nexusctl/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| unreachable(innermost(&error)))?
             .connect_timeout(deadline)
-            .http2_keep_alive_interval(KEEP_ALIVE)
+            .http2_keep_alive_interval(deadline.max(KEEP_ALIVE))
             .keep_alive_timeout(deadline);
         match tokio::time::timeout(deadline, endpoint.connect()).await {
             Ok(Ok(channel)) => Ok(Self { channel, address: address.clone() }),
@@ -232,26 +184,6 @@ mod tests {
     use tonic_types::{ErrorDetails, pb};
 
     use super::*;
-
-    #[test]
-    fn addresses() {
-        let check = |text: &str, expected: Result<&str, AddressError>| {
-            let read = text.parse::<Address>().map(|address| address.0);
-            assert_eq!(read.as_deref().map_err(Clone::clone), expected, "{text:?}");
-        };
-        check("127.0.0.1:7421", Ok("http://127.0.0.1:7421"));
-        check("http://localhost:80/", Ok("http://localhost:80"));
-        check("db-1", Ok("http://db-1:7421"));
-        check("[::1]:7421", Ok("http://[::1]:7421"));
-        check("unix:/run/nexus.sock", Ok("unix:/run/nexus.sock"));
-        check("unix:///run/nexus.sock", Ok("unix:/run/nexus.sock"));
-        check("unix:", Err(AddressError::NoPath));
-        check("https://localhost", Err(AddressError::Tls));
-        for wrong in ["", "http://", "host:port", "host:99999", "host:0", "host:", "user@host:1", "host/path"]
-        {
-            check(wrong, Err(AddressError::Form));
-        }
-    }
 
     fn client() -> Client {
         let channel = Endpoint::from_static(DEFAULT_ADDRESS).connect_lazy();

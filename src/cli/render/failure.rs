@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::{
     cli::render::text::{CYAN, RED, clean, sentence},
@@ -95,18 +95,19 @@ fn window(excerpt: &str, column: usize) -> (String, Option<usize>) {
     let mark = if start > 0 { "…" } else { "" };
     let mut text = mark.to_owned();
     for cell in &cells[start..] {
-        if text.width() + cell.width() > EXCERPT_WIDTH {
+        if text.width() + cell.width() > EXCERPT_WIDTH + mark.width() {
             text.push('…');
             break;
         }
         text.push_str(cell);
     }
-    let mark = mark.chars().filter_map(char::width).sum::<usize>();
-    (text, at.map(|at| mark + width(&cells[start..at])))
+    (text, at.map(|at| mark.width() + width(&cells[start..at])))
 }
 
 #[cfg(test)]
 mod tests {
+    use unicode_width::UnicodeWidthChar as _;
+
     use super::*;
 
     fn plain(text: &str) -> String {
@@ -190,6 +191,6 @@ error: orders: Migration failed and was rolled back: 0010_add_products
     #[test]
     fn long_lines_are_cut_to_fit() {
         let (text, _) = window(&"x".repeat(200), 150);
-        assert!(text.starts_with('…') && text.ends_with('…') && text.width() <= EXCERPT_WIDTH + 1, "{text}");
+        assert!(text.starts_with('…') && text.ends_with('…') && text.width() <= EXCERPT_WIDTH + 2, "{text}");
     }
 }

@@ -2,6 +2,8 @@
 //! absent is null; the values of enumerations are lower-case words.
 
 mod answers;
+#[cfg(test)]
+mod examples;
 mod status;
 
 use serde::Serialize;

@@ -16,7 +16,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>, width
     table.set_header(header.iter().map(|title| title.trim_start_matches('#')));
     table.add_rows(rows);
     for (title, column) in header.iter().zip(table.column_iter_mut()) {
-        column.set_padding((0, 2));
+        column.set_padding((0, 1));
         if title.starts_with('#') {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -24,9 +24,10 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>, width
     if let Some(width) = width {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         let last = header.len().saturating_sub(1);
+        let needed = table.column_max_content_widths().get(last).copied().unwrap_or(0);
         for (index, column) in table.column_iter_mut().enumerate() {
             column.set_constraint(if index == last {
-                ColumnConstraint::LowerBoundary(Width::Fixed(LAST_COLUMN))
+                ColumnConstraint::LowerBoundary(Width::Fixed(needed.min(LAST_COLUMN)))
             } else {
                 ColumnConstraint::ContentWidth
             });

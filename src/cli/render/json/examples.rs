@@ -1,0 +1,197 @@
+//! The examples of `docs/json-output.md`: made here from values, so that the page cannot go stale.
+
+use std::path::Path;
+
+use prost_types::Timestamp;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    cli::render::status::findings,
+    migration::Checksum,
+    rpc::{
+        client::ClientError,
+        proto::{DatabaseOutcome, FindingKind, MigrationState, ScriptSource, StepAction, event::Kind},
+    },
+};
+
+const PAGE: &str = include_str!("../../../../docs/json-output.md");
+const OPERATION: &str = "01a2057a-e634-703b-b949-7edbe9f5581c";
+const CHECKSUM: &str = "b3fc0486ab77ea0a61bf2ce1c6b5cdfaf6fd2ed3edd4f5eef1b4ff7f0b0d5a6c";
+
+fn check(command: &str, document: &impl Serialize) {
+    let document = serde_json::to_string_pretty(document).expect("it is a document");
+    let example = format!("## `{command}`\n");
+    let section = PAGE.split(&example).nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    assert!(section.contains(&format!("```json\n{document}\n```")), "{command} should read:\n{document}");
+}
+
+fn at(milliseconds: i32) -> Timestamp {
+    Timestamp { seconds: 1_761_819_330, nanos: milliseconds * 1_000_000 }
+}
+
+fn step(version: &str, action: StepAction) -> proto::Step {
+    proto::Step {
+        version: version.into(),
+        action: action.into(),
+        transactional: true,
+        source: ScriptSource::File.into(),
+        description: "Creates products table with categories".into(),
+        size_bytes: 752,
+        ..Default::default()
+    }
+}
+
+fn failure() -> proto::Failure {
+    proto::Failure {
+        code: "NX0030".into(),
+        message: "Migration failed and was rolled back".into(),
+        hint: "correct the SQL and run apply again: nothing of the failed attempt was kept".into(),
+        version: "0011_add_carts".into(),
+        location: Some(proto::Location {
+            file: "0011_add_carts.up.sql".into(),
+            line: 7,
+            column: 22,
+            excerpt: "  total DECIMAL(10,2 NOT NULL,".into(),
+        }),
+        sqlstate: "42601".into(),
+        server_message: "syntax error at or near \"NOT\"".into(),
+        ..Default::default()
+    }
+}
+
+fn refusal() -> proto::Failure {
+    proto::Failure {
+        code: "NX0051".into(),
+        message: "There are several databases and none is selected".into(),
+        hint: "name them: --database NAME, --selector key=value, or --all".into(),
+        details: vec!["orders".into(), "users".into()],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn operations() {
+    let mut report = Report::new(report::Verb::Apply, false);
+    let result = proto::DatabaseResult {
+        database: "orders".into(),
+        outcome: DatabaseOutcome::Failed.into(),
+        done: vec![proto::StepResult {
+            step: Some(step("0010_add_products", StepAction::Apply)),
+            duration_ms: 12,
+        }],
+        failure: Some(failure()),
+        notices: vec!["0009_add_stock has no down migration".into()],
+        duration_ms: 31,
+        plan: vec![],
+    };
+    let kinds = [
+        Kind::DatabaseFinished(result),
+        Kind::OperationFinished(proto::OperationFinished { succeeded: false }),
+    ];
+    for kind in kinds {
+        report.take(&proto::Event {
+            operation_id: OPERATION.into(),
+            kind: Some(kind),
+            ..proto::Event::default()
+        });
+    }
+    check("apply, rollback, recover", &Operation::new(&report, Uuid::nil(), None));
+}
+
+#[test]
+fn plans() {
+    let mut step = step("0010_add_products", StepAction::Rollback);
+    step.rollback_impact = "Products are no longer listed".into();
+    step.data_loss = "All products".into();
+    let plan = proto::DatabaseResult {
+        database: "orders".into(),
+        outcome: DatabaseOutcome::Planned.into(),
+        plan: vec![step],
+        duration_ms: 4,
+        ..Default::default()
+    };
+    check("plan", &Plans::from([plan].as_slice()));
+}
+
+#[test]
+fn states() {
+    let migration = |version: &str, state, findings: &[FindingKind]| proto::MigrationStatus {
+        version: version.into(),
+        state: i32::from(state),
+        applied_at: (state != MigrationState::Pending).then(|| at(123)),
+        checksum: CHECKSUM.into(),
+        findings: findings.iter().map(|&kind| kind.into()).collect(),
+        explanation: String::new(),
+    };
+    let orders = proto::DatabaseStatus {
+        database: "orders".into(),
+        labels: [("env".into(), "prod".into())].into(),
+        current_version: "0009_add_stock".into(),
+        migrations: vec![
+            migration("0009_add_stock", MigrationState::Applied, &[FindingKind::NoDown]),
+            migration("0010_add_products", MigrationState::Pending, &[]),
+        ],
+        applied: 1,
+        pending: 1,
+        ..Default::default()
+    };
+    let databases = [orders];
+    check("status", &Status::new(&databases, &findings(&databases)));
+}
+
+#[test]
+fn journal() {
+    let attempt = proto::Attempt {
+        database: "orders".into(),
+        id: 7,
+        operation_id: OPERATION.into(),
+        version: "0011_add_carts".into(),
+        direction: "up".into(),
+        mode: "transactional".into(),
+        outcome: "rolled_back".into(),
+        statements_total: 2,
+        started_at: Some(at(123)),
+        finished_at: Some(at(135)),
+        duration_ms: 12,
+        sqlstate: "42601".into(),
+        message: "syntax error at or near \"NOT\"".into(),
+        requested_by: "eve@build-1".into(),
+        instance: "build-1/4711".into(),
+        checksum: CHECKSUM.into(),
+        ..Default::default()
+    };
+    check("history", &History::from(&proto::HistoryResponse { attempts: vec![attempt], failures: vec![] }));
+}
+
+#[test]
+fn answers() {
+    let database = proto::Database {
+        name: "orders".into(),
+        labels: [("env".into(), "prod".into())].into(),
+        server: "db-1:5432".into(),
+        dbname: "orders".into(),
+        schema: "public".into(),
+        migrations: "migrations".into(),
+        table: "schema_migrations".into(),
+    };
+    check("databases", &Databases::from(vec![database]));
+    let repaired = proto::RepairResponse {
+        database: "orders".into(),
+        message: "0010_add_products is no longer dirty".into(),
+        operation_id: OPERATION.into(),
+    };
+    check("repair", &Repaired::from(repaired));
+    let version = proto::GetVersionResponse {
+        version: "0.1.0".into(),
+        instance: "build-1/4711".into(),
+        uptime_seconds: 3_600,
+    };
+    let address = "http://127.0.0.1:7421".to_owned();
+    check("version", &Versions::new(address, Ok(&version)));
+    let [up, down] = ["up", "down"].map(|direction| format!("migrations/0010_add_products.{direction}.sql"));
+    check("new", &Created::new("0010_add_products", Path::new(&up), Path::new(&down)));
+    check("checksum", &Checksums::from([(Path::new(&up), Checksum::of(b"SELECT 1;\n"))].as_slice()));
+    let refused = ClientError::Refused(Box::new(refusal()));
+    check("errors", &Refused { error: (&refused.failure()).into() });
+}
