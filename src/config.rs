@@ -18,16 +18,18 @@ use std::{
     time::Duration,
 };
 
-use secrecy::SecretString;
 use toml::de::DeTable;
 
 pub use crate::config::{
     problem::{ConfigError, Place, Problem},
     setting::{Durability, MissingDown, Naming, Policy, Recovery},
 };
-use crate::config::{
-    reader::{Layer, Reader, Section, unknown_variables, variable},
-    setting::{Count, Flag, Form, Identifier, Location, Loopback, OptionalLocation, Size, Span},
+use crate::{
+    config::{
+        reader::{Layer, Reader, Section, unknown_variables, variable},
+        setting::{Count, Flag, Form, Identifier, Location, Loopback, OptionalLocation, Size, Span},
+    },
+    redact::SecretString,
 };
 
 /// The whole configuration: what was not written has its default.

@@ -8,13 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use secrecy::{ExposeSecret as _, SecretString};
 use toml::{Spanned, de::DeValue};
 
-use crate::config::{
-    DatabaseConfig, DatabaseSettings, UrlSource, home,
-    reader::{Layer, Reader, Section, with_article},
-    setting::{Form, Location},
+use crate::{
+    config::{
+        DatabaseConfig, DatabaseSettings, UrlSource, home,
+        reader::{Layer, Reader, Section, with_article},
+        setting::{Form, Location},
+    },
+    redact::{ExposeSecret as _, SecretString},
 };
 
 /// The keys of a database beside its settings.

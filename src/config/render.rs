@@ -1,8 +1,9 @@
 //! Prints the effective configuration.
 
-use secrecy::ExposeSecret as _;
-
-use crate::config::{Config, DatabaseConfig, UrlSource, setting::quoted};
+use crate::{
+    config::{Config, DatabaseConfig, UrlSource, setting::quoted},
+    redact::{ExposeSecret as _, mask_url},
+};
 
 /// The effective configuration as TOML, secrets masked.
 pub(super) fn masked_toml(config: &Config) -> String {
@@ -47,17 +48,4 @@ fn database_lines(database: &DatabaseConfig) -> Vec<String> {
 
 fn assignments(literals: Vec<(&'static str, String)>) -> impl Iterator<Item = String> {
     literals.into_iter().map(|(key, value)| format!("{key} = {value}"))
-}
-
-/// The URL without its password.
-fn mask_url(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "[REDACTED]".into() };
-    let bare = rest.split(['?', '#']).next().unwrap_or_default();
-    match bare.rsplit_once('@') {
-        Some((user, host)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:[REDACTED]@{host}")
-        }
-        None => format!("{scheme}://{bare}"),
-    }
 }

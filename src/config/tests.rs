@@ -2,9 +2,8 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use secrecy::ExposeSecret as _;
-
 use super::*;
+use crate::redact::ExposeSecret as _;
 
 const EXAMPLE: &str = include_str!("../../deploy/nexus.toml");
 const ORDERS: &str = "[[database]]\nname = \"orders\"\nurl = \"postgres://u:hunter2@h/orders\"\n";

@@ -1,6 +1,6 @@
 //! What the record says of each event.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, iter};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -115,16 +115,19 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
             reported.insert((event.operation, event.database.clone()));
             let failed = |line: Line| line.with("type", direction.to_string()).of(event);
             let mut lines = in_the_runbooks_words(event, failure, failed);
-            if lines.is_empty() {
+            if !tell_all(&lines, failure) {
                 let line = line("error", message_of(failure)).with("version", version.as_str());
                 lines.push(failed(line).with("duration_ms", *duration_ms).why(failure));
             }
             return lines;
         }
-        EventKind::Notice { version, message } => line("warn", "Notice")
-            .with_some("version", version.as_ref().map(ToString::to_string))
-            .with("notice", message.as_str())
-            .of(event),
+        // About one migration it is progress; about the directory or the database, a warning.
+        EventKind::Notice { version, message } => {
+            line(if version.is_some() { "info" } else { "warn" }, "Notice")
+                .with_some("version", version.as_ref().map(ToString::to_string))
+                .with("notice", message.as_str())
+                .of(event)
+        }
         EventKind::DatabaseFinished(report) => return database_finished(event, report, reported),
         EventKind::OperationFinished { succeeded } => {
             reported.retain(|(operation, _)| *operation != event.operation);
@@ -168,7 +171,7 @@ fn database_finished(event: &Event, report: &DatabaseReport, reported: &mut Repo
         Err(_) if told => return Vec::new(),
         Err(failure) => {
             let mut lines = in_the_runbooks_words(event, failure, |line| line.of(event));
-            if lines.is_empty() {
+            if !tell_all(&lines, failure) {
                 let line = Line::new(event.time, "error", "Database failed");
                 let line = line.with_some("version", failure.version.as_deref()).of(event);
                 lines.push(line.with("duration_ms", report.duration_ms).why(failure));
@@ -195,38 +198,43 @@ fn message_of(failure: &Failure) -> &str {
     }
 }
 
-/// The errors that the runbook words itself, one line for each migration concerned; none for others.
+/// The errors that the runbook words itself: one line for each migration concerned.
 fn in_the_runbooks_words(event: &Event, failure: &Failure, rest: impl Fn(Line) -> Line) -> Vec<Line> {
     let line = |version: &str, message: String, detail: Option<&str>| {
         let line = rest(Line::new(event.time, "error", message).with("version", version));
         line.with("code", failure.code.as_str()).with_some("error", detail)
     };
     let version = failure.version.as_deref();
-    let first_word = |detail: &str| detail.split([' ', ':']).next().unwrap_or_default().to_owned();
+    let details = || failure.details.iter().map(String::as_str);
     match failure.code {
-        Code::ChecksumMismatch if !failure.details.is_empty() => {
-            let mismatch = |detail: &String| {
-                let version = first_word(detail);
-                line(&version, format!("Migration {version} checksum mismatch"), Some(detail))
-            };
-            failure.details.iter().map(mismatch).collect()
-        }
-        Code::ChecksumMismatch => version
+        Code::ChecksumMismatch if failure.details.is_empty() => version
             .map(|version| line(version, format!("Migration {version} checksum mismatch"), None))
             .into_iter()
             .collect(),
-        Code::EmptyMigration => {
-            let named = |text: &str| {
-                let version = text.strip_prefix("Migration ")?.strip_suffix(" is empty")?;
-                Some(line(version, text.to_owned(), None))
-            };
-            let all: Vec<_> = failure.details.iter().filter_map(|detail| named(detail)).collect();
-            if all.is_empty() { named(&failure.message).into_iter().collect() } else { all }
-        }
+        Code::ChecksumMismatch => details()
+            .map(|detail| {
+                let version = detail.split([' ', ':']).next().unwrap_or_default();
+                line(version, format!("Migration {version} checksum mismatch"), Some(detail))
+            })
+            .collect(),
         Code::NoDownForDirty => version
-            .map(|version| line(version, "No down migration found for dirty migration".into(), None))
+            .map(|version| {
+                line(version, "No down migration found for dirty migration".into(), details().next())
+            })
             .into_iter()
             .collect(),
-        _ => Vec::new(),
+        _ => iter::once(failure.message.as_str())
+            .filter(|_| failure.details.is_empty())
+            .chain(details())
+            .filter_map(|text| {
+                let version = text.split_once("Migration ")?.1.split_once(" is empty")?.0;
+                Some(line(version, format!("Migration {version} is empty"), None))
+            })
+            .collect(),
     }
+}
+
+/// Whether lines in the runbook's words tell all of a failure.
+fn tell_all(lines: &[Line], failure: &Failure) -> bool {
+    lines.len() >= failure.details.len().max(1)
 }

@@ -2,15 +2,17 @@
 
 use std::{collections::HashSet, os::unix::fs::symlink, time::Duration};
 
-use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
-use crate::migration::{
-    Direction, EventKind, Location, Mode, Plan, Step, StepAction, Version,
-    event::{DatabaseOutcome, DatabaseReport, StepDone},
-    header::Header,
-    plan::Source,
+use crate::{
+    migration::{
+        Direction, EventKind, Location, Mode, Plan, Step, StepAction, Version,
+        event::{DatabaseOutcome, DatabaseReport, StepDone},
+        header::Header,
+        plan::Source,
+    },
+    redact::redact_json,
 };
 
 const PLACE: &str = r#""database":"orders","operation":"00000000-0000-0000-0000-000000000007""#;
@@ -136,8 +138,21 @@ fn the_runbooks_refusals() {
     check(failed(empty), &[line(r#""type":"up","#)]);
 
     let message = "No down migration found for dirty migration";
-    let no_down = Failure::new(Code::NoDownForDirty, message).version("0010_add_products");
-    check(report(Err(no_down)), &[error(message, "0010_add_products", "", r#""code":"NX0024""#)]);
+    let no_down = Failure::new(Code::NoDownForDirty, message)
+        .version("0010_add_products")
+        .details(vec!["0010_add_products: marked by hand".into()]);
+    let why = r#""code":"NX0024","error":"0010_add_products: marked by hand""#;
+    check(report(Err(no_down)), &[error(message, "0010_add_products", "", why)]);
+
+    let several = Failure::new(Code::EmptyMigration, "Migration 0001_a is empty").details(vec![
+        "0001_a.up.sql:1:1: Migration 0001_a is empty [NX0003]".into(),
+        "0002_b.up.sql holds a NUL byte [NX0005]".into(),
+    ]);
+    let all = format!(
+        r#""level":"error","message":"Database failed",{PLACE},"duration_ms":34,"code":"NX0003","error":"Migration 0001_a is empty","details":["0001_a.up.sql:1:1: Migration 0001_a is empty [NX0003]","0002_b.up.sql holds a NUL byte [NX0005]"]"#
+    );
+    let line = error("Migration 0001_a is empty", "0001_a", "", r#""code":"NX0003""#);
+    check(report(Err(several)), &[line, all]);
 }
 
 #[test]
@@ -183,7 +198,7 @@ fn the_other_lines() {
     check(
         notice(Some(version())),
         &[format!(
-            r#""level":"warn","message":"Notice","version":"0010_add_products","notice":"line endings only",{PLACE}"#
+            r#""level":"info","message":"Notice","version":"0010_add_products","notice":"line endings only",{PLACE}"#
         )],
     );
     for (action, how, direction) in [
@@ -252,20 +267,15 @@ fn notice(message: &str) -> Event {
 
 #[test]
 fn only_the_owner_reads_it_and_secrets_are_hidden() {
-    fn hide(value: &mut Value) {
-        if value["notice"] == json!("postgres://u:hunter2@h") {
-            value["notice"] = json!("[REDACTED]");
-        }
-    }
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("logs/deeper/migrations.jsonl");
-    let log = JsonlLog::open(&path, hide).expect("it is created with its directory");
-    log.write(&notice("postgres://u:hunter2@h")).expect("it is written");
+    let log = JsonlLog::open(&path, redact_json).expect("it is created with its directory");
+    log.write(&notice("no answer from postgres://u:hunter2@h")).expect("it is written");
     assert_eq!(fs::metadata(&path).expect("it exists").permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&path).expect("it can be read");
-    assert!(text.contains("[REDACTED]") && !text.contains("hunter2"), "{text}");
+    assert!(text.contains("postgres://u:") && !text.contains("hunter2"), "{text}");
     drop(log);
-    JsonlLog::open(&path, hide).expect("it is opened again");
+    JsonlLog::open(&path, redact_json).expect("it is opened again");
     assert_eq!(messages(&path), ["Log opened", "Notice", "Log opened"]);
 }
 
