@@ -250,9 +250,9 @@ impl Attempt<'_> {
             Ok(connection) => return Ok(connection),
             Err(reason) => reason,
         };
-        let fault_of_encryption =
-            matches!(failed, ConnectReason::TlsHandshake(_) | ConnectReason::Authentication(_));
-        match second.filter(|_| fault_of_encryption) {
+        // A wrong password is wrong either way: it is not sent twice.
+        let either_way = !matches!(failed, ConnectReason::TlsHandshake(_) | ConnectReason::NotAdmitted(_));
+        match second.filter(|_| !either_way) {
             None => Err(failed),
             // With `prefer`, the attempt over TLS tells more than the plain one.
             Some(Negotiation::Disable) => {

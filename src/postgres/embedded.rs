@@ -128,12 +128,16 @@ impl Embedded {
     ///
     /// This blocks: from asynchronous code, call it on a thread for blocking work.
     pub fn start(settings: &[(&str, &str)]) -> Result<Self, EmbeddedError> {
-        Self::start_in(&directory::base(), settings)
+        let account = Account::choose()?;
+        Self::start_in(&directory::base(account), account, settings)
     }
 
-    fn start_in(base: &Path, settings: &[(&str, &str)]) -> Result<Self, EmbeddedError> {
+    fn start_in(
+        base: &Path,
+        account: Option<Account>,
+        settings: &[(&str, &str)],
+    ) -> Result<Self, EmbeddedError> {
         let bin = binaries::find()?;
-        let account = Account::choose()?;
         directory::sweep(base, account);
         let directory = Directory::create(base, account)?;
         let mut embedded = Self {

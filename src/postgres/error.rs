@@ -127,6 +127,9 @@ pub enum ConnectReason {
     /// The credentials were refused.
     #[error("the server refused the credentials: {0}")]
     Authentication(String),
+    /// The server lets nobody in this way: no line of `pg_hba.conf` fits, or there is no such role.
+    #[error("the server does not admit the connection: {0}")]
+    NotAdmitted(String),
     /// There is no such database.
     #[error("database \"{0}\" does not exist")]
     UnknownDatabase(String),
@@ -183,7 +186,8 @@ impl ConnectReason {
 
     fn from_fault(fault: SqlFault, dbname: &str) -> Self {
         match &*fault.sqlstate {
-            "28P01" | "28000" => Self::Authentication(fault.message),
+            "28P01" => Self::Authentication(fault.message),
+            "28000" => Self::NotAdmitted(fault.message),
             "3D000" => Self::UnknownDatabase(dbname.to_owned()),
             _ if fault.message.contains("unsupported startup parameter") => Self::Pooler(fault.message),
             _ => Self::Server(Box::new(fault)),
@@ -195,6 +199,7 @@ impl ConnectReason {
         match self {
             Self::Server(fault) => fault.sqlstate == "57P03",
             Self::Authentication(_)
+            | Self::NotAdmitted(_)
             | Self::PasswordMissing
             | Self::UnknownDatabase(_)
             | Self::Pooler(_)
@@ -245,6 +250,9 @@ impl From<&ConnectError> for Failure {
                 (Code::Authentication, "put the password into the URL or into a password file of mode 0600")
             }
             ConnectReason::Authentication(_) => (Code::Authentication, ""),
+            ConnectReason::NotAdmitted(_) => {
+                (Code::Authentication, "correct the user and sslmode in the URL, or the server's pg_hba.conf")
+            }
             ConnectReason::Pooler(_) => (Code::Pooler, ""),
             ConnectReason::TooOld(_) => (Code::UnfitServer, ""),
             ConnectReason::Network(_) | ConnectReason::Startup(_) => (Code::Unreachable, ""),

@@ -38,11 +38,14 @@ impl Account {
     }
 }
 
-/// Where servers' directories are: a socket's path has 107 characters at most, so a long `TMPDIR` is no use.
-pub(super) fn base() -> PathBuf {
+/// Where servers' directories are: the system's temporary directory, unless its path is too long for a
+/// socket (107 characters at most), or root's alone where another account is to run the server.
+pub(super) fn base(account: Option<Account>) -> PathBuf {
     let base = env::temp_dir();
     let base = base.canonicalize().unwrap_or(base);
-    if base.as_os_str().len() <= 64 { base } else { PathBuf::from("/tmp") }
+    let entered = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o001 != 0);
+    let fits = base.as_os_str().len() <= 64 && (account.is_none() || base.ancestors().all(entered));
+    if fits { base } else { PathBuf::from("/tmp") }
 }
 
 /// The directory of one server; its name tells the owner's process.

@@ -3,7 +3,7 @@
 use std::{
     io::Read as _,
     net::TcpListener,
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::{MetadataExt as _, PermissionsExt, chown},
     path::Path,
     time::Duration,
 };
@@ -255,6 +255,30 @@ async fn tls_verifies_what_sslmode_asks() -> Tested {
         }
     }
 
+    // The client's own certificate is shown to the server that asks for one.
+    let key = tempfile::NamedTempFile::new()?;
+    fs::write(key.path(), certified.signing_key.serialize_pem())?;
+    let own =
+        format!("sslmode=require&sslcert={}&sslkey={}", authority.path().display(), key.path().display());
+    admin.client.batch_execute("alter system set ssl_ca_file = 'server.crt'").await?;
+    admin.client.batch_execute("select pg_reload_conf()").await?;
+    let subject = "select client_dn from pg_stat_ssl where pid = pg_backend_pid()";
+    let begun = Instant::now();
+    while open(&url("localhost", &own))
+        .await?
+        .client
+        .query_one(subject, &[])
+        .await?
+        .get::<_, Option<String>>(0)
+        .is_none()
+    {
+        assert!(begun.elapsed() < DEADLINE, "the server saw no certificate");
+    }
+    fs::set_permissions(key.path(), PermissionsExt::from_mode(0o644))?;
+    let failure = refused(&url("localhost", &own), DEADLINE).await;
+    assert_eq!(failure.code, Code::BadConfig);
+    assert!(failure.message.contains("others may read it"), "{failure:?}");
+
     // A cancel request goes over TLS as well.
     let connection = open(&url("localhost", &format!("sslmode=verify-full&{}", root(&authority)))).await?;
     let sleep = connection.client.batch_execute("select pg_sleep(60)");
@@ -289,11 +313,9 @@ fn the_watchdog_ends_the_server_of_a_dead_owner() -> Tested {
 
 #[test]
 fn the_next_start_sweeps_what_a_dead_owner_left() -> Tested {
-    let base = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir()?;
+    let base = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir()?;
     let base = base.path().canonicalize()?;
-    let mut server = Embedded::start_in(&base, &[])?;
+    let mut server = Embedded::start_in(&base, Account::choose()?, &[])?;
     let directory = server.directory.path().to_owned();
     directory::sweep(&base, server.account);
     assert!(
