@@ -4,7 +4,11 @@ use std::{io, path::PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::migration::{Direction, Failure, Version, checksum::Checksums, header::Header};
+use crate::migration::{
+    Direction, Failure, Version,
+    checksum::{Checksum, Checksums},
+    header::Header,
+};
 
 /// One migration file. Its text is not kept: 1,000 migrations cost a daemon nothing while it is
 /// idle, and a [`ScriptReader`] reads the text when a step needs it.
@@ -53,7 +57,7 @@ impl Catalog {
                 (migration.version.as_str(), migration.up.checksums.raw.hex(), down.unwrap_or_default());
             hasher.update(format!("{} {} {}\n", line.0, line.1, line.2));
         }
-        let digest = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = Checksum::from(hasher).hex();
         Self { migrations, digest, notices }
     }
 

@@ -20,6 +20,12 @@ impl Checksum {
     }
 }
 
+impl From<Sha256> for Checksum {
+    fn from(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+}
+
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -105,10 +111,7 @@ impl Hasher {
         if self.pending_cr {
             self.text(b"\r");
         }
-        Checksums {
-            raw: Checksum(self.raw.finalize().into()),
-            variants: self.variants.map(|hasher| Checksum(hasher.finalize().into())),
-        }
+        Checksums { raw: self.raw.into(), variants: self.variants.map(Checksum::from) }
     }
 
     fn text(&mut self, text: &[u8]) {

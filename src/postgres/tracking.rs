@@ -132,6 +132,9 @@ fn check_journal(names: &Names, columns: &str, is_table: bool) -> Result<(), Sha
 
 /// Makes the tables that do not exist yet.
 pub async fn create(session: &Session, shape: Shape) -> Result<(), SessionError> {
+    if shape.tracking && shape.journal {
+        return Ok(());
+    }
     let mut sql = String::from("begin; ");
     if !shape.tracking {
         sql.push_str(&format!(

@@ -21,7 +21,7 @@ fn a_daemon_killed_in_a_transactional_migration() {
     world.database.await_row(&running("pg_sleep(600)"));
     assert_eq!(world.database.rows(), ["0001_t1|f", "0002_slow|t"], "the mark is visible at once");
     world.daemon.kill();
-    client.end().expect(1);
+    client.end().expect(4);
     await_that("the server gives up the dead client's statement", || {
         world.database.sql(&running("pg_sleep(600)")).is_empty()
     });
@@ -31,7 +31,9 @@ fn a_daemon_killed_in_a_transactional_migration() {
     let status = world.ctl(&["status", "--output", "json"]).json();
     let explained = status["databases"][0]["migrations"][1]["explanation"].to_string();
     assert!(explained.contains("nothing of the attempt was committed"), "{status}");
-    await_that("the start is told of in the log", || !world.logged("Found migrations in dirty state").is_empty());
+    await_that("the start is told of in the log", || {
+        !world.logged("Found migrations in dirty state").is_empty()
+    });
     world.write("0002_slow.up.sql", "create table slow (id int);\n");
     world.ctl(&["apply"]).expect(0);
     assert_eq!(world.database.rows(), ["0001_t1|f", "0002_slow|f"]);
@@ -46,7 +48,10 @@ fn a_daemon_killed_in_a_non_transactional_migration() {
     let client = world.daemon.ctl_begin(&["apply"]);
     world.database.await_row(&running("pg_sleep(600)"));
     world.daemon.kill();
-    client.end().expect(1);
+    client.end().expect(4);
+    await_that("the server gives up the dead client's statement", || {
+        world.database.sql(&running("pg_sleep(600)")).is_empty()
+    });
     assert_eq!(world.database.tables(), ["a"]);
     world.daemon.restart();
     let status = world.ctl(&["status", "--output", "json"]).json();
@@ -70,13 +75,16 @@ fn a_connection_terminated_in_a_step_is_resolved_by_the_tables() {
     let told = client.end().expect(1);
     assert!(told.contains("NX0036") && told.contains("nothing of it was committed"), "{told}");
     assert_eq!(world.database.rows(), ["0001_t1|f", "0002_slow|t"]);
-    assert_eq!(world.database.sql("select outcome from nexus_journal order by id"), ["succeeded", "interrupted"]);
+    assert_eq!(
+        world.database.sql("select outcome from nexus_journal order by id"),
+        ["succeeded", "interrupted"]
+    );
 }
 
 #[test]
 fn sigterm_lets_a_short_step_end_and_leaves_the_rest() {
     let mut world = World::new().start();
-    world.migration("0001_slow", "create table slow as select pg_sleep(2);", "drop table slow;");
+    world.migration("0001_slow", "create table slow (id int);\nselect pg_sleep(2);\n", "drop table slow;");
     world.tables(2, 1);
     let client = world.daemon.ctl_begin(&["apply"]);
     world.database.await_row(&running("pg_sleep(2)"));
@@ -112,5 +120,5 @@ fn a_second_signal_exits_at_once() {
     await_that("it drains", || world.daemon.try_page("/-/ready").is_none_or(|(status, _)| status == 503));
     world.daemon.signal(Signal::SIGTERM);
     assert_eq!(world.daemon.wait(), Some(1));
-    client.end().expect(1);
+    client.end().expect(4);
 }

@@ -34,8 +34,12 @@ fn what_it_does_not_start_with() {
     check("[server]\ngrpc = \"0.0.0.0:7421\"\n", &["0.0.0.0:7421", "refused.toml:2"]);
     check("[server]\ngrcp = \"127.0.0.1:0\"\n", &["refused.toml:2:1", "grpc"]);
     check("[[database]]\nname = \"a\"\nurl = \"postgres://u:CANARY@h/d?sslmod=x\"\n", &["sslmod"]);
-    assert!(!refused(&world, "[[database]]\nname = \"a\"\nurl = \"postgres://u:CANARY@h/d?sslmod=x\"\n").contains("CANARY"));
-    let unwritable = "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[log]\nfile = \"/proc/none/log\"\n";
+    assert!(
+        !refused(&world, "[[database]]\nname = \"a\"\nurl = \"postgres://u:CANARY@h/d?sslmod=x\"\n")
+            .contains("CANARY")
+    );
+    let unwritable =
+        "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[log]\nfile = \"/proc/none/log\"\n";
     check(unwritable, &["Failed to write to migration log file"]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is bound");
     let port = taken.local_addr().expect("it has an address");
@@ -116,7 +120,7 @@ fn the_log_is_private_reopened_and_guarded() {
 #[test]
 fn a_log_that_fails_in_mid_run_does_not_end_the_run() {
     let world = World::new().start();
-    world.migration("0001_slow", "create table slow as select pg_sleep(1);", "drop table slow;");
+    world.migration("0001_slow", "create table slow (id int);\nselect pg_sleep(1);\n", "drop table slow;");
     world.tables(2, 1);
     let client = world.daemon.ctl_begin(&["apply"]);
     world.database.await_row("select 1 from pg_stat_activity where query like '%pg_sleep(1)%' and pid <> pg_backend_pid() and datname = current_database()");

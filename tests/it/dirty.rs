@@ -101,8 +101,11 @@ fn a_failed_rollback_leaves_the_migration_applied() {
 #[test]
 fn a_partly_applied_migration_is_undone_or_resumed() {
     const NO_TRANSACTION: &str = "-- nexus: no-transaction\n";
-    let up = format!("{NO_TRANSACTION}create table a (id int);\ncreate table b (id int);\nselect 1/0;\ncreate table c (id int);\n");
-    let down = format!("{NO_TRANSACTION}drop table if exists c; drop table if exists b; drop table if exists a;\n");
+    let up = format!(
+        "{NO_TRANSACTION}create table a (id int);\ncreate table b (id int);\nselect 1/0;\ncreate table c (id int);\n"
+    );
+    let down =
+        format!("{NO_TRANSACTION}drop table if exists c; drop table if exists b; drop table if exists a;\n");
     for resume in [false, true] {
         let world = World::new().start();
         world.migration("0001_abc", &up, &down);

@@ -35,7 +35,11 @@ fn what_cannot_be_run_at_all() {
     refuses("select 1;\0", "NX0005", "0002_bad.up.sql");
     refuses(b"select '\xff';", "NX0004", "0002_bad.up.sql");
     refuses("-- only a comment\n/* and another */\n ; ;\n", "NX0003", "Migration 0002_bad is empty");
-    refuses("create table a (id int);\ncreate index concurrently i on a (id);", "NX0010", "0002_bad.up.sql:2:1");
+    refuses(
+        "create table a (id int);\ncreate index concurrently i on a (id);",
+        "NX0010",
+        "0002_bad.up.sql:2:1",
+    );
     refuses("vacuum;", "NX0010", "no-transaction");
     refuses("-- nexus: no-transction\nselect 1;", "NX0013", "no-transaction");
 }
@@ -90,7 +94,11 @@ fn settings_roles_and_temporary_objects_do_not_reach_the_next_file() {
 #[test]
 fn a_file_wrapped_for_another_tool_is_accepted() {
     let world = World::new().start();
-    world.migration("0001_a", "-- made elsewhere\nBEGIN;\ncreate table a (id int);\nCOMMIT;\n", "begin; drop table a; end;");
+    world.migration(
+        "0001_a",
+        "-- made elsewhere\nBEGIN;\ncreate table a (id int);\nCOMMIT;\n",
+        "begin; drop table a; end;",
+    );
     world.ctl(&["apply"]).expect(0);
     assert_eq!(world.database.tables(), ["a"]);
     world.ctl(&["rollback"]).expect(0);
@@ -128,7 +136,7 @@ fn a_missing_directory_is_told_and_found_again() {
     let world = World::new().start();
     fs::rename(world.path("migrations"), world.path("away")).expect("the directory is moved");
     assert!(world.ctl(&["apply"]).expect(1).contains("NX0014"));
-    assert!(world.ctl(&["status"]).expect(0).contains("NX0014"));
+    assert!(world.ctl(&["status"]).expect(1).contains("NX0014"));
     fs::rename(world.path("away"), world.path("migrations")).expect("the directory is moved");
     world.tables(1, 1);
     world.ctl(&["apply"]).expect(0);
@@ -137,7 +145,11 @@ fn a_missing_directory_is_told_and_found_again() {
 #[test]
 fn line_endings_and_marks_are_a_warning() {
     let world = World::new().start();
-    world.migration("0001_a", "\u{feff}create table a (id int);\r\ncreate table b (id int);\r\n", "drop table a, b;");
+    world.migration(
+        "0001_a",
+        "\u{feff}create table a (id int);\r\ncreate table b (id int);\r\n",
+        "drop table a, b;",
+    );
     world.ctl(&["apply"]).expect(0);
     world.write("0001_a.up.sql", "create table a (id int);\ncreate table b (id int);\n");
     let told = world.ctl(&["apply"]).expect(0);
@@ -151,7 +163,10 @@ fn line_endings_and_marks_are_a_warning() {
 #[test]
 fn another_tools_table_is_not_touched() {
     for (ddl, tool) in [
-        ("create table schema_migrations (version bigint primary key, dirty boolean not null)", "golang-migrate"),
+        (
+            "create table schema_migrations (version bigint primary key, dirty boolean not null)",
+            "golang-migrate",
+        ),
         ("create table schema_migrations (version varchar(128) primary key)", "dbmate"),
         ("create view schema_migrations as select 1 as version", "not a table"),
     ] {
@@ -160,8 +175,12 @@ fn another_tools_table_is_not_touched() {
         world.tables(1, 1);
         let told = world.ctl(&["apply"]).expect(1);
         assert!(told.contains("NX0028") && told.contains(tool), "{told}");
-        assert!(world.database.sql("select to_regclass('t1') is null and to_regclass('nexus_journal') is null")[0] == "t");
-        assert!(world.ctl(&["status"]).expect(0).contains(tool));
+        assert!(
+            world.database.sql("select to_regclass('t1') is null and to_regclass('nexus_journal') is null")
+                [0]
+                == "t"
+        );
+        assert!(world.ctl(&["status"]).expect(1).contains(tool));
     }
 }
 

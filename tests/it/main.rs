@@ -2,3 +2,12 @@
 
 mod cli_local;
 mod cli_stub;
+mod concurrency;
+mod counters;
+mod crash;
+mod daemon;
+mod dirty;
+mod escape;
+mod proxy;
+mod runbook;
+mod support;

@@ -47,16 +47,24 @@ pub(crate) fn server() -> &'static Embedded {
 
 /// A database of its own.
 pub(crate) struct Database {
-    pub(crate) name: String,
     pub(crate) url: String,
 }
 
 impl Database {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        wait(server().create_database(&name)).expect("a database is created");
-        Self { url: server().url(&name), name }
+        Self::on(server(), &format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// A new one on a server of the test's own.
+    pub(crate) fn on(server: &Embedded, name: &str) -> Self {
+        wait(server.create_database(name)).expect("a database is created");
+        Self::existing(server, name)
+    }
+
+    /// One that is there.
+    pub(crate) fn existing(server: &Embedded, name: &str) -> Self {
+        Self { url: server.url(name) }
     }
 
     /// Runs SQL and returns the rows, columns joined by `|`.
@@ -184,9 +192,14 @@ fn panic_with(message: &str) -> ! {
 impl World {
     /// An empty migration directory, and a database of one's own named `main`.
     pub(crate) fn new() -> Self {
+        Self::on(Database::new())
+    }
+
+    /// The same on a given database.
+    pub(crate) fn on(database: Database) -> Self {
         let home = TempDir::new().expect("a directory is made");
         fs::create_dir(home.path().join("migrations")).expect("a directory is made");
-        Self { database: Database::new(), home, settings: String::new(), more: String::new(), shutdown_timeout: "30s" }
+        Self { database, home, settings: String::new(), more: String::new(), shutdown_timeout: "30s" }
     }
 
     /// Adds lines to the `[[database]]` of the configuration.
@@ -350,7 +363,9 @@ impl Daemon {
 
     /// Starts it again.
     pub(crate) fn restart(&mut self) {
-        self.kill();
+        if self.child.try_wait().expect("the daemon is waited for").is_none() {
+            self.kill();
+        }
         let socket = self.socket.clone();
         *self = Self::start(&self.config.clone(), socket);
     }

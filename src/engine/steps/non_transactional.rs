@@ -119,9 +119,9 @@ impl Steps<'_> {
                     of_script(fault, step, Some(location), Some((progress.done, progress.total)))
                 }
                 SessionError::Cancelled => Failure::new(
-                    Code::Cancelled,
+                    Code::PartlyApplied,
                     format!(
-                        "The operation was cancelled while {} was running, after {} of {} statements",
+                        "Migration {} was cancelled after {} of {} statements",
                         step.version, progress.done, progress.total
                     ),
                 )
