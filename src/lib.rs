@@ -4,3 +4,4 @@
 pub mod migration;
 pub mod rpc;
 pub mod runtime;
+pub mod sql;

@@ -149,38 +149,32 @@ fn comments(text: &str) -> Vec<Comment<'_>> {
     let mut comments = Vec::new();
     let mut depth = 0_u32;
     for (number, line) in (1..).zip(text.lines()) {
-        let mut take = |text: &'_ str, rest: &str| {
-            let start = line.len() - rest.len();
-            let text = &line[start..start + text.len()];
-            let marks = |c: char| c.is_whitespace() || c == '*';
-            let bare = text.trim_start_matches(marks);
-            let column = line[..start + text.len() - bare.len()].chars().count() + 1;
+        let mut at = 0;
+        loop {
+            let rest = &line[at..];
+            let blank = rest.len() - rest.trim_start().len();
+            let (length, next) = match rest.find("/*").into_iter().chain(rest.find("*/")).min() {
+                _ if depth == 0 && blank == rest.len() => break,
+                _ if depth == 0 && rest[blank..].starts_with("--") => {
+                    at += blank + 2;
+                    (line.len() - at, None)
+                }
+                Some(mark) if depth == 0 && mark == blank && rest[mark..].starts_with("/*") => {
+                    (0, Some((mark + 2, 1)))
+                }
+                _ if depth == 0 => return comments,
+                Some(mark) if rest[mark..].starts_with("/*") => (mark, Some((mark + 2, depth + 1))),
+                Some(mark) => (mark, Some((mark + 2, depth - 1))),
+                None => (rest.len(), None),
+            };
+            let inside = &line[at..at + length];
+            let bare = inside.trim_start_matches(|c: char| c.is_whitespace() || c == '*');
+            let column = line[..at + length - bare.len()].chars().count() + 1;
             let column = u32::try_from(column).unwrap_or(u32::MAX);
             comments.push(Comment { line: number, column, text: bare.trim_end() });
-        };
-        let mut rest = line;
-        loop {
-            if depth == 0 {
-                rest = rest.trim_start();
-                if let Some(comment) = rest.strip_prefix("--") {
-                    take(comment, comment);
-                    break;
-                } else if let Some(comment) = rest.strip_prefix("/*") {
-                    depth = 1;
-                    rest = comment;
-                } else if rest.is_empty() {
-                    break;
-                } else {
-                    return comments;
-                }
-            } else if let Some(end) = rest.find("*/").into_iter().chain(rest.find("/*")).min() {
-                take(&rest[..end], rest);
-                depth = if rest[end..].starts_with("*/") { depth - 1 } else { depth + 1 };
-                rest = &rest[end + 2..];
-            } else {
-                take(rest, rest);
-                break;
-            }
+            let Some((step, new_depth)) = next else { break };
+            at += step;
+            depth = new_depth;
         }
     }
     comments
@@ -194,23 +188,23 @@ mod tests {
         Err(DirectiveError { line, column, message: message.into() })
     }
 
-    fn check(text: &str, expected: Result<Header, DirectiveError>) {
-        assert_eq!(Header::parse(text), expected, "{text:?}");
+    fn check(text: &str, expected: &Result<Header, DirectiveError>) {
+        assert_eq!(&Header::parse(text), expected, "{text:?}");
     }
 
     #[test]
     fn what_is_refused() {
         check(
             "-- nexus: no-transactions",
-            error(1, 4, "there is no directive `no-transactions`; did you mean `no-transaction`?"),
+            &error(1, 4, "there is no directive `no-transactions`; did you mean `no-transaction`?"),
         );
         check(
             "\n  --nexus:  lock_timeout 2s",
-            error(2, 5, "there is no directive `lock_timeout`; did you mean `lock-timeout`?"),
+            &error(2, 5, "there is no directive `lock_timeout`; did you mean `lock-timeout`?"),
         );
         check(
             "-- nexus: frobnicate",
-            error(
+            &error(
                 1,
                 4,
                 "there is no directive `frobnicate`; there are no-transaction, lock-timeout, statement-timeout, allow",
@@ -218,7 +212,7 @@ mod tests {
         );
         check(
             "-- NEXUS:",
-            error(
+            &error(
                 1,
                 4,
                 "the directive is empty; there are no-transaction, lock-timeout, statement-timeout, allow",
@@ -226,44 +220,47 @@ mod tests {
         );
         check(
             "-- nexus: no-transaction please",
-            error(1, 4, "no-transaction takes nothing after it, but \"please\" stands there"),
+            &error(1, 4, "no-transaction takes nothing after it, but \"please\" stands there"),
         );
         check(
             "-- nexus: lock-timeout soon",
-            error(1, 4, "lock-timeout needs a duration such as `2s` or `10min`, not \"soon\""),
+            &error(1, 4, "lock-timeout needs a duration such as `2s` or `10min`, not \"soon\""),
         );
         check(
             "-- nexus: lock-timeout",
-            error(1, 4, "lock-timeout needs a duration such as `2s` or `10min`, not \"\""),
+            &error(1, 4, "lock-timeout needs a duration such as `2s` or `10min`, not \"\""),
         );
         for too_much in ["25days", "10us"] {
             check(
                 &format!("-- nexus: statement-timeout {too_much}"),
-                error(1, 4, "statement-timeout must be whole milliseconds, at most 24 days"),
+                &error(1, 4, "statement-timeout must be whole milliseconds, at most 24 days"),
             );
         }
         for reasonless in ["allow", "allow drop-table", "allow drop-table  "] {
             check(
                 &format!("-- nexus: {reasonless}"),
-                error(1, 4, "allow needs a rule and a reason: `-- nexus: allow RULE reason`"),
+                &error(1, 4, "allow needs a rule and a reason: `-- nexus: allow RULE reason`"),
             );
         }
         check(
             "-- nexus: no-transaction\r\n\r\n-- nexus: no-transaction\r\n",
-            error(3, 4, "`no-transaction` is given a second time"),
+            &error(3, 4, "`no-transaction` is given a second time"),
         );
         check(
             "/* nexus: lock-timeout 1s */ -- nexus: lock-timeout 2s",
-            error(1, 33, "`lock-timeout 2s` is given a second time"),
+            &error(1, 33, "`lock-timeout 2s` is given a second time"),
         );
         check(
             "-- nexus: allow a because\n-- nexus: allow a why",
-            error(2, 4, "`allow a why` is given a second time"),
+            &error(2, 4, "`allow a why` is given a second time"),
         );
-        check("-- nexus no-transaction", error(1, 4, "a colon is missing: write `-- nexus: no-transaction`"));
+        check(
+            "-- nexus no-transaction",
+            &error(1, 4, "a colon is missing: write `-- nexus: no-transaction`"),
+        );
         check(
             "/* Ünïcode\n * é nexus\n * nexus: x\n */",
-            error(
+            &error(
                 3,
                 4,
                 "there is no directive `x`; there are no-transaction, lock-timeout, statement-timeout, allow",
@@ -274,15 +271,15 @@ mod tests {
     #[test]
     fn what_is_read() {
         let none = Header::default();
-        check("", Ok(none.clone()));
-        check("SELECT 1;\n-- nexus: nonsense", Ok(none.clone()));
-        check("/* a */ SELECT 1; -- nexus: nonsense", Ok(none.clone()));
-        check("-- nexus is what runs this\n-- see: nexus: the manual", Ok(none.clone()));
-        check("/* unterminated\nnexus", Ok(none.clone()));
+        check("", &Ok(none.clone()));
+        check("SELECT 1;\n-- nexus: nonsense", &Ok(none.clone()));
+        check("/* a */ SELECT 1; -- nexus: nonsense", &Ok(none.clone()));
+        check("-- nexus is what runs this\n-- see: nexus: the manual", &Ok(none.clone()));
+        check("/* unterminated\nnexus", &Ok(none.clone()));
         let no_transaction = Header { no_transaction: true, ..none.clone() };
-        check("\u{feff}-- nexus: no-transaction\r\nVACUUM;", Ok(no_transaction.clone()));
-        check("\n\t--nexus:no-transaction\n", Ok(no_transaction.clone()));
-        check("/* first /* nested */\n * nexus: no-transaction\n */\nVACUUM;", Ok(no_transaction));
+        check("\u{feff}-- nexus: no-transaction\r\nVACUUM;", &Ok(no_transaction.clone()));
+        check("\n\t--nexus:no-transaction\n", &Ok(no_transaction.clone()));
+        check("/* first /* nested */\n * nexus: no-transaction\n */\nVACUUM;", &Ok(no_transaction));
         let allowed = |rule: &str, reason: &str| Allowed { rule: rule.into(), reason: reason.into() };
         check(
             "-- 0010_add_products.up.sql\n\
@@ -297,7 +294,7 @@ mod tests {
              -- nexus: allow drop-table it is  empty\n\
              -- nexus: allow rename nobody reads it\n\
              CREATE TABLE t ();",
-            Ok(Header {
+            &Ok(Header {
                 lock_timeout: Some(Duration::from_secs(2)),
                 statement_timeout: Some(Duration::from_mins(10)),
                 allowed: vec![allowed("drop-table", "it is  empty"), allowed("rename", "nobody reads it")],
