@@ -284,3 +284,170 @@ pub(super) fn wrapper_words(statement: &str, is_first: bool) -> Option<Vec<Range
     };
     is_known.then_some(words)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn groups(
+        bytes: &[u8],
+        wrapper: Wrapper,
+        sizes: Sizes,
+    ) -> (Vec<Group>, Option<SplitError>, Option<Checksums>) {
+        let mut groups = Groups { sizes, ..Groups::new(bytes, "f.sql", wrapper) };
+        let mut given = Vec::new();
+        let mut error = None;
+        for group in &mut groups {
+            match group {
+                Ok(group) => given.push(group),
+                Err(found) => error = Some(found),
+            }
+        }
+        assert!(groups.next().is_none(), "after its end there is nothing");
+        (given, error, groups.checksums())
+    }
+
+    struct Broken;
+
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("the disk is gone"))
+        }
+    }
+
+    /// Each statement with its place.
+    fn statements(groups: &[Group]) -> Vec<(&str, u32, u32)> {
+        let all = groups.iter().flat_map(|group| group.statements.iter().map(move |one| (group, one)));
+        all.map(|(group, one)| (group.statement(one), one.line, one.column)).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_split() {
+        let check = |bytes: &[u8], expected: &str, given: &[(&str, u32, u32)]| {
+            let (groups, error, checksums) = groups(bytes, Wrapper::Keep, SIZES);
+            assert_eq!(error.expect("it cannot be split").to_string(), expected);
+            assert_eq!((statements(&groups).as_slice(), checksums), (given, None));
+        };
+        check(b"a;\nb \xff;", "the file is not valid UTF-8 at f.sql:2:3", &[("a", 1, 1), ("b", 2, 1)]);
+        check(b"\xef\xbb\xbf\xc3", "the file is not valid UTF-8 at f.sql:1:1", &[]);
+        check(b"\xc3\xa4\0;", "the file holds a NUL byte at f.sql:1:2", &[("ä", 1, 1)]);
+        check(b"a\0\xff", "the file holds a NUL byte at f.sql:1:2", &[("a", 1, 1)]);
+        check(b"\xff\0", "the file is not valid UTF-8 at f.sql:1:1", &[]);
+
+        let mut broken = Groups::new((&b"a;"[..]).chain(Broken), "f.sql", Wrapper::Keep);
+        assert!(matches!(broken.next(), Some(Err(SplitError::Read(_)))));
+        assert!(broken.next().is_none());
+    }
+
+    #[test]
+    fn places_in_the_file() {
+        let text = "\u{feff}-- ä\r\n  SELECT 'é', x;é; b\n;";
+        let (groups, ..) = groups(text.as_bytes(), Wrapper::Keep, SIZES);
+        assert_eq!(statements(&groups), [("SELECT 'é', x", 2, 3), ("é", 2, 17), ("b", 2, 20)]);
+        let group = &groups[0];
+        let place = |from, characters| group.location("f.sql", from, characters).to_string();
+        assert_eq!(place(0, 19), "f.sql:2:14", "a character of the group");
+        assert_eq!(place(group.statements[0].range.start, 12), "f.sql:2:15", "a character of a statement");
+        assert_eq!(place(group.statements[1].range.start, 0), "f.sql:2:17", "a byte of the group");
+        assert_eq!(place(0, 1000), "f.sql:3:2", "the end, where there is no such character");
+        assert_eq!(group.location("f.sql", 0, 8).excerpt, "  SELECT 'é', x;é; b");
+    }
+
+    #[test]
+    fn sizes_of_groups() {
+        let row = format!("insert into t values ('{}');\n", "x".repeat(1000));
+        let lengths = |bytes: &[u8]| -> Vec<usize> {
+            let (groups, error, checksums) = groups(bytes, Wrapper::Keep, SIZES);
+            assert!(error.is_none());
+            assert_eq!(checksums, Some(Checksums::of(bytes)));
+            assert_eq!(groups.iter().map(|group| group.text.as_str()).collect::<String>().as_bytes(), bytes);
+            groups.iter().map(|group| group.text.len()).collect()
+        };
+        let small = row.repeat(1000);
+        assert_eq!(lengths(small.as_bytes()), [small.len()], "up to 1 MiB it is one group");
+        let large = lengths(row.repeat(5000).as_bytes());
+        assert!(large.len() > 10 && large.iter().all(|&length| (SIZES.least..=SIZES.most).contains(&length)));
+        let one = format!("select '{}'; select 1", "x".repeat(3 << 20));
+        assert_eq!(lengths(one.as_bytes()), [one.len() - " select 1".len(), " select 1".len()]);
+        let comments = format!("select 1; {}", "-- x\n".repeat(1 << 20));
+        assert_eq!(groups(comments.as_bytes(), Wrapper::Keep, SIZES).0.len(), 1, "none without a statement");
+    }
+
+    #[test]
+    fn wrappers_are_blanked() {
+        let sizes = Sizes { read: 8, least: 16, most: 32 };
+        for (open, close) in [("BEGIN", "COMMIT"), ("begin /* é */ work", "End -- é\n Transaction")] {
+            let text =
+                format!("-- é\n{open};\nselect 'begin';\n{}{close};\n-- end\n", "savepoint s;\n".repeat(9));
+            for sizes in [SIZES, sizes] {
+                let (kept, ..) = groups(text.as_bytes(), Wrapper::Keep, sizes);
+                let (removed, ..) = groups(text.as_bytes(), Wrapper::Remove, sizes);
+                let kept = statements(&kept);
+                assert_eq!(statements(&removed), kept[1..kept.len() - 1], "{text}");
+                let joined: String = removed.iter().map(|group| group.text.as_str()).collect();
+                assert!(!joined.to_lowercase().contains("work"), "{joined}");
+                assert!(
+                    sizes.most == 32
+                        || joined.chars().zip(text.chars()).all(|(new, old)| new == old || new == ' ')
+                );
+            }
+        }
+        let not_first = "select 1; begin; commit and chain; commit";
+        let (groups, ..) = groups(not_first.as_bytes(), Wrapper::Remove, SIZES);
+        assert_eq!(groups[0].statements.len(), 3, "only what opens or closes a wrapper");
+    }
+
+    const PIECES: &[&str] = &[
+        ";",
+        "'",
+        "''",
+        "\"",
+        "$$",
+        "$a$",
+        "$",
+        "E'\\'",
+        "\\",
+        "--",
+        "\n",
+        "\r\n",
+        "/*",
+        "*/",
+        "(",
+        ")",
+        " ",
+        "a",
+        "é",
+        "e",
+        "1",
+        "create function ",
+        "begin atomic ",
+        "end",
+        "case ",
+        "select 1;",
+        "-",
+        "/",
+        "*",
+    ];
+
+    proptest! {
+        #[test]
+        fn read_sizes_do_not_matter(
+            pieces in prop::collection::vec(prop::sample::select(PIECES), 0..40),
+            read in 3_usize..20,
+            least in 1_usize..60,
+            more in 1_usize..60,
+        ) {
+            let text = pieces.concat();
+            let (whole, _, checksums) = groups(text.as_bytes(), Wrapper::Keep, SIZES);
+            let sizes = Sizes { read, least, most: least + more };
+            let (pieces, error, pieced_checksums) = groups(text.as_bytes(), Wrapper::Keep, sizes);
+            prop_assert!(error.is_none());
+            prop_assert_eq!(statements(&pieces), statements(&whole));
+            prop_assert_eq!(pieced_checksums, checksums);
+            let metas = |groups: &[Group]| groups.iter().map(|group| group.meta_commands.len()).sum::<usize>();
+            prop_assert_eq!(metas(&pieces), metas(&whole));
+        }
+    }
+}
