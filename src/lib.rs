@@ -4,4 +4,5 @@
 pub mod migration;
 pub mod rpc;
 pub mod runtime;
+pub mod source;
 pub mod sql;
