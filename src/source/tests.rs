@@ -1,0 +1,281 @@
+use std::{
+    error::Error,
+    fs, io,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    time::{Duration, Instant, SystemTime},
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::migration::{Checksum, Code, Direction, Version};
+
+type TestResult = Result<(), Box<dyn Error>>;
+
+/// A directory that holds `files`, old enough to be believed.
+fn directory(files: &[(&str, &str)], options: Options) -> io::Result<(TempDir, Directory)> {
+    let dir = TempDir::new()?;
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap_or(dir.path()))?;
+        fs::write(path, text)?;
+    }
+    settle();
+    let directory = Directory::new(dir.path().to_owned(), options);
+    Ok((dir, directory))
+}
+
+/// Lets the time pass in which a file is still racy.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(60));
+}
+
+/// The problems of a directory that holds `files`: the code of the first, and each one's line.
+fn check(files: &[(&str, &str)], options: Options, code: Code, expected: &[&str]) -> TestResult {
+    let (_dir, directory) = directory(files, options)?;
+    let failure = directory.snapshot().expect_err("it has problems");
+    assert_eq!(failure.code, code, "{failure}");
+    if let [only] = expected {
+        assert_eq!((failure.message.as_str(), failure.details.len()), (*only, 0));
+    } else {
+        assert_eq!(failure.details, expected);
+        assert!(failure.message.starts_with(expected[0]), "{failure}");
+    }
+    Ok(())
+}
+
+#[test]
+fn names_that_are_refused() -> TestResult {
+    let form = "the name is not NUMBER_description.up.sql or NUMBER_description.down.sql";
+    check(
+        &[("10_a.up.sql", ""), ("add.sql", ""), ("0010_B.up.sql", ""), ("0011_x.UP.SQL", ""), ("README", "")],
+        Options::default(),
+        Code::MalformedName,
+        &[
+            &format!(
+                "0010_B.up.sql: {form}: the description may not contain 'B' (naming = \"relaxed\" would take it)"
+            ),
+            &format!("0011_x.UP.SQL: {form}: it must end in .up.sql or .down.sql"),
+            &format!("10_a.up.sql: {form}: it must begin with a number of 4 to 18 digits"),
+            &format!("add.sql: {form}: it must end in .up.sql or .down.sql"),
+        ],
+    )?;
+    let relaxed = Options { naming: Naming::Relaxed, ..Options::default() };
+    let (_dir, directory) = directory(&[("0010_B-1.up.sql", "")], relaxed)?;
+    assert_eq!(directory.snapshot()?.migrations().len(), 1);
+    Ok(())
+}
+
+#[test]
+fn pairs_that_are_refused() -> TestResult {
+    let recursive = Options { recursive: true, missing_down: MissingDown::Error, ..Options::default() };
+    check(
+        &[
+            ("0010_a.up.sql", ""),
+            ("0010_a.down.sql", ""),
+            ("00010_b.up.sql", ""),
+            ("00010_b.down.sql", ""),
+            ("0011_c.down.sql", ""),
+            ("0012_d.up.sql", ""),
+            ("0012_e.down.sql", ""),
+        ],
+        Options::default(),
+        Code::DuplicateVersion,
+        &[
+            "0010_a.down.sql: it has the same number as 00010_b.down.sql",
+            "0011_c.down.sql: its up file 0011_c.up.sql is missing",
+            "0012_e.down.sql: its up file is missing; 0012_d.up.sql has the same number and another name",
+        ],
+    )?;
+    check(
+        &[
+            ("a/0010_x.up.sql", ""),
+            ("b/0010_x.up.sql", ""),
+            ("a/0011_y.down.sql", ""),
+            ("b/0011_y.up.sql", ""),
+            ("a/b/0012_z.up.sql", ""),
+        ],
+        recursive,
+        Code::MissingDown,
+        &[
+            "a/b/0012_z.up.sql: its down file 0012_z.down.sql is missing",
+            "b/0010_x.up.sql: it is the same migration as a/0010_x.up.sql",
+            "b/0011_y.up.sql: it is in another directory than a/0011_y.down.sql of the same migration",
+        ],
+    )
+}
+
+#[test]
+fn content_that_is_refused() -> TestResult {
+    let options = Options { max_file_size: 30, ..Options::default() };
+    check(
+        &[("0010_a.up.sql", "-- 31 bytes are one too many --")],
+        options,
+        Code::FileTooLarge,
+        &["0010_a.up.sql: it is larger than max_file_size, 30 bytes"],
+    )?;
+    let bad = "\u{feff}-- Description: x\r\n-- nexus: no-transact\r\n";
+    let (_dir, directory) = directory(&[("0010_a.up.sql", bad)], Options::default())?;
+    for _ in 0..2 {
+        let failure = directory.snapshot().expect_err("the directive is unknown");
+        assert_eq!(failure.code, Code::BadDirective);
+        assert_eq!(failure.version.as_deref(), Some("0010_a"));
+        let location = failure.location.ok_or("it is at a place")?;
+        assert_eq!(location.to_string(), "0010_a.up.sql:2:4");
+        assert_eq!(location.excerpt, "-- nexus: no-transact");
+    }
+    Ok(())
+}
+
+#[test]
+fn directories_that_cannot_be_read() -> TestResult {
+    let dir = TempDir::new()?;
+    let missing = dir.path().join("missing");
+    let failure = Directory::new(missing.clone(), Options::default()).snapshot().expect_err("it is missing");
+    assert_eq!(failure.code, Code::DirectoryUnreadable);
+    assert_eq!(failure.message, format!("{}: the migration directory does not exist", missing.display()));
+    fs::write(&missing, "")?;
+    let failure = Directory::new(missing, Options::default()).snapshot().expect_err("it is a file");
+    assert_eq!(failure.code, Code::DirectoryUnreadable);
+    Ok(())
+}
+
+#[test]
+fn files_that_cannot_be_read() -> TestResult {
+    let (dir, directory) = directory(&[("0010_a.up.sql", "SELECT 1;")], Options::default())?;
+    fs::create_dir(dir.path().join("0011_b.up.sql"))?;
+    symlink("nowhere", dir.path().join("0012_c.up.sql"))?;
+    symlink("0013_d.up.sql", dir.path().join("0013_d.up.sql"))?;
+    let failure = directory.snapshot().expect_err("three files cannot be read");
+    assert_eq!(failure.code, Code::FileUnreadable);
+    assert_eq!(failure.details.len(), 3);
+    assert_eq!(failure.details[0], "0011_b.up.sql: it is a directory");
+    assert_eq!(failure.details[1], "0012_c.up.sql: it is a symbolic link to a file that does not exist");
+    assert!(failure.details[2].starts_with("0013_d.up.sql: cannot read it:"), "{}", failure.details[2]);
+
+    for file in ["0012_c.up.sql", "0013_d.up.sql"] {
+        fs::remove_file(dir.path().join(file))?;
+    }
+    fs::remove_dir(dir.path().join("0011_b.up.sql"))?;
+    assert_eq!(directory.snapshot()?.migrations().len(), 1, "it is well again");
+
+    let path = dir.path().join("0010_a.up.sql");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000))?;
+    // The superuser reads it all the same.
+    if File::open(&path).is_err() {
+        let failure = directory.snapshot().expect_err("it may not be read");
+        assert_eq!(failure.code, Code::FileUnreadable);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_catalog_holds() -> TestResult {
+    let up = "-- nexus: no-transaction\nVACUUM;\n";
+    let files = [
+        ("0010_a.up.sql", up),
+        ("0010_a.down.sql", "SELECT 1;"),
+        ("0002_b.up.sql", ""),
+        (".0002_c.up.sql", "an editor's"),
+        ("notes.txt", ""),
+        ("more/0011_d.up.sql", ""),
+    ];
+    let (dir, directory) = directory(&files, Options::default())?;
+    let catalog = directory.snapshot()?;
+    let versions: Vec<_> = catalog.migrations().iter().map(|one| one.version.as_str()).collect();
+    assert_eq!(versions, ["0002_b", "0010_a"]);
+    assert_eq!(catalog.notices(), ["0002_b.up.sql: its down file 0002_b.down.sql is missing"]);
+    let script = catalog.script(&Version::from_row("0010_a"), Direction::Up).ok_or("it is there")?;
+    assert_eq!(script.checksums.raw, Checksum::of(up.as_bytes()));
+    assert_eq!((script.size, script.header.no_transaction), (up.len() as u64, true));
+    assert_eq!(
+        (script.file_name.as_str(), &script.path),
+        ("0010_a.up.sql", &dir.path().join("0010_a.up.sql"))
+    );
+    let mut text = String::new();
+    directory.open(script)?.read_to_string(&mut text)?;
+    assert_eq!(text, up);
+
+    let recursive = Options { recursive: true, ..Options::default() };
+    symlink(dir.path(), dir.path().join("more/loop"))?;
+    let catalog = Directory::new(dir.path().to_owned(), recursive).snapshot()?;
+    let script = catalog.script(&Version::from_row("0011_d"), Direction::Up).ok_or("it is there")?;
+    assert_eq!(script.file_name, "more/0011_d.up.sql");
+    Ok(())
+}
+
+#[test]
+fn changes_are_seen() -> TestResult {
+    let (dir, directory) = directory(&[("0010_a.up.sql", "SELECT 1;")], Options::default())?;
+    let path = dir.path().join("0010_a.up.sql");
+    let checksum = |catalog: &Catalog| catalog.migrations()[0].up.checksums.raw;
+    let first = directory.snapshot()?;
+    assert!(Arc::ptr_eq(&first, &directory.snapshot()?), "nothing changed");
+
+    fs::write(&path, "SELECT 2;")?;
+    let second = directory.snapshot()?;
+    assert_eq!(checksum(&second), Checksum::of(b"SELECT 2;"));
+
+    // The same size, inode and modification time, right after it was read.
+    let modified = fs::metadata(&path)?.modified()?;
+    fs::write(&path, "SELECT 3;")?;
+    File::options().write(true).open(&path)?.set_modified(modified)?;
+    assert_eq!(checksum(&*directory.snapshot()?), Checksum::of(b"SELECT 3;"));
+
+    settle();
+    let third = directory.snapshot()?;
+    fs::write(dir.path().join("other.sql"), "")?;
+    assert!(directory.snapshot().is_err());
+    fs::remove_file(dir.path().join("other.sql"))?;
+    assert!(Arc::ptr_eq(&third, &directory.snapshot()?), "it is again what it was");
+
+    fs::write(dir.path().join("0010_b.up.sql"), "")?;
+    settle();
+    for _ in 0..3 {
+        assert_eq!(directory.snapshot().expect_err("two of a number").code, Code::DuplicateVersion);
+    }
+    fs::rename(dir.path().join("0010_b.up.sql"), dir.path().join("0011_b.up.sql"))?;
+    assert_eq!(directory.snapshot()?.migrations().len(), 2);
+    fs::remove_file(&path)?;
+    assert_eq!(directory.snapshot()?.migrations().len(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_swapped_link_is_seen() -> TestResult {
+    let (dir, _) = directory(&[("v1/0010_a.up.sql", "1"), ("v2/0010_a.up.sql", "2")], Options::default())?;
+    let mount = dir.path().join("mount");
+    fs::create_dir(&mount)?;
+    symlink("../v1", mount.join("..data"))?;
+    symlink("..data/0010_a.up.sql", mount.join("0010_a.up.sql"))?;
+    let directory = Directory::new(mount.clone(), Options { recursive: true, ..Options::default() });
+    assert_eq!(directory.snapshot()?.migrations()[0].up.checksums.raw, Checksum::of(b"1"));
+    symlink("../v2", mount.join("..new"))?;
+    fs::rename(mount.join("..new"), mount.join("..data"))?;
+    assert_eq!(directory.snapshot()?.migrations()[0].up.checksums.raw, Checksum::of(b"2"));
+    Ok(())
+}
+
+#[test]
+fn a_thousand_unchanged_migrations_cost_little() -> TestResult {
+    let dir = TempDir::new()?;
+    let long_ago = SystemTime::now() - Duration::from_hours(1);
+    for number in 0..1000 {
+        for direction in ["up", "down"] {
+            let file = File::create(dir.path().join(format!("{number:04}_x.{direction}.sql")))?;
+            file.set_modified(long_ago)?;
+        }
+    }
+    settle();
+    let directory = Directory::new(dir.path().to_owned(), Options::default());
+    let first = directory.snapshot()?;
+    let quickest = (0..5).map(|_| {
+        let start = Instant::now();
+        let same = directory.snapshot();
+        assert!(same.is_ok_and(|same| Arc::ptr_eq(&same, &first)), "nothing changed");
+        start.elapsed()
+    });
+    let quickest = quickest.min().unwrap_or_default();
+    assert!(quickest < Duration::from_millis(50), "{quickest:?}, of which a quiet machine needs a tenth");
+    Ok(())
+}
