@@ -3,8 +3,9 @@
 //! `make bench` runs all of it; `make bench ARGS=apply` only the parts whose names hold "apply".
 
 use std::{
+    fmt::Write as _,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -27,7 +28,7 @@ const MIGRATIONS: u32 = 1_000;
 fn main() -> anyhow::Result<()> {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let bench = Bench::start()?;
-    let parts: [(&str, fn(&Bench) -> anyhow::Result<()>); 4] =
+    let parts: [(&str, Part); 4] =
         [("apply", apply), ("nothing", nothing), ("rollback", rollback), ("large", large)];
     say("| what | Nexus | psql | median ratio (least – most) |\n| --- | ---: | ---: | ---: |")?;
     for (name, part) in parts {
@@ -38,6 +39,9 @@ fn main() -> anyhow::Result<()> {
     bench.server.stop()?;
     Ok(())
 }
+
+/// One part: it prints its rows of the table.
+type Part = fn(&Bench) -> anyhow::Result<()>;
 
 /// The server, the binaries, a directory for everything.
 struct Bench {
@@ -80,10 +84,12 @@ impl Bench {
         let home = self.directory(&format!("daemon_{database}"))?;
         let socket = home.join("nexusd.sock");
         let configuration = format!(
-            "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nsocket = {socket:?}\n\
-             [log]\nfile = {log:?}\n[[database]]\nname = \"bench\"\nurl = {url:?}\nmigrations = {migrations:?}\n",
-            log = home.join("migrations.jsonl"),
+            "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nsocket = '{socket}'\n\
+             [log]\nfile = '{log}'\n[[database]]\nname = \"bench\"\nurl = '{url}'\nmigrations = '{migrations}'\n",
+            socket = socket.display(),
+            log = home.join("migrations.jsonl").display(),
             url = self.server.url(database),
+            migrations = migrations.display(),
         );
         fs::write(home.join("nexus.toml"), configuration)?;
         let mut child = Command::new(binary("nexusd")?)
@@ -170,9 +176,10 @@ fn small(bench: &Bench) -> anyhow::Result<(PathBuf, PathBuf, PathBuf)> {
         fs::write(directory.join(format!("{version}.up.sql")), &up_sql)?;
         fs::write(directory.join(format!("{version}.down.sql")), &down_sql)?;
         let checksum = "0".repeat(64);
-        up.push_str(&format!(
+        write!(
+            up,
             "begin;\n{up_sql}insert into schema_migrations (version, checksum) values ('{version}', '{checksum}');\ncommit;\n"
-        ));
+        )?;
         if number > MIGRATIONS - 100 {
             let undo = format!(
                 "begin;\n{down_sql}delete from schema_migrations where version = '{version}';\ncommit;\n"
@@ -237,7 +244,10 @@ fn large(bench: &Bench) -> anyhow::Result<()> {
     let mut number = 0;
     while text.len() < 50_000_000 {
         number += 1;
-        text.push_str(&format!("insert into rows values ({number}, 'name of {number}', 'a note that is neither long nor short');\n"));
+        writeln!(
+            text,
+            "insert into rows values ({number}, 'name of {number}', 'a note that is neither long nor short');"
+        )?;
     }
     fs::write(directory.join("0001_rows.up.sql"), &text)?;
     fs::write(directory.join("0001_rows.down.sql"), "drop table rows;\n")?;
@@ -274,7 +284,7 @@ fn large(bench: &Bench) -> anyhow::Result<()> {
 /// Looks, ten times a second, at the memory of the daemon and of the backend that works for it.
 struct Peaks {
     stop: Arc<AtomicBool>,
-    peaks: Arc<[AtomicU64; 2]>,
+    seen: Arc<[AtomicU64; 2]>,
     thread: thread::JoinHandle<()>,
 }
 
@@ -282,10 +292,10 @@ impl Peaks {
     fn watch(daemon: u32) -> Self {
         let (stop, peaks) =
             (Arc::new(AtomicBool::new(false)), Arc::new([AtomicU64::new(0), AtomicU64::new(0)]));
-        let (until, seen) = (stop.clone(), peaks.clone());
+        let (until, highest) = (stop.clone(), peaks.clone());
         let thread = thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
-                seen[0].fetch_max(resident(daemon).unwrap_or(0), Ordering::Relaxed);
+                highest[0].fetch_max(resident(daemon).unwrap_or(0), Ordering::Relaxed);
                 let backends = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
                 let pids = backends.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
                 let of_ours = |pid: &u32| {
@@ -294,18 +304,18 @@ impl Peaks {
                     command.starts_with("postgres:") && command.contains(" ours ")
                 };
                 let largest = pids.filter(of_ours).filter_map(resident).max();
-                seen[1].fetch_max(largest.unwrap_or(0), Ordering::Relaxed);
+                highest[1].fetch_max(largest.unwrap_or(0), Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(100));
             }
         });
-        Self { stop, peaks, thread }
+        Self { stop, seen: peaks, thread }
     }
 
     fn end(self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         // A look that failed leaves the peaks that were seen before it.
         let _ = self.thread.join();
-        (self.peaks[0].load(Ordering::Relaxed), self.peaks[1].load(Ordering::Relaxed))
+        (self.seen[0].load(Ordering::Relaxed), self.seen[1].load(Ordering::Relaxed))
     }
 }
 
@@ -337,5 +347,5 @@ fn tell(what: &str, pairs: &[(Duration, Duration)]) -> anyhow::Result<()> {
 }
 
 fn say(line: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("stdout is closed")
+    std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{line}\n")).context("stdout is closed")
 }

@@ -126,7 +126,7 @@ impl Run {
 impl Database {
     /// Takes a connection for a session of this operation.
     async fn session(&self, operation: &str) -> Result<Session, Failure> {
-        let connection = self.pool.get(self.limits.connect_timeout).await;
+        let connection = Box::pin(self.pool.get(self.limits.connect_timeout)).await;
         let connection = connection.map_err(|error| Failure::from(&error))?;
         Ok(Session::new(connection, self.names.clone(), &self.dbname, operation))
     }

@@ -279,8 +279,12 @@ fn undocumented(codes: &[&str], page: &str) -> Vec<String> {
     let sections: Vec<_> =
         headings.map(|rest| format!("NX{}", rest.split([' ', ':']).next().unwrap_or_default())).collect();
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    codes.iter().for_each(|code| counts.entry(code).or_default().0 += 1);
-    sections.iter().for_each(|section| counts.entry(section).or_default().1 += 1);
+    for code in codes {
+        counts.entry(code).or_default().0 += 1;
+    }
+    for section in sections {
+        counts.entry(section).or_default().1 += 1;
+    }
     let wrong = counts.into_iter().filter(|(_, count)| *count != (1, 1));
     wrong
         .map(|(code, (codes, sections))| {

@@ -53,7 +53,7 @@ impl Health {
     }
 }
 
-/// Begins to serve, with the health NOT_SERVING. A server that fails stops the daemon.
+/// Begins to serve, with the health `NOT_SERVING`. A server that fails stops the daemon.
 pub(super) async fn start(
     tasks: &Tasks,
     fleet: Arc<Fleet>,

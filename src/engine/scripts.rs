@@ -40,7 +40,7 @@ pub(super) struct Prepared {
 #[derive(Debug, Clone)]
 pub(super) enum Text {
     /// In the directory.
-    File(Script),
+    File(Box<Script>),
     /// Read from the journal.
     Kept {
         /// The name that it is shown under.
@@ -105,7 +105,11 @@ fn internal(doing: &str) -> Failure {
 async fn find(run: &Run, step: &Step, session: &Session, shape: Shape) -> Result<Option<Text>, Failure> {
     let (Some(direction), Some(source)) = (step.action.direction(), step.source) else { return Ok(None) };
     if source == Source::File {
-        return Ok(run.catalog.script(&step.version, direction).cloned().map(Text::File));
+        return Ok(run
+            .catalog
+            .script(&step.version, direction)
+            .cloned()
+            .map(|script| Text::File(Box::new(script))));
     }
     let gone = || Failure::new(Code::NoDown, format!("No down migration is kept for {}", step.version));
     if !shape.journal {
@@ -126,7 +130,7 @@ fn inspect(run: &Run, step: &Step, text: Option<Text>) -> Result<Prepared, Vec<F
     let inspected = inspect_text(&*run.reader, &text, direction, &step.version, step.mode);
     let down = migration.and_then(|it| it.down.clone()).filter(|_| direction == Direction::Up);
     let kept = down.as_ref().map(|down| {
-        let text = Text::File(down.clone());
+        let text = Text::File(Box::new(down.clone()));
         inspect_text(&*run.reader, &text, Direction::Down, &step.version, down.header.mode())
     });
     match (inspected, kept.transpose()) {
@@ -150,7 +154,7 @@ fn inspect_text(
     let inspection = sql::inspect(opened, text.name(), direction, version, mode)?;
     match text {
         Text::File(script) => {
-            unchanged(script, Some(&inspection.checksums)).map_err(|failure| vec![failure])?
+            unchanged(script, Some(&inspection.checksums)).map_err(|failure| vec![failure])?;
         }
         Text::Kept { .. } => {}
     }

@@ -25,7 +25,7 @@ mod transactional;
 const FLUSH_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long a lost connection is tried to be replaced, to learn what became of a step.
-const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
+const RECONNECT_LIMIT: Duration = Duration::from_mins(1);
 
 /// The steps of one run.
 pub(super) struct Steps<'a> {

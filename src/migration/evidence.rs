@@ -43,12 +43,12 @@ pub fn verdict(row: &AppliedRow) -> Verdict {
         return Verdict::Unknown;
     };
     match (outcome, mode, direction) {
-        (AttemptOutcome::Succeeded | AttemptOutcome::Recovered, ..) => Verdict::Unknown,
+        // The last of these is a file that escaped its transaction: what stayed cannot be known.
+        (AttemptOutcome::Succeeded | AttemptOutcome::Recovered, ..)
+        | (AttemptOutcome::Failed, Mode::Transactional, _) => Verdict::Unknown,
         (_, Mode::NonTransactional, _) => {
             Verdict::Partly { direction, done: statements_done, total: statements_total }
         }
-        // A file that escaped its transaction: what stayed cannot be known.
-        (AttemptOutcome::Failed, Mode::Transactional, _) => Verdict::Unknown,
         (_, Mode::Transactional, Direction::Up) => Verdict::NothingCommitted,
         (_, Mode::Transactional, Direction::Down) => Verdict::StillApplied,
     }

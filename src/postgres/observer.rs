@@ -35,7 +35,7 @@ pub async fn flush(pool: &Pool) -> bool {
 
 async fn simple(pool: &Pool, sql: &str) -> Option<Vec<SimpleQueryMessage>> {
     let look = async {
-        let connection = pool.get(LIMIT).await.ok()?;
+        let connection = Box::pin(pool.get(LIMIT)).await.ok()?;
         connection.client.simple_query(sql).await.ok()
     };
     tokio::time::timeout(LIMIT, look).await.ok().flatten()

@@ -22,7 +22,7 @@ use crate::postgres::{
 
 /// How long a message of Nexus's own (never a migration's SQL) may take before the connection
 /// counts as lost: keepalives alone do not return from a black hole.
-const OWN_MESSAGE_LIMIT: Duration = Duration::from_secs(60);
+const OWN_MESSAGE_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a cancelled statement may take to end before the connection is given up.
 const CANCEL_LIMIT: Duration = Duration::from_secs(15);
@@ -359,7 +359,7 @@ impl Session {
     ) -> Result<(), SessionError> {
         let give_up = Instant::now() + CANCEL_LIMIT;
         while Instant::now() < give_up {
-            if let Err(error) = self.connection.cancel().await {
+            if let Err(error) = Box::pin(self.connection.cancel()).await {
                 tracing::debug!(%error, "a cancel request did not reach the server");
             }
             match tokio::time::timeout(Duration::from_secs(1), &mut run).await {

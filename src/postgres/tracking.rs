@@ -1,6 +1,6 @@
 //! The table `schema_migrations`: making it, recognising it, reading it, marking its rows.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Write as _};
 
 use tokio_postgres::SimpleQueryRow;
 
@@ -137,14 +137,16 @@ pub async fn create(session: &Session, shape: Shape) -> Result<(), SessionError>
     }
     let mut sql = String::from("begin; ");
     if !shape.tracking {
-        sql.push_str(&format!(
+        // Writing to a String cannot fail.
+        let _ = write!(
+            sql,
             "create table {} (\
              version text primary key, \
              applied_at timestamptz not null default now(), \
              checksum text not null, \
              dirty boolean not null default false); ",
             session.names.tracking_sql
-        ));
+        );
     }
     if !shape.journal {
         sql.push_str(&journal::create_sql(&session.names));

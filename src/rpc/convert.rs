@@ -9,7 +9,7 @@ use crate::{
     engine::{RepairAction, Verb},
     fleet::{self, MemberStatus, inventory::Member, selector::Selection},
     migration::{
-        Attempt, Code, Event, EventKind, Failure, Mode, Step, StepAction,
+        Attempt, Code, Event, EventKind, Failure, Mode, Step, StepAction, Version,
         drift::{Finding, Standing, State},
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::{ApplyRequest, Extent, RollbackRequest, Source},
@@ -178,7 +178,7 @@ pub fn event(event: &Event) -> Option<proto::Event> {
         }
         EventKind::LockWaiting { holder } => Kind::LockWaiting(proto::LockWaiting { holder: holder.clone() }),
         EventKind::FoundDirty { versions } => {
-            let versions: Vec<_> = versions.iter().map(|version| version.as_str()).collect();
+            let versions: Vec<_> = versions.iter().map(Version::as_str).collect();
             let message = format!("Found migrations in dirty state: {}", versions.join(", "));
             Kind::Notice(proto::Notice { version: String::new(), message })
         }

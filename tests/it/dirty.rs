@@ -1,6 +1,6 @@
 //! Dirty rows: how they come, what is told of them, and how the evidence settles them.
 
-use crate::support::World;
+use crate::support::{World, fail};
 
 const FAILING: &str = "create table half (id int);\ninsert into half values (1);\nselect 1/0;\n";
 
@@ -16,7 +16,7 @@ fn a_failing_migration_leaves_a_dirty_row_and_nothing_else() {
     assert_eq!(world.database.rows(), ["0001_t1|f", "0002_half|t"]);
     assert_eq!(world.database.tables(), ["t1"]);
     let lines = world.logged("Migration failed and was rolled back");
-    let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
+    let [line] = lines.as_slice() else { fail(&format!("one line: {lines:?}")) };
     assert_eq!((&line["level"], &line["version"]), (&"error".into(), &"0002_half".into()));
     world.ctl(&["status", "--check"]).expect(3);
     let status = world.ctl(&["status"]).expect(0);

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use crate::support::World;
+use crate::support::{World, fail};
 
 const UP: &str = include_str!("../../migrations/0010_add_products.up.sql");
 const DOWN: &str = include_str!("../../migrations/0010_add_products.down.sql");
@@ -85,7 +85,7 @@ fn the_log_is_the_runbooks() {
     world.migration("0010_add_products", UP, DOWN);
     world.ctl(&["apply"]).expect(0);
     let lines = world.logged("Migration applied successfully");
-    let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
+    let [line] = lines.as_slice() else { fail(&format!("one line: {lines:?}")) };
     assert_eq!(line["level"], "info");
     assert_eq!(line["version"], "0010_add_products");
     assert_eq!(line["type"], "up");

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 /// How long anything is waited for before the test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs a future to its end, where a test stands outside of any runtime.
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
@@ -178,15 +178,16 @@ impl Ended {
 
     #[track_caller]
     pub(crate) fn json(self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
-            panic_with(&format!("no JSON ({error}):\n{}\n{}", self.stdout, self.stderr))
-        })
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| fail(&format!("no JSON ({error}):\n{}\n{}", self.stdout, self.stderr)))
     }
 }
 
+/// Fails the test.
 #[track_caller]
-fn panic_with(message: &str) -> ! {
-    std::panic::panic_any(message.to_owned())
+#[allow(clippy::panic, reason = "how a test fails")]
+pub(crate) fn fail(message: &str) -> ! {
+    panic!("{message}")
 }
 
 impl World {
@@ -256,11 +257,11 @@ impl World {
              shutdown_timeout = {timeout:?}\n\n\
              [log]\nfile = {log:?}\n\n\
              [[database]]\nname = \"main\"\nurl = {url:?}\nmigrations = {migrations:?}\n{settings}\n{more}",
-            socket = self.path("nexusd.sock"),
+            socket = self.path("nexusd.sock").display().to_string(),
             timeout = self.shutdown_timeout,
-            log = self.path("migrations.jsonl"),
+            log = self.path("migrations.jsonl").display().to_string(),
             url = self.database.url,
-            migrations = self.path("migrations"),
+            migrations = self.path("migrations").display().to_string(),
             settings = self.settings,
             more = self.more,
         )
@@ -322,7 +323,7 @@ impl Daemon {
         let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
         let mut seen = String::new();
         let serving = loop {
-            let Some(Ok(line)) = lines.next() else { panic_with(&format!("nexusd ended:\n{seen}")) };
+            let Some(Ok(line)) = lines.next() else { fail(&format!("nexusd ended:\n{seen}")) };
             if line.contains("serving") {
                 break line;
             }

@@ -62,15 +62,13 @@ fn undo(catalog: &Catalog, row: &AppliedRow, reason: String) -> Result<Step, Fai
     if let Some(down) = catalog.script(&row.version, Direction::Down) {
         return Ok(from_file(&row.version, StepAction::Undo, down, reason));
     }
-    match &row.kept_down {
-        Some(kept) => Ok(from_journal(&row.version, StepAction::Undo, kept, reason)),
-        None => {
-            let message = "No down migration found for dirty migration";
-            Err(Failure::new(Code::NoDownForDirty, message)
-                .version(&row.version)
-                .details(vec![format!("{}: {reason}", row.version)]))
-        }
+    if let Some(kept) = &row.kept_down {
+        return Ok(from_journal(&row.version, StepAction::Undo, kept, reason));
     }
+    let message = "No down migration found for dirty migration";
+    Err(Failure::new(Code::NoDownForDirty, message)
+        .version(&row.version)
+        .details(vec![format!("{}: {reason}", row.version)]))
 }
 
 fn no_file(version: &Version) -> Failure {

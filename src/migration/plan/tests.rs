@@ -59,8 +59,8 @@ fn rows(versions: &[&str]) -> Tracked {
     Tracked::new(versions.iter().map(|version| row(version, false, None)).collect())
 }
 
-fn attempt(direction: Direction, mode: Mode, outcome: AttemptOutcome) -> Option<LastAttempt> {
-    Some(LastAttempt {
+fn attempt(direction: Direction, mode: Mode, outcome: AttemptOutcome) -> LastAttempt {
+    LastAttempt {
         id: 1,
         direction: Some(direction),
         mode,
@@ -68,15 +68,15 @@ fn attempt(direction: Direction, mode: Mode, outcome: AttemptOutcome) -> Option<
         statements_done: 2,
         statements_total: 3,
         checksum: String::new(),
-    })
+    }
 }
 
 fn with(tracked: Tracked, row: AppliedRow) -> Tracked {
     Tracked::new(tracked.rows.into_iter().chain([row]).collect())
 }
 
-fn kept(text: &str) -> Option<KeptDown> {
-    Some(KeptDown { checksum: Checksums::of(text.as_bytes()).raw.hex(), header: Header::default(), size: 1 })
+fn kept(text: &str) -> KeptDown {
+    KeptDown { checksum: Checksums::of(text.as_bytes()).raw.hex(), header: Header::default(), size: 1 }
 }
 
 /// The plan as `action version` lines, or the code of the refusal.
@@ -175,11 +175,15 @@ fn dirty_rows_are_settled_by_evidence() {
         expect_steps(&plan_apply(&catalog, &tracked, &request, Policy::default()), expected);
     };
     let running = AttemptOutcome::Running;
-    check(attempt(Up, Transactional, running), false, &["forget attempt 0002_b", "apply 0002_b"]);
-    check(attempt(Down, Transactional, running), false, &["clear mark 0002_b"]);
-    check(attempt(Up, NonTransactional, running), false, &["undo 0002_b", "apply 0002_b"]);
-    check(attempt(Up, NonTransactional, running), true, &["resume 0002_b"]);
-    check(attempt(Up, Transactional, AttemptOutcome::Succeeded), false, &["undo 0002_b", "apply 0002_b"]);
+    check(Some(attempt(Up, Transactional, running)), false, &["forget attempt 0002_b", "apply 0002_b"]);
+    check(Some(attempt(Down, Transactional, running)), false, &["clear mark 0002_b"]);
+    check(Some(attempt(Up, NonTransactional, running)), false, &["undo 0002_b", "apply 0002_b"]);
+    check(Some(attempt(Up, NonTransactional, running)), true, &["resume 0002_b"]);
+    check(
+        Some(attempt(Up, Transactional, AttemptOutcome::Succeeded)),
+        false,
+        &["undo 0002_b", "apply 0002_b"],
+    );
     check(None, false, &["undo 0002_b", "apply 0002_b"]);
 }
 
@@ -188,7 +192,7 @@ fn an_edited_file_of_a_failed_attempt_is_no_mismatch() {
     let catalog = catalog(&["0001_a"]);
     let check = |direction, expected: Result<&[&str], Code>| {
         let mut dirty =
-            row("0001_a", true, attempt(direction, Mode::Transactional, AttemptOutcome::RolledBack));
+            row("0001_a", true, Some(attempt(direction, Mode::Transactional, AttemptOutcome::RolledBack)));
         dirty.checksum = "0".repeat(64);
         let plan = apply(&catalog, &Tracked::new(vec![dirty]), Policy::default());
         let expected = expected.map(|lines| lines.iter().map(|&line| line.to_owned()).collect());
@@ -201,7 +205,7 @@ fn an_edited_file_of_a_failed_attempt_is_no_mismatch() {
 #[test]
 fn recovery_can_be_off_or_literal() {
     let catalog = catalog(&["0001_a"]);
-    let failed = attempt(Direction::Up, Mode::Transactional, AttemptOutcome::RolledBack);
+    let failed = Some(attempt(Direction::Up, Mode::Transactional, AttemptOutcome::RolledBack));
     let tracked = Tracked::new(vec![row("0001_a", true, failed)]);
     let off = Policy { recovery: Recovery::Off, ..Policy::default() };
     expect_refusal(&apply(&catalog, &tracked, off), Code::Dirty, &["0001_a", "nothing of the attempt"]);
@@ -218,7 +222,7 @@ fn a_dirty_row_without_a_down_script() {
     let mut dirty = row("0001_a", true, None);
     let plan = apply(&catalog, &Tracked::new(vec![dirty.clone()]), Policy::default());
     expect_refusal(&plan, Code::NoDownForDirty, &["No down migration found for dirty migration"]);
-    dirty.kept_down = kept("select 1");
+    dirty.kept_down = Some(kept("select 1"));
     let plan = plan_recover(&catalog, &Tracked::new(vec![dirty]), Policy::default(), false);
     expect_steps(&plan, &["undo 0001_a"]);
     assert_eq!(plan.map(|plan| plan.steps[0].source), Ok(Some(Source::Journal)));
@@ -273,14 +277,14 @@ fn rollback_chooses_its_script() {
         assert_eq!(chosen, expected.map(Some), "{file} {source:?}");
         assert_eq!(plan.map_or(0, |plan| plan.notices.len()), notices, "{file} {source:?}");
     };
-    let same = kept("-- down of 0001_a");
+    let same = Some(kept("-- down of 0001_a"));
     check("0001_a!", None, None, Err(Code::NoDown), 0);
     check("0001_a!", same.clone(), Some(Source::File), Err(Code::NoDown), 0);
     check("0001_a", None, Some(Source::Journal), Err(Code::NoDown), 0);
     check("0001_a", None, None, Ok(Source::File), 0);
     check("0001_a", same.clone(), None, Ok(Source::File), 0);
-    check("0001_a", kept("-- another"), None, Ok(Source::Journal), 1);
-    check("0001_a", kept("-- another"), Some(Source::File), Ok(Source::File), 0);
+    check("0001_a", Some(kept("-- another")), None, Ok(Source::Journal), 1);
+    check("0001_a", Some(kept("-- another")), Some(Source::File), Ok(Source::File), 0);
     check("0001_a!", same.clone(), None, Ok(Source::Journal), 1);
     check("0002_b", same, None, Ok(Source::Journal), 1);
 }
@@ -293,9 +297,9 @@ fn rollback_of_dirty_rows_is_by_evidence_and_counts_them() {
         expect_steps(&rollback(&catalog, &tracked, Extent::Steps(1)), expected);
     };
     let failed = AttemptOutcome::RolledBack;
-    check(attempt(Direction::Up, Mode::Transactional, failed), &["forget attempt 0002_b"]);
-    check(attempt(Direction::Down, Mode::Transactional, failed), &["roll back 0002_b"]);
-    check(attempt(Direction::Up, Mode::NonTransactional, failed), &["undo 0002_b"]);
+    check(Some(attempt(Direction::Up, Mode::Transactional, failed)), &["forget attempt 0002_b"]);
+    check(Some(attempt(Direction::Down, Mode::Transactional, failed)), &["roll back 0002_b"]);
+    check(Some(attempt(Direction::Up, Mode::NonTransactional, failed)), &["undo 0002_b"]);
     check(None, &["undo 0002_b"]);
 }
 
