@@ -139,9 +139,13 @@ impl Cache {
     ) -> CatalogResult {
         let scripts = files.into_iter().filter_map(|file| {
             let content = self.files.get(&file.path)?;
-            Some((file.version.clone(), file.direction, content.script(&file)?))
+            Some((file.version.clone(), file.direction, content.script(&file)))
         });
-        let (migrations, notices) = pairing::pair(scripts, policy, &mut problems);
+        let mut unpaired = Vec::new();
+        let (migrations, notices) = pairing::pair(scripts, policy, &mut unpaired);
+        // A file that could not be read is there: its pair is not told that it is missing.
+        unpaired.retain(|found| !problems.iter().any(|known| known.is_of_the_same_version(found)));
+        problems.append(&mut unpaired);
         if let Some(failure) = failure(problems) {
             return Err(failure);
         }

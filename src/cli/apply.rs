@@ -1,13 +1,7 @@
 //! `nexusctl apply`: one streaming call, and nothing before it.
 
-use futures_util::StreamExt as _;
-
 use crate::{
-    cli::{
-        Exit, operation,
-        report::Verb,
-        session::{Session, answer},
-    },
+    cli::{Exit, operation, report::Verb, session::Session},
     rpc::proto,
 };
 
@@ -58,8 +52,8 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     let request = args.targets.request(session, args.dry_run);
     let client = session.connect().await?;
     let events = async {
-        let stream = answer(&client, client.migrations().apply(request).await)?;
-        Ok(stream.map(|response| response.map(|response| response.event)))
+        let stream = client.answer(client.migrations().apply(request).await)?;
+        Ok(client.events(stream, |response| response.event))
     };
     operation::follow(session, &client, Verb::Apply, args.dry_run, events).await
 }

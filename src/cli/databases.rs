@@ -1,10 +1,7 @@
 //! `nexusctl databases`: what the daemon knows, without connecting to any of it.
 
 use crate::{
-    cli::{
-        Exit, render,
-        session::{Session, answer},
-    },
+    cli::{Exit, render, session::Session},
     rpc::proto,
 };
 
@@ -12,7 +9,7 @@ use crate::{
 pub async fn run(session: &mut Session) -> anyhow::Result<Exit> {
     let client = session.connect().await?;
     let request = proto::ListDatabasesRequest { selection: session.selection() };
-    let databases = answer(&client, client.fleet().list_databases(request).await)?.databases;
+    let databases = client.answer(client.fleet().list_databases(request).await)?.databases;
     let console = &mut session.console;
     if console.is_json() {
         console.json(&render::json::Databases::from(databases))?;

@@ -1,10 +1,7 @@
 //! `nexusctl history`: what the journal keeps.
 
 use crate::{
-    cli::{
-        Exit, render,
-        session::{Session, answer},
-    },
+    cli::{Exit, render, session::Session},
     rpc::proto,
 };
 
@@ -27,7 +24,7 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         version: args.version.clone(),
         limit: args.limit,
     };
-    let history = answer(&client, client.migrations().history(request).await)?;
+    let history = client.answer(client.migrations().history(request).await)?;
     let console = &mut session.console;
     if console.is_json() {
         console.json(&render::json::History::from(&history))?;

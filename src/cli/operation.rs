@@ -3,7 +3,6 @@
 use std::{future::Future, pin::pin, time::Instant};
 
 use futures_util::{Stream, StreamExt as _};
-use tonic::Status;
 
 use crate::{
     cli::{
@@ -29,7 +28,7 @@ pub async fn follow<E>(
     events: impl Future<Output = Result<E, ClientError>>,
 ) -> anyhow::Result<Exit>
 where
-    E: Stream<Item = Result<Option<proto::Event>, Status>>,
+    E: Stream<Item = Result<Option<proto::Event>, ClientError>>,
 {
     let started = Instant::now();
     let mut report = Report::new(verb, dry_run);
@@ -77,11 +76,11 @@ async fn drain<E>(
     events: impl Future<Output = Result<E, ClientError>>,
 ) -> anyhow::Result<()>
 where
-    E: Stream<Item = Result<Option<proto::Event>, Status>>,
+    E: Stream<Item = Result<Option<proto::Event>, ClientError>>,
 {
     let mut events = pin!(events.await?);
     while let Some(event) = events.next().await {
-        let Some(event) = event.map_err(|status| client.error(&status))? else { continue };
+        let Some(event) = event? else { continue };
         progress.show(&event, report, &mut session.console)?;
         report.take(&event);
         if report.is_finished {

@@ -3,10 +3,7 @@
 use clap::Subcommand;
 
 use crate::{
-    cli::{
-        Exit, apply, render, rollback,
-        session::{Session, answer},
-    },
+    cli::{Exit, apply, render, rollback, session::Session},
     rpc::{
         client::{Client, ClientError},
         proto::{self, plan_request::Request},
@@ -67,5 +64,5 @@ pub async fn ask(client: &Client, mut request: Request) -> Result<Vec<proto::Dat
         Request::Rollback(request) => request.context = None,
     }
     let request = proto::PlanRequest { request: Some(request) };
-    Ok(answer(client, client.migrations().plan(request).await)?.databases)
+    Ok(client.answer(client.migrations().plan(request).await)?.databases)
 }

@@ -1,13 +1,12 @@
 //! `nexusctl recover`: settles dirty rows; on a terminal it shows first what that will be.
 
 use futures_util::{Stream, StreamExt as _};
-use tonic::Status;
 
 use crate::{
     cli::{
         Exit, confirm, operation,
         report::{Report, Verb},
-        session::{Session, answer},
+        session::Session,
     },
     rpc::{
         client::{Client, ClientError},
@@ -44,7 +43,7 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         let mut report = Report::new(Verb::Recover, true);
         let mut events = std::pin::pin!(events(&client, trial).await?);
         while let Some(event) = events.next().await {
-            if let Some(event) = event.map_err(|status| client.error(&status))? {
+            if let Some(event) = event? {
                 report.take(&event);
             }
         }
@@ -57,7 +56,7 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
 async fn events(
     client: &Client,
     request: proto::RecoverRequest,
-) -> Result<impl Stream<Item = Result<Option<proto::Event>, Status>>, ClientError> {
-    let stream = answer(client, client.migrations().recover(request).await)?;
-    Ok(stream.map(|response| response.map(|response| response.event)))
+) -> Result<impl Stream<Item = Result<Option<proto::Event>, ClientError>>, ClientError> {
+    let stream = client.answer(client.migrations().recover(request).await)?;
+    Ok(client.events(stream, |response| response.event))
 }

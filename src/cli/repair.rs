@@ -3,10 +3,7 @@
 use clap::Subcommand;
 
 use crate::{
-    cli::{
-        Exit, confirm, render,
-        session::{Session, answer},
-    },
+    cli::{Exit, confirm, render, session::Session},
     rpc::proto::{self, RepairAction},
 };
 
@@ -86,14 +83,14 @@ pub async fn run(action: &Action, session: &mut Session) -> anyhow::Result<Exit>
     let client = session.connect().await?;
     if confirm::is_wanted(session) {
         let request = proto::ListDatabasesRequest { selection: session.selection() };
-        let databases = answer(&client, client.fleet().list_databases(request).await)?.databases;
+        let databases = client.answer(client.fleet().list_databases(request).await)?.databases;
         // Where it is not exactly one, the daemon refuses and says what there is.
         if let [database] = databases.as_slice() {
             confirm::ask(&mut session.console, &action.question(&database.name)).await?;
         }
     }
     let request = action.request(session);
-    let done = answer(&client, client.migrations().repair(request).await)?;
+    let done = client.answer(client.migrations().repair(request).await)?;
     if session.console.is_json() {
         session.console.json(&render::json::Repaired::from(done))?;
     } else {

@@ -1,16 +1,10 @@
 //! `nexusctl rollback`: shows the plan and asks, on a terminal, before it undoes anything.
 
-use clap::ValueEnum;
-use futures_util::StreamExt as _;
-
 use crate::{
-    cli::{
-        Exit, confirm, operation, plan,
-        report::Verb,
-        session::{Session, answer},
-    },
+    cli::{Exit, confirm, operation, plan, report::Verb, session::Session},
     rpc::proto,
 };
+use clap::ValueEnum;
 
 /// Which down script is used.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -79,8 +73,8 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     }
     let request = args.targets.request(session, args.dry_run);
     let events = async {
-        let stream = answer(&client, client.migrations().rollback(request).await)?;
-        Ok(stream.map(|response| response.map(|response| response.event)))
+        let stream = client.answer(client.migrations().rollback(request).await)?;
+        Ok(client.events(stream, |response| response.event))
     };
     operation::follow(session, &client, Verb::Rollback, args.dry_run, events).await
 }

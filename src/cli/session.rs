@@ -1,7 +1,6 @@
 //! What a command works with: its global arguments, the console, and the daemon once it is connected.
 
 use nix::unistd::{User, geteuid, gethostname};
-use tonic::{Response, Status};
 use uuid::Uuid;
 
 use crate::{
@@ -45,11 +44,6 @@ impl Session {
     pub fn context(&self) -> Option<proto::RequestContext> {
         Some(proto::RequestContext { request_id: self.request_id.to_string(), requested_by: requested_by() })
     }
-}
-
-/// The message of a response, or what its status means.
-pub fn answer<T>(client: &Client, response: Result<Response<T>, Status>) -> Result<T, ClientError> {
-    response.map(Response::into_inner).map_err(|status| client.error(&status))
 }
 
 /// `user@host`, for the journal: by the process's effective user, not by what the environment claims.

@@ -4,7 +4,7 @@ use crate::{
     cli::{
         Exit,
         render::{self, status::Finding},
-        session::{Session, answer},
+        session::Session,
     },
     rpc::proto,
 };
@@ -24,7 +24,7 @@ pub struct Args {
 pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     let client = session.connect().await?;
     let request = proto::StatusRequest { selection: session.selection() };
-    let databases = answer(&client, client.migrations().status(request).await)?.databases;
+    let databases = client.answer(client.migrations().status(request).await)?.databases;
     let findings = render::status::findings(&databases);
     let console = &mut session.console;
     if console.is_json() {

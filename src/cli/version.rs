@@ -1,10 +1,7 @@
 //! `nexusctl version`: this client's, and the daemon's where one answers.
 
 use crate::{
-    cli::{
-        Exit, render,
-        session::{Session, answer},
-    },
+    cli::{Exit, render, session::Session},
     rpc::{client::ClientError, proto},
 };
 
@@ -35,5 +32,5 @@ pub async fn run(session: &mut Session) -> anyhow::Result<Exit> {
 
 async fn server(session: &Session) -> Result<proto::GetVersionResponse, ClientError> {
     let client = session.connect().await?;
-    answer(&client, client.fleet().get_version(proto::GetVersionRequest {}).await)
+    client.answer(client.fleet().get_version(proto::GetVersionRequest {}).await)
 }

@@ -4,9 +4,10 @@ mod address;
 
 use std::{error::Error as _, time::Duration};
 
+use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
 use tonic::{
-    Code, Status,
+    Code, Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt as _;
@@ -116,8 +117,23 @@ impl Client {
         FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
+    /// The message of a response, or what its status means.
+    pub fn answer<T>(&self, response: Result<Response<T>, Status>) -> Result<T, ClientError> {
+        response.map(Response::into_inner).map_err(|status| self.error(&status))
+    }
+
+    /// The events of a stream of responses.
+    pub fn events<T>(
+        &self,
+        responses: Streaming<T>,
+        event: fn(T) -> Option<proto::Event>,
+    ) -> impl Stream<Item = Result<Option<proto::Event>, ClientError>> + use<T> {
+        let client = self.clone();
+        responses.map(move |response| response.map(event).map_err(|status| client.error(&status)))
+    }
+
     /// What a status of this daemon means.
-    pub fn error(&self, status: &Status) -> ClientError {
+    fn error(&self, status: &Status) -> ClientError {
         let address = self.address.clone();
         let reason = || status.message().to_owned();
         if status.source().is_some() {

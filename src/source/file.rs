@@ -123,14 +123,14 @@ impl Content {
         !self.is_racy && self.stamp == *stamp
     }
 
-    /// The script, unless its header is refused.
-    pub(super) fn script(&self, listed: &Listed) -> Option<Script> {
-        Some(Script {
+    /// The script; one whose header is refused counts as a file that is there.
+    pub(super) fn script(&self, listed: &Listed) -> Script {
+        Script {
             path: listed.path.clone(),
             file_name: listed.name.clone(),
             checksums: self.checksums,
             size: self.size,
-            header: self.header.as_ref().ok()?.clone(),
-        })
+            header: self.header.clone().unwrap_or_default(),
+        }
     }
 }

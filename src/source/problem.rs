@@ -23,6 +23,10 @@ impl Problem {
         self
     }
 
+    pub(super) fn is_of_the_same_version(&self, other: &Self) -> bool {
+        self.version.is_some() && self.version == other.version
+    }
+
     pub(super) fn at(mut self, location: Location) -> Self {
         self.place = location.to_string();
         self.location = Some(Box::new(location));

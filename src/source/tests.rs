@@ -1,3 +1,5 @@
+//! The directory on disk, by its files: what is refused first, then what is read.
+
 use std::{
     error::Error,
     fs, io,

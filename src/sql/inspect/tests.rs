@@ -1,3 +1,5 @@
+//! The inspection by tables: what is refused first, then what is accepted.
+
 use super::*;
 use crate::migration::Mode::{NonTransactional, Transactional};
 
