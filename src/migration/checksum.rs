@@ -14,6 +14,11 @@ impl Checksum {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The first eight of its 32 bytes.
+    pub fn leading_bytes(&self) -> [u8; 8] {
+        std::array::from_fn(|index| self.0[index])
+    }
+
     /// The lower-case hexadecimal digits, 64 of them.
     pub fn hex(&self) -> String {
         self.to_string()

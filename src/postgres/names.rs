@@ -1,8 +1,6 @@
 //! The qualified names of the tables that Nexus keeps in a database, and the key of its lock.
 
-use sha2::{Digest as _, Sha256};
-
-use crate::postgres::quote::quote_ident;
+use crate::{migration::Checksum, postgres::quote::quote_ident};
 
 /// Where a database keeps its migrations' rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +38,8 @@ impl Names {
     /// The key of the advisory lock: the first eight bytes, as a big-endian signed integer, of the
     /// SHA-256 of `nexus/DBNAME/SCHEMA.TABLE`. Documented, so that other tools can take it too.
     pub fn lock_key(&self, dbname: &str) -> i64 {
-        let digest = Sha256::digest(format!("nexus/{dbname}/{}.{}", self.schema, self.table));
-        digest.iter().take(8).fold(0_i64, |key, &byte| (key << 8) | i64::from(byte))
+        let digest = Checksum::of(format!("nexus/{dbname}/{}.{}", self.schema, self.table).as_bytes());
+        i64::from_be_bytes(digest.leading_bytes())
     }
 }
 
