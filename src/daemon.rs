@@ -67,7 +67,10 @@ struct Daemon {
     fleet: Arc<Fleet>,
     log: Arc<JsonlLog>,
     tasks: Tasks,
+    /// The daemon was told to stop: no new mutations.
     stop: CancellationToken,
+    /// Everything has been told: the servers close.
+    close: CancellationToken,
     readiness: watch::Sender<Readiness>,
     health: grpc::Health,
     addresses: listen::Addresses,
@@ -75,12 +78,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// Binds every port, opens the log, wires the layers, and begins to serve.
+    /// Makes sure of the configuration, binds every port, opens the log, wires the layers, and begins to serve.
     async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
+        let inventory = wire::inventory(&config)?;
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
-        let inventory = wire::inventory(&config)?;
         let (events, received) = mpsc::unbounded_channel();
         let gate = {
             let log = log.clone();
@@ -97,20 +100,23 @@ impl Daemon {
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
         let state = HttpState { metrics: metrics.clone(), readiness: ready };
-        drop(tasks.spawn("http", serve_http(http, state, stop.clone())));
-        let health = grpc::start(&tasks, fleet.clone(), incoming, metrics, &stop).await?;
-        drop(tasks.spawn("startup-check", check_dirty(fleet.clone())));
+        let close = CancellationToken::new();
+        drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
+        let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
+        let health = grpc::start(&tasks, fleet.clone(), incoming, metrics, &ends).await?;
+        drop(tasks.spawn("startup-check", check_dirty(fleet.clone(), stop.clone())));
         drop(
             tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
         );
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
         tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");
-        Ok(Self { config, fleet, log, tasks, stop, readiness, health, addresses, telling })
+        Ok(Self { config, fleet, log, tasks, stop, close, readiness, health, addresses, telling })
     }
 
-    /// Serves until told to stop; then drains: no new requests, running steps end within their
-    /// deadline or are cancelled on the server, and everything that happened is written.
+    /// Serves until told to stop; then drains: new mutations are refused, running steps end within
+    /// their deadline or are cancelled on the server, everything that happened is told, and then
+    /// the servers close.
     async fn run(self) -> anyhow::Result<()> {
         self.stop.cancelled().await;
         tracing::info!("stopping");
@@ -118,6 +124,7 @@ impl Daemon {
         self.health.tell(ServingStatus::NotServing).await;
         let drained = self.fleet.shutdown(self.config.server.shutdown_timeout).await;
         self.telling.cancel();
+        self.close.cancel();
         let joined = self.tasks.join(Duration::from_secs(5)).await;
         self.addresses.clean_up();
         if !drained || !joined {
@@ -159,16 +166,24 @@ async fn tell(
     }
 }
 
-async fn serve_http(listener: TcpListener, state: HttpState, stop: CancellationToken) {
-    if let Err(error) = http::serve(listener, state, stop.clone()).await {
+async fn serve_http(
+    listener: TcpListener,
+    state: HttpState,
+    close: CancellationToken,
+    failed: CancellationToken,
+) {
+    if let Err(error) = http::serve(listener, state, close).await {
         tracing::error!(%error, "the HTTP server failed");
-        stop.cancel();
+        failed.cancel();
     }
 }
 
 /// The runbook's look at every database at the start: dirty rows are told at once.
-async fn check_dirty(fleet: Arc<Fleet>) {
-    fleet.tell_dirty().await;
+async fn check_dirty(fleet: Arc<Fleet>, stop: CancellationToken) {
+    tokio::select! {
+        () = fleet.tell_dirty() => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 async fn evict_idle(fleet: Arc<Fleet>, idle: Duration, stop: CancellationToken) {

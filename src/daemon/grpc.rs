@@ -41,6 +41,15 @@ pub(super) struct Incoming {
     pub(super) unix: Option<UnixListener>,
 }
 
+/// How the server ends.
+#[derive(Clone)]
+pub(super) struct Ends {
+    /// Closes it, after the answers that are under way.
+    pub(super) close: CancellationToken,
+    /// Is fired where it fails by itself.
+    pub(super) failed: CancellationToken,
+}
+
 /// The server's health, as it is told to whoever asks.
 pub(super) struct Health(HealthReporter);
 
@@ -59,7 +68,7 @@ pub(super) async fn start(
     fleet: Arc<Fleet>,
     incoming: Incoming,
     metrics: Metrics,
-    stop: &CancellationToken,
+    ends: &Ends,
 ) -> anyhow::Result<Health> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health(reporter);
@@ -80,13 +89,13 @@ pub(super) async fn start(
         .add_service(reflection);
     if let Some(socket) = incoming.unix {
         let stream = UnixListenerStream::new(socket);
-        drop(tasks.spawn("grpc-socket", serve(router.clone(), stream, stop.clone())));
+        drop(tasks.spawn("grpc-socket", serve(router.clone(), stream, ends.clone())));
     }
-    drop(tasks.spawn("grpc", serve(router, TcpListenerStream::new(incoming.tcp), stop.clone())));
+    drop(tasks.spawn("grpc", serve(router, TcpListenerStream::new(incoming.tcp), ends.clone())));
     Ok(health)
 }
 
-async fn serve<I, IO>(router: Router<Stack<RpcLayer, Identity>>, incoming: I, stop: CancellationToken)
+async fn serve<I, IO>(router: Router<Stack<RpcLayer, Identity>>, incoming: I, ends: Ends)
 where
     I: tokio_stream::Stream<Item = std::io::Result<IO>>,
     IO: tokio::io::AsyncRead
@@ -96,9 +105,9 @@ where
         + Send
         + 'static,
 {
-    let served = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()).await;
+    let served = router.serve_with_incoming_shutdown(incoming, ends.close.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "the gRPC server failed");
-        stop.cancel();
+        ends.failed.cancel();
     }
 }

@@ -129,8 +129,9 @@ async fn prepare(
         run.emit(EventKind::FoundDirty { versions: dirty });
     }
     let plan = planned.insert(decide(verb, &run.catalog, &tracked, run.database.policy)?);
+    let prepared = scripts::prepare(run, plan, session, shape).await;
     for notice in &plan.notices {
         run.emit(EventKind::Notice { version: None, message: notice.clone() });
     }
-    scripts::prepare(run, plan, session, shape).await
+    prepared
 }

@@ -72,10 +72,11 @@ fn unreadable(script: &Script, error: &std::io::Error) -> Failure {
 }
 
 /// Inspects every script that the plan runs, and the down file of every migration that it applies.
-/// Refuses all of them together, before anything is done.
+/// Refuses all of them together, before anything is done. What is not run as it stands is said in
+/// the plan's notices.
 pub(super) async fn prepare(
     run: &Run,
-    plan: &Plan,
+    plan: &mut Plan,
     session: &Session,
     shape: Shape,
 ) -> Result<Vec<Prepared>, Failure> {
@@ -94,7 +95,13 @@ pub(super) async fn prepare(
         }
         several(failures).map_or(Ok(prepared), Err)
     };
-    tokio::task::spawn_blocking(inspect_all).await.map_err(|_| internal("inspecting the scripts"))?
+    let inspected = tokio::task::spawn_blocking(inspect_all).await;
+    let prepared = inspected.map_err(|_| internal("inspecting the scripts"))??;
+    let wrapped = plan.steps.iter().zip(&prepared).filter(|(_, prepared)| prepared.wrapped);
+    let notices: Vec<_> =
+        wrapped.map(|(step, _)| format!("{}: its own BEGIN and COMMIT are left out", step.version)).collect();
+    plan.notices.extend(notices);
+    Ok(prepared)
 }
 
 fn internal(doing: &str) -> Failure {
@@ -185,32 +192,55 @@ pub(super) enum Feed {
     Failed(Failure),
 }
 
-/// Reads the script of a step, a little ahead of the one who runs it.
+/// Up to this size a script is read at once, in less time than it takes to wake another thread.
+const READ_AT_ONCE: u64 = 64 * 1024;
+
+/// What reading a script of one group gives: the down script, the group, the end.
+const FEEDS_OF_ONE_GROUP: usize = 3;
+
+/// Reads the script of a step: a small one at once, a larger one a little ahead of who runs it.
 pub(super) fn feed(run: &Run, step: &Step, prepared: &Prepared) -> mpsc::Receiver<Feed> {
-    let (sender, receiver) = mpsc::channel(1);
     let (reader, prepared, action) = (run.reader.clone(), prepared.clone(), step.action);
+    let kept_size = prepared.down.as_ref().map_or(0, |down| down.size);
+    if step.size + kept_size <= READ_AT_ONCE {
+        let (sender, receiver) = mpsc::channel(FEEDS_OF_ONE_GROUP + 1);
+        read_to_end(&*reader, &prepared, action, |feed| sender.try_send(feed).is_ok());
+        return receiver;
+    }
+    let (sender, receiver) = mpsc::channel(1);
     // Ends by itself when the receiver is dropped: nothing waits for it.
     drop(tokio::task::spawn_blocking(move || {
-        if let Err(failure) = read(&*reader, &prepared, action, &sender) {
-            // Nobody listens any more: the step has ended.
-            let _ = sender.blocking_send(Feed::Failed(failure));
-        }
+        read_to_end(&*reader, &prepared, action, |feed| sender.blocking_send(feed).is_ok());
     }));
     receiver
+}
+
+fn read_to_end(
+    reader: &dyn ScriptReader,
+    prepared: &Prepared,
+    action: StepAction,
+    send: impl Fn(Feed) -> bool,
+) {
+    let last = match read(reader, prepared, action, &send) {
+        Ok(()) => Feed::End,
+        Err(failure) => Feed::Failed(failure),
+    };
+    // False where nobody listens any more: the step has ended.
+    send(last);
 }
 
 fn read(
     reader: &dyn ScriptReader,
     prepared: &Prepared,
     action: StepAction,
-    sender: &mpsc::Sender<Feed>,
+    send: impl Fn(Feed) -> bool,
 ) -> Result<(), Failure> {
     let Some(text) = &prepared.text else { return Ok(()) };
     let down = match (&prepared.down, action.direction()) {
         (Some(down), Some(Direction::Up)) => Some(read_down(reader, down)?),
         _ => None,
     };
-    if sender.blocking_send(Feed::Down(down)).is_err() {
+    if !send(Feed::Down(down)) {
         return Ok(());
     }
     let wrapper = if prepared.wrapped { Wrapper::Remove } else { Wrapper::Keep };
@@ -218,16 +248,14 @@ fn read(
     for group in groups.by_ref() {
         let group =
             group.map_err(|error| Failure::new(Code::FileUnreadable, format!("{}: {error}", text.name())))?;
-        if sender.blocking_send(Feed::Group(group)).is_err() {
+        if !send(Feed::Group(group)) {
             return Ok(());
         }
     }
-    if let Text::File(script) = text {
-        unchanged(script, groups.checksums().as_ref())?;
+    match text {
+        Text::File(script) => unchanged(script, groups.checksums().as_ref()),
+        Text::Kept { .. } => Ok(()),
     }
-    // Nobody listens any more: the step has ended.
-    let _ = sender.blocking_send(Feed::End);
-    Ok(())
 }
 
 fn read_down(reader: &dyn ScriptReader, down: &Script) -> Result<String, Failure> {

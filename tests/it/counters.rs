@@ -23,17 +23,10 @@ fn rows(world: &World, first: u32, count: u32) {
     }
 }
 
-fn world_through(proxy: &Proxy) -> World {
-    let mut world = World::new();
-    let port = |port: u16| format!("127.0.0.1:{port}/");
-    world.database.url = world.database.url.replace(&port(server().port()), &port(proxy.port()));
-    world
-}
-
 #[test]
 fn two_round_trips_a_migration_and_three_for_nothing() {
     let proxy = Proxy::to(server().port());
-    let world = world_through(&proxy).start();
+    let world = World::through(&proxy).start();
     rows(&world, 1, 1);
     world.ctl(&["apply"]).expect(0);
     proxy.take();

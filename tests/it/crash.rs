@@ -117,7 +117,11 @@ fn a_second_signal_exits_at_once() {
     let client = world.daemon.ctl_begin(&["apply"]);
     world.database.await_row(&running("pg_sleep(600)"));
     world.daemon.signal(Signal::SIGTERM);
-    await_that("it drains", || world.daemon.try_page("/-/ready").is_none_or(|(status, _)| status == 503));
+    await_that("it drains", || world.daemon.page("/-/ready").0 == 503);
+    let refused = world.ctl(&["apply"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("NX0055"), "{refused:?}");
+    world.ctl(&["status"]).expect(0);
     world.daemon.signal(Signal::SIGTERM);
     assert_eq!(world.daemon.wait(), Some(1));
     client.end().expect(4);

@@ -99,7 +99,8 @@ fn a_file_wrapped_for_another_tool_is_accepted() {
         "-- made elsewhere\nBEGIN;\ncreate table a (id int);\nCOMMIT;\n",
         "begin; drop table a; end;",
     );
-    world.ctl(&["apply"]).expect(0);
+    let told = world.ctl(&["apply"]).expect(0);
+    assert!(told.contains("its own BEGIN and COMMIT are left out"), "{told}");
     assert_eq!(world.database.tables(), ["a"]);
     world.ctl(&["rollback"]).expect(0);
     assert!(world.database.tables().is_empty());

@@ -1,10 +1,11 @@
-//! A proxy before PostgreSQL that counts round trips: how often the client speaks after the server.
+//! A proxy before PostgreSQL that counts round trips (how often the client speaks after the
+//! server), and that can cut a connection around a message.
 
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -14,6 +15,16 @@ use std::{
 pub(crate) struct Proxy {
     port: u16,
     trips: Arc<AtomicUsize>,
+    cut: Arc<Mutex<Option<Cut>>>,
+}
+
+/// Where a connection is cut, once.
+#[derive(Debug, Clone)]
+pub(crate) struct Cut {
+    /// The message of the client's that holds this text.
+    pub(crate) at: &'static str,
+    /// Whether the server still gets it; its answer is lost in either case.
+    pub(crate) delivered: bool,
 }
 
 impl Proxy {
@@ -21,18 +32,24 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is bound");
         let port = listener.local_addr().expect("it has an address").port();
         let trips = Arc::new(AtomicUsize::new(0));
-        let counted = trips.clone();
+        let cut = Arc::new(Mutex::new(None));
+        let (counted, cuts) = (trips.clone(), cut.clone());
         drop(thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let server = TcpStream::connect(("127.0.0.1", server_port)).expect("the server answers");
-                relay(client, server, counted.clone());
+                relay(client, server, counted.clone(), cuts.clone());
             }
         }));
-        Self { port, trips }
+        Self { port, trips, cut }
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Cuts the next connection that sends such a message.
+    pub(crate) fn cut(&self, cut: Cut) {
+        *self.cut.lock().expect("no test panicked with it") = Some(cut);
     }
 
     /// The round trips since the last call.
@@ -41,33 +58,55 @@ impl Proxy {
     }
 }
 
-fn relay(client: TcpStream, server: TcpStream, trips: Arc<AtomicUsize>) {
+fn relay(client: TcpStream, server: TcpStream, trips: Arc<AtomicUsize>, cut: Arc<Mutex<Option<Cut>>>) {
     let server_spoke = Arc::new(AtomicBool::new(true));
+    let deaf = Arc::new(AtomicBool::new(false));
     let (from_client, to_client) = (client.try_clone().expect("a socket"), client);
     let (from_server, to_server) = (server.try_clone().expect("a socket"), server);
-    let spoke = server_spoke.clone();
+    let (spoke, cutting) = (server_spoke.clone(), deaf.clone());
     drop(thread::spawn(move || {
         copy(from_client, to_server, |bytes| {
             // A Terminate message is answered by nobody.
             if bytes.first() != Some(&b'X') && spoke.swap(false, Ordering::SeqCst) {
                 trips.fetch_add(1, Ordering::SeqCst);
             }
+            let mut cut = cut.lock().expect("no test panicked with it");
+            let text = String::from_utf8_lossy(bytes);
+            match cut.take_if(|cut| text.contains(cut.at)) {
+                Some(Cut { delivered, .. }) => {
+                    cutting.store(true, Ordering::SeqCst);
+                    if delivered { Then::Deliver } else { Then::Drop }
+                }
+                None => Then::Deliver,
+            }
         });
     }));
-    drop(thread::spawn(move || copy(from_server, to_client, |_| server_spoke.store(true, Ordering::SeqCst))));
+    drop(thread::spawn(move || {
+        copy(from_server, to_client, |_| {
+            server_spoke.store(true, Ordering::SeqCst);
+            if deaf.load(Ordering::SeqCst) { Then::Drop } else { Then::Deliver }
+        });
+    }));
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, seen: impl Fn(&[u8])) {
+/// What becomes of some bytes.
+enum Then {
+    Deliver,
+    /// They are lost, and the connection ends.
+    Drop,
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream, seen: impl Fn(&[u8]) -> Then) {
     let mut buffer = vec![0; 1 << 20];
     while let Ok(count) = from.read(&mut buffer) {
-        if count == 0 {
-            break;
-        }
-        seen(&buffer[..count]);
-        if to.write_all(&buffer[..count]).is_err() {
+        if count == 0
+            || matches!(seen(&buffer[..count]), Then::Drop)
+            || to.write_all(&buffer[..count]).is_err()
+        {
             break;
         }
     }
     // The other side may be gone already.
     let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
 }

@@ -23,6 +23,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
+use crate::proxy::Proxy;
+
 /// How long anything is waited for before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -147,6 +149,8 @@ pub(crate) fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(crate) struct World {
     pub(crate) database: Database,
     pub(crate) home: TempDir,
+    /// The database as the daemon reaches it.
+    daemon_url: String,
     settings: String,
     more: String,
     shutdown_timeout: &'static str,
@@ -200,7 +204,26 @@ impl World {
     pub(crate) fn on(database: Database) -> Self {
         let home = TempDir::new().expect("a directory is made");
         fs::create_dir(home.path().join("migrations")).expect("a directory is made");
-        Self { database, home, settings: String::new(), more: String::new(), shutdown_timeout: "30s" }
+        Self {
+            daemon_url: database.url.clone(),
+            database,
+            home,
+            settings: String::new(),
+            more: String::new(),
+            shutdown_timeout: "30s",
+        }
+    }
+
+    /// A world whose daemon reaches PostgreSQL through a proxy only.
+    pub(crate) fn through(proxy: &Proxy) -> Self {
+        Self::new().reached_at(proxy.port())
+    }
+
+    /// The daemon reaches PostgreSQL at another port than its own.
+    pub(crate) fn reached_at(self, port: u16) -> Self {
+        let address = |port: u16| format!("127.0.0.1:{port}/");
+        let url = self.database.url.replace(&address(server().port()), &address(port));
+        Self { daemon_url: url, ..self }
     }
 
     /// Adds lines to the `[[database]]` of the configuration.
@@ -260,7 +283,7 @@ impl World {
             socket = self.path("nexusd.sock").display().to_string(),
             timeout = self.shutdown_timeout,
             log = self.path("migrations.jsonl").display().to_string(),
-            url = self.database.url,
+            url = self.daemon_url,
             migrations = self.path("migrations").display().to_string(),
             settings = self.settings,
             more = self.more,

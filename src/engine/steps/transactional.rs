@@ -19,6 +19,9 @@ use crate::{
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 const DEADLOCK_DETECTED: &str = "40P01";
 
+/// Told of an error that no statement of the script raised.
+const AT_COMMIT: &str = "it arose after the last statement, at the commit: a deferred constraint or trigger";
+
 /// Whether a step that met this may be tried again.
 pub(super) fn is_lock_trouble(sqlstate: &str) -> bool {
     matches!(sqlstate, LOCK_NOT_AVAILABLE | DEADLOCK_DETECTED)
@@ -63,7 +66,8 @@ impl Steps<'_> {
                         let blockers = self.told.blockers.iter().map(|who| format!("blocked by {who}"));
                         let blockers =
                             if is_lock_trouble(&fault.sqlstate) { blockers.collect() } else { Vec::new() };
-                        (of_script(fault, step, location, None).details(blockers), outcome)
+                        let details = if location.is_none() { vec![AT_COMMIT.to_owned()] } else { blockers };
+                        (of_script(fault, step, location, None).details(details), outcome)
                     }
                 }
                 Trouble::Session(SessionError::Cancelled, _) => {

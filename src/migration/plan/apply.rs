@@ -46,6 +46,8 @@ pub fn plan_apply(
     let pending: Vec<_> = pending.collect();
     check_order(&pending, in_place.last().map(|row| &row.version), policy, &mut notices)?;
 
+    let one_way = pending.iter().filter(|it| it.down.is_none());
+    notices.extend(one_way.map(|it| format!("{}: no down file: it cannot be rolled back", it.version)));
     let steps = pending.iter().map(|it| from_file(&it.version, StepAction::Apply, &it.up, String::new()));
     plan.steps.extend(steps);
     plan.notices.extend(notices);
