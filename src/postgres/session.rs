@@ -172,6 +172,7 @@ impl Session {
             key = self.key,
             shape = tracking::shape_query(&self.names),
         );
+        // A pooler loses the settings: no lock is taken where they do not hold, as it would be left behind.
         let mut last_holder = String::new();
         let mut pause = FIRST_PAUSE;
         loop {
