@@ -12,7 +12,7 @@ use tonic_health::ServingStatus;
 
 use crate::{
     config::Config,
-    fleet::Fleet,
+    fleet::{Fleet, Gate},
     http::{self, HttpState, Readiness},
     migration::Event,
     redact::redact_json,
@@ -36,15 +36,16 @@ const EVICTION_PERIOD: Duration = Duration::from_secs(5);
 pub async fn main(args: args::Args) -> anyhow::Result<()> {
     match args.command {
         args::Command::Serve(serve) => {
-            let config = load(serve.config.as_deref(), &serve.overrides())?;
+            let config = load(&serve.config, &serve.overrides())?;
             let stop = CancellationToken::new();
-            let daemon = Daemon::start(config, stop.clone()).await?;
-            signals::watch(stop, daemon.log.clone())?;
+            signals::stop(stop.clone())?;
+            let daemon = Daemon::start(config, stop).await?;
+            signals::reopen(daemon.log.clone())?;
             daemon.run().await
         }
         args::Command::CheckConfig(check) => {
             use std::io::Write as _;
-            let config = load(Some(&check.config), &crate::config::Overrides::default())?;
+            let config = load(&check.config, &crate::config::Overrides::default())?;
             wire::inventory(&config)?;
             std::io::stdout().write_all(config.to_masked_toml().as_bytes()).context("cannot write to stdout")
         }
@@ -52,8 +53,8 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
     }
 }
 
-fn load(path: Option<&Path>, overrides: &crate::config::Overrides) -> anyhow::Result<Config> {
-    let config = Config::load(path, crate::config::process_environment(), overrides)?;
+fn load(path: &Path, overrides: &crate::config::Overrides) -> anyhow::Result<Config> {
+    let config = Config::load(Some(path), crate::config::process_environment(), overrides)?;
     crate::telemetry::log::init(config.log.level)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -87,19 +88,19 @@ impl Daemon {
         let (events, received) = mpsc::unbounded_channel();
         let gate = {
             let log = log.clone();
-            Arc::new(move || log.is_writable().map_err(|failure| *failure))
+            Arc::new(move || log.is_writable().map_err(|failure| *failure)) as Gate
         };
         let instance = uuid::Uuid::now_v7().to_string();
         let max_parallel = config.limits.max_parallel as usize;
-        let fleet = Fleet::new(inventory, events, gate, instance, max_parallel);
+        let fleet = Fleet::new(inventory, events, gate.clone(), instance, max_parallel);
 
         let tasks = Tasks::default();
         let telling = CancellationToken::new();
-        let tell = tell(received, fleet.clone(), log.clone(), metrics.clone(), telling.clone());
+        let tell = tell(received, fleet.clone(), log.clone(), metrics.clone(), telling.clone(), stop.clone());
         drop(tasks.spawn("tell", tell));
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
-        let state = HttpState { metrics: metrics.clone(), readiness: ready };
+        let state = HttpState { metrics: metrics.clone(), readiness: ready, gate };
         let close = CancellationToken::new();
         drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
         let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
@@ -143,7 +144,10 @@ async fn tell(
     log: Arc<JsonlLog>,
     metrics: Metrics,
     stop: CancellationToken,
+    failed: CancellationToken,
 ) {
+    // A daemon that tells nobody must not go on, however this task ends.
+    let _stop_with_it = failed.drop_guard();
     let hand_on = |event: Event| {
         if let Err(error) = log.write(&event) {
             metrics.log_write_failed();

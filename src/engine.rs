@@ -90,10 +90,12 @@ pub struct Run {
     pub events: Arc<dyn EventSink>,
     /// Stops it.
     pub stop: Stop,
+    /// The request's id may have been at work before this daemon started: the journal is asked.
+    pub may_be_repeated: bool,
 }
 
 /// What a run does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
     /// Apply what is pending.
     Apply(ApplyRequest),

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -42,6 +43,7 @@ pub struct Fleet {
     gate: Gate,
     stop: Stop,
     instance: String,
+    started: Timestamp,
     max_parallel: usize,
 }
 
@@ -81,6 +83,7 @@ impl Fleet {
             gate,
             stop: Stop::default(),
             instance,
+            started: Timestamp::now(),
             max_parallel: max_parallel.max(1),
         })
     }
@@ -99,7 +102,7 @@ impl Fleet {
     /// started before.
     pub fn start(self: &Arc<Self>, request: &Request, verb: Verb) -> Result<Arc<Operation>, Failure> {
         let id = request.id.unwrap_or_else(Uuid::now_v7);
-        if let Some(known) = self.known(id, verb.name())? {
+        if let Some(known) = self.known(id, &verb, &request.selection)? {
             return Ok(known);
         }
         self.admit()?;
@@ -108,7 +111,7 @@ impl Fleet {
             let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
             match operations.get(id) {
                 Some(known) => return Ok(known),
-                None => operations.begin(id, verb.name()),
+                None => operations.begin(id, verb.clone(), request.selection.clone()),
             }
         };
         let author = self.author(id, request);
@@ -116,15 +119,23 @@ impl Fleet {
         Ok(operation)
     }
 
-    fn known(&self, id: Uuid, verb: &str) -> Result<Option<Arc<Operation>>, Failure> {
+    fn known(&self, id: Uuid, verb: &Verb, selection: &Selection) -> Result<Option<Arc<Operation>>, Failure> {
         let operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         match operations.get(id) {
-            Some(known) if known.verb() != verb => Err(Failure::new(
-                Code::BadRequest,
-                format!("The request id {id} was used for another request: {}", known.verb()),
-            )),
+            Some(known) if !known.is_of(verb, selection) => {
+                let message =
+                    format!("The request id {id} was used for another request: {}", known.verb().name());
+                Err(Failure::new(Code::BadRequest, message))
+            }
             known => Ok(known),
         }
+    }
+
+    /// Whether a request with this id may have been made before this daemon started. An id that
+    /// bears its time is believed; of any other the journal knows.
+    fn may_be_repeated(&self, id: Uuid) -> bool {
+        let made = id.get_timestamp().map(|timestamp| timestamp.to_unix().0);
+        made.is_none_or(|seconds| seconds <= self.started.as_second().unsigned_abs())
     }
 
     fn admit(&self) -> Result<(), Failure> {
@@ -222,11 +233,11 @@ impl Fleet {
         };
         let id = request.id.unwrap_or_else(Uuid::now_v7);
         let run = self.run(member, member.catalog().await?, self.author(id, request));
-        let _busy = member.busy(&run).await?;
         let name = member.name().to_owned();
         // In a task of its own, so that a client that goes away does not leave it half done.
-        let fleet = self.clone();
+        let (fleet, member) = (self.clone(), member.clone());
         let repair = async move {
+            let _busy = member.busy(&run).await?;
             let done = engine::repair(&run, &action, &version, &reason).await;
             if let Ok(message) = &done {
                 let message = format!("{message}; reason: {reason}");
@@ -268,6 +279,7 @@ impl Fleet {
             catalog,
             reader: member.directory.clone(),
             events: self.sink(author.operation),
+            may_be_repeated: self.may_be_repeated(author.operation),
             author,
             stop: self.stop.clone(),
         }
@@ -286,12 +298,8 @@ struct Sink {
 
 impl EventSink for Sink {
     fn emit(&self, database: &str, kind: EventKind) {
-        let event = Event {
-            operation: self.operation,
-            time: jiff::Timestamp::now(),
-            database: database.to_owned(),
-            kind,
-        };
+        let event =
+            Event { operation: self.operation, time: Timestamp::now(), database: database.to_owned(), kind };
         // The receiver outlives every operation; after it, nobody is left to be told.
         let _ = self.events.send(event);
     }

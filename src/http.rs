@@ -12,7 +12,7 @@ use axum::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::Metrics;
+use crate::{fleet::Gate, telemetry::Metrics};
 
 /// Whether the daemon takes requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,12 +27,14 @@ pub enum Readiness {
 }
 
 /// What the pages are made of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpState {
     /// What `/metrics` shows.
     pub metrics: Metrics,
     /// What `/-/ready` says.
     pub readiness: watch::Receiver<Readiness>,
+    /// Whether mutations are admitted: `/-/ready` says so.
+    pub gate: Gate,
 }
 
 /// The pages. Every answer is plain text.
@@ -56,15 +58,19 @@ async fn metrics(State(state): State<Arc<HttpState>>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.encode()).into_response()
 }
 
-async fn ready(State(state): State<Arc<HttpState>>) -> (StatusCode, &'static str) {
+async fn ready(State(state): State<Arc<HttpState>>) -> (StatusCode, String) {
     let readiness = *state.readiness.borrow();
-    match readiness {
-        Readiness::Serving => (StatusCode::OK, "nexusd takes requests\n"),
-        Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "nexusd is starting\n"),
+    let (status, text) = match readiness {
+        Readiness::Serving => match (state.gate)() {
+            Ok(()) => (StatusCode::OK, "nexusd takes requests".to_owned()),
+            Err(failure) => (StatusCode::SERVICE_UNAVAILABLE, format!("nexusd refuses changes: {failure}")),
+        },
+        Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "nexusd is starting".to_owned()),
         Readiness::Draining => {
-            (StatusCode::SERVICE_UNAVAILABLE, "nexusd is stopping: it lets what is running end\n")
+            (StatusCode::SERVICE_UNAVAILABLE, "nexusd is stopping: it lets what is running end".to_owned())
         }
-    }
+    };
+    (status, format!("{text}\n"))
 }
 
 #[cfg(test)]
@@ -76,7 +82,11 @@ mod tests {
     use super::*;
 
     async fn answer(readiness: Readiness, method: &str, path: &str) -> (u16, String, String) {
-        let state = HttpState { metrics: Metrics::new(), readiness: watch::channel(readiness).1 };
+        let state = HttpState {
+            metrics: Metrics::new(),
+            readiness: watch::channel(readiness).1,
+            gate: Arc::new(|| Ok(())),
+        };
         let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
         let response = router(state).oneshot(request).await.expect("it cannot fail");
         let kind =
@@ -115,7 +125,7 @@ mod tests {
         let address = listener.local_addr()?;
         let (sender, readiness) = watch::channel(Readiness::Starting);
         let shutdown = CancellationToken::new();
-        let state = HttpState { metrics: Metrics::new(), readiness };
+        let state = HttpState { metrics: Metrics::new(), readiness, gate: Arc::new(|| Ok(())) };
         let server = crate::runtime::spawn_owned(serve(listener, state, shutdown.clone()));
         let ready = async || -> io::Result<String> {
             let mut stream = tokio::net::TcpStream::connect(address).await?;

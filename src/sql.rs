@@ -14,6 +14,7 @@ mod parse;
 mod position;
 mod splitter;
 
+pub use classify::is_atomic;
 pub use groups::{Group, Groups, SplitError, Statement, Wrapper};
 pub use index::{ConcurrentIndex, IndexAction, concurrent_index};
 pub use inspect::{Inspection, inspect};

@@ -30,8 +30,8 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct Serve {
     /// The configuration file; deploy/nexus.toml explains every key
-    #[arg(long, short, value_name = "FILE", env = "NEXUS_CONFIG")]
-    pub config: Option<PathBuf>,
+    #[arg(long, short, value_name = "FILE", env = "NEXUS_CONFIG", default_value = "nexus.toml")]
+    pub config: PathBuf,
     /// Where to listen for gRPC [default: 127.0.0.1:7421]
     #[arg(long, value_name = "ADDRESS")]
     pub grpc: Option<String>,

@@ -44,8 +44,9 @@ async fn tour(args: &args::Demo, nexusctl: &Path, server: &Embedded) -> anyhow::
     let config = Config::parse(&configuration(server, &args.migrations)?, None, [], &Overrides::default())?;
     crate::telemetry::log::init(tracing::Level::WARN)?;
     let stop = CancellationToken::new();
+    signals::stop(stop.clone())?;
     let daemon = Daemon::start(config, stop.clone()).await?;
-    signals::watch(stop.clone(), daemon.log.clone())?;
+    signals::reopen(daemon.log.clone())?;
     let address = daemon.addresses.grpc;
     let log = daemon.config.log.file.clone();
     say(&format!("nexusd serves on {address}; its migration log is {}\n", log.display()));

@@ -11,31 +11,38 @@ use crate::telemetry::jsonl::JsonlLog;
 /// The status of a process that was stopped in the middle of its work.
 const STOPPED_AT_ONCE: i32 = 1;
 
-/// Begins to listen for signals.
-pub(super) fn watch(stop: CancellationToken, log: Arc<JsonlLog>) -> anyhow::Result<()> {
-    let listen = |kind| signal(kind).context("cannot listen for signals");
-    let signals =
-        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?, listen(SignalKind::hangup())?);
+/// Begins to listen for the signals that stop the daemon.
+pub(super) fn stop(stop: CancellationToken) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     // It never ends by itself: the process's end is its end.
-    drop(crate::runtime::spawn_owned(react(signals, stop, log)));
+    drop(crate::runtime::spawn_owned(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => end(&stop),
+                _ = interrupt.recv() => end(&stop),
+            }
+        }
+    }));
     Ok(())
 }
 
-async fn react(
-    (mut terminate, mut interrupt, mut hangup): (Signal, Signal, Signal),
-    stop: CancellationToken,
-    log: Arc<JsonlLog>,
-) {
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => end(&stop),
-            _ = interrupt.recv() => end(&stop),
-            _ = hangup.recv() => match log.reopen() {
+/// Begins to reopen the log at each SIGHUP.
+pub(super) fn reopen(log: Arc<JsonlLog>) -> anyhow::Result<()> {
+    let mut hangup = listen(SignalKind::hangup())?;
+    // It ends with the process.
+    drop(crate::runtime::spawn_owned(async move {
+        while hangup.recv().await.is_some() {
+            match log.reopen() {
                 Ok(()) => tracing::info!("the migration log was reopened"),
                 Err(error) => tracing::error!(%error, "the migration log could not be reopened"),
-            },
+            }
         }
-    }
+    }));
+    Ok(())
+}
+
+fn listen(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("cannot listen for signals")
 }
 
 #[allow(clippy::exit, reason = "a second signal means at once: the databases' locks end with the process")]

@@ -24,6 +24,10 @@ const CONNECTIONS_PER_DATABASE: usize = 4;
 
 /// Makes the fleet that a configuration describes. Nothing is connected to.
 pub(super) fn inventory(config: &Config) -> anyhow::Result<Inventory> {
+    anyhow::ensure!(
+        !config.databases.is_empty(),
+        "the configuration has no [[database]]: there is nothing to serve; deploy/nexus.toml shows one"
+    );
     let mut inventory = Inventory::default();
     let mut directories: HashMap<(PathBuf, String), Arc<Directory>> = HashMap::new();
     for database in &config.databases {

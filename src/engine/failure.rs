@@ -1,7 +1,7 @@
 //! What the server and the session raise, told as failures.
 
 use crate::{
-    migration::{Code, Failure, Location, Step, Version},
+    migration::{Code, Failure, Location, Step, StepAction, Version},
     postgres::{
         error::SqlFault,
         session::{Session, SessionError},
@@ -21,6 +21,10 @@ pub(super) fn of_session(error: SessionError, doing: &str) -> Failure {
             Failure::new(Code::LockHeld, "Another run holds the database's lock")
                 .details(vec![format!("held by {holder}")])
         }
+        SessionError::RowGone => Failure::new(
+            Code::FileChanged,
+            format!("The row of schema_migrations was removed by somebody else while {doing}"),
+        ),
         SessionError::Pooler => Failure::new(
             Code::Pooler,
             "A pooler in transaction mode stands between Nexus and PostgreSQL: the session does not keep its settings",
@@ -39,6 +43,7 @@ fn of_own_sql(fault: SqlFault, doing: &str) -> Failure {
         "55P03" | "40P01" => Code::LockTimeout,
         "57014" => Code::StatementTimeout,
         "3F000" => Code::BadConfig,
+        class if class.starts_with("53") || class.starts_with("58") => Code::Unreachable,
         _ => Code::Internal,
     };
     with_fault(Failure::new(code, format!("{} while {doing}", fault.message)), fault)
@@ -64,12 +69,17 @@ pub(super) fn of_script(
                 Code::LockTimeout,
                 "Migration failed and was rolled back: a lock could not be had in time",
             ),
-            "57014" => Failure::new(
+            "57014" if fault.message.contains("timeout") => Failure::new(
                 Code::StatementTimeout,
                 "Migration failed and was rolled back: a statement ran longer than allowed",
             ),
             _ => Failure::new(Code::MigrationFailed, "Migration failed and was rolled back"),
         }
+    };
+    let failure = match step.action {
+        StepAction::Rollback => failure.hint("correct the down file, then: nexusctl rollback --from file"),
+        StepAction::Undo => failure.hint("correct the down file, then: nexusctl recover"),
+        _ => failure,
     };
     with_fault(at(failure.version(&step.version), location), fault)
 }
@@ -90,6 +100,7 @@ fn at(failure: Failure, location: Option<Location>) -> Failure {
 fn with_fault(mut failure: Failure, fault: SqlFault) -> Failure {
     failure.sqlstate = Some(fault.sqlstate);
     failure.server_message = Some(fault.message);
+    failure.operator_message = fault.shown;
     failure.server_hint = fault.hint;
     failure
 }

@@ -32,7 +32,7 @@ pub async fn repair(
     reason: &str,
 ) -> Result<String, Failure> {
     let mut session = run.database.session(&run.author.operation.to_string()).await?;
-    let shape = lock(run, &mut session).await?;
+    let shape = lock(run, &mut session, &run.stop.drain).await?;
     let doing = "repairing a row";
     let tracked = tracking::read(&session, shape, Kept::All).await;
     let tracked = tracked.map_err(|error| of_session(error, doing))?;
@@ -47,7 +47,7 @@ pub async fn repair(
         }
         Err(_) => Ok(()),
     };
-    session.close();
+    drop(session);
     let (_, message) = decided?;
     changed.map_err(|error| of_session(error, doing))?;
     Ok(message)
@@ -87,6 +87,10 @@ fn decide(
         }
         RepairAction::Rename(new) => {
             let row = row(tracked, wanted)?;
+            if row.dirty {
+                // The evidence of what became of it stands under its present name.
+                return Err(unfit(&row.version, "it is dirty: recover it first"));
+            }
             let target = file(run, new)?.version.clone();
             if tracked.get(&target).is_some() {
                 return Err(unfit(&target, "it has a row already"));

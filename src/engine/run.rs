@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     engine::{
         Run, Verb,
@@ -10,11 +12,12 @@ use crate::{
         steps::Steps,
     },
     migration::{
-        Catalog, EventKind, Failure, Plan, Tracked,
+        Catalog, Code, EventKind, Failure, Plan, Tracked,
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::{Policy, plan_apply, plan_recover, plan_rollback},
     },
     postgres::{
+        journal,
         session::{Session, SessionError},
         tracking::{self, Kept, Shape},
     },
@@ -87,8 +90,7 @@ async fn attempt(
     planned: &mut Option<Plan>,
     done: &mut Vec<StepDone>,
 ) -> Result<DatabaseOutcome, Failure> {
-    let mut session = run.database.session(&run.author.operation.to_string()).await?;
-    let shape = lock(run, &mut session).await?;
+    let (session, shape) = locked(run).await?;
     // From here to the first step nothing is written: the connection can be used again.
     let prepared = prepare(run, verb, &session, shape, planned).await;
     let (plan, prepared) = match (prepared, planned.as_ref()) {
@@ -107,11 +109,30 @@ async fn attempt(
     Ok(DatabaseOutcome::Succeeded)
 }
 
+/// A session that holds the lock. A warm connection may have died with its server: then a new one
+/// is tried, once.
+async fn locked(run: &Run) -> Result<(Session, Shape), Failure> {
+    let operation = run.author.operation.to_string();
+    let mut session = run.database.session(&operation).await?;
+    let shape = match lock(run, &mut session, &run.stop.drain).await {
+        Err(failure) if failure.code == Code::ConnectionLost => {
+            session = run.database.session(&operation).await?;
+            lock(run, &mut session, &run.stop.drain).await?
+        }
+        locked => locked?,
+    };
+    Ok((session, shape))
+}
+
 /// Takes the lock and reads which tables exist.
-pub(super) async fn lock(run: &Run, session: &mut Session) -> Result<Shape, Failure> {
+pub(super) async fn lock(
+    run: &Run,
+    session: &mut Session,
+    cancel: &CancellationToken,
+) -> Result<Shape, Failure> {
     let deadline = tokio::time::Instant::now() + run.database.lock_wait;
     let waiting = |holder: &str| run.emit(EventKind::LockWaiting { holder: holder.to_owned() });
-    let locked = session.lock(deadline, &run.stop.drain, waiting).await;
+    let locked = session.lock(deadline, cancel, waiting).await;
     Ok(locked.map_err(|error| of_session(error, "taking the database's lock"))?.shape)
 }
 
@@ -122,6 +143,13 @@ async fn prepare(
     shape: Shape,
     planned: &mut Option<Plan>,
 ) -> Result<Vec<Prepared>, Failure> {
+    if run.may_be_repeated && shape.journal {
+        let known = journal::knows(session, run.author.operation).await;
+        if known.map_err(|error| of_session(error, "looking the request up"))? {
+            let message = "The request ID has already been at work on this database";
+            return Err(Failure::new(Code::RepeatedRequest, message));
+        }
+    }
     let read = tracking::read(session, shape, kept(verb)).await;
     let tracked = read.map_err(|error: SessionError| of_session(error, "reading the applied migrations"))?;
     let dirty: Vec<_> = tracked.dirty().map(|row| row.version.clone()).collect();

@@ -50,6 +50,16 @@ pub(super) enum Text {
     },
 }
 
+impl Prepared {
+    /// The checksum that the row has or had: the file's where its up script is run, else the row's.
+    pub(super) fn checksum_for(&self, step: &Step) -> String {
+        match step.action.direction() {
+            Some(Direction::Up) => self.checksum.clone(),
+            _ => step.row_checksum.clone(),
+        }
+    }
+}
+
 impl Text {
     /// The name to show in messages.
     pub(super) fn name(&self) -> &str {
@@ -84,11 +94,11 @@ pub(super) async fn prepare(
     for step in &plan.steps {
         texts.push(find(run, step, session, shape).await?);
     }
-    let (run, steps) = (run.clone(), plan.steps.clone());
+    let (inspecting, steps) = (run.clone(), plan.steps.clone());
     let inspect_all = move || {
         let (mut prepared, mut failures) = (Vec::with_capacity(steps.len()), Vec::new());
         for (step, text) in steps.iter().zip(texts) {
-            match inspect(&run, step, text) {
+            match inspect(&inspecting, step, text) {
                 Ok(fit) => prepared.push(fit),
                 Err(found) => failures.extend(found),
             }
@@ -100,6 +110,14 @@ pub(super) async fn prepare(
     let wrapped = plan.steps.iter().zip(&prepared).filter(|(_, prepared)| prepared.wrapped);
     let notices: Vec<_> =
         wrapped.map(|(step, _)| format!("{}: its own BEGIN and COMMIT are left out", step.version)).collect();
+    plan.notices.extend(notices);
+    let large = plan.steps.iter().filter(|step| step.action == StepAction::Apply).filter(|step| {
+        let down = run.catalog.script(&step.version, Direction::Down);
+        down.is_some_and(|down| down.size > MAX_KEPT_DOWN)
+    });
+    let notices: Vec<_> = large
+        .map(|step| format!("{}: its down file is too large to be kept in the journal", step.version))
+        .collect();
     plan.notices.extend(notices);
     Ok(prepared)
 }
@@ -190,6 +208,11 @@ pub(super) enum Feed {
     End,
     /// It could not be read, or was changed.
     Failed(Failure),
+}
+
+/// The failure where a feed ends without its end.
+pub(super) fn ended_unexpectedly() -> Failure {
+    internal("reading a script")
 }
 
 /// Up to this size a script is read at once, in less time than it takes to wake another thread.

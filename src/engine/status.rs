@@ -31,6 +31,7 @@ pub async fn status(database: &Arc<Database>, catalog: &Catalog) -> Result<Statu
         let (shape, lock_holder) = session.look().await.map_err(|error| of_session(error, doing))?;
         let tracked = tracking::read(&session, shape, Kept::All).await;
         let tracked = tracked.map_err(|error| of_session(error, doing))?;
+        session.give_back();
         Ok(Status { standings: drift::examine(catalog, &tracked), lock_holder })
     };
     let late = || {

@@ -11,10 +11,10 @@ use crate::{
         AttemptOutcome, Code, Direction, EventKind, Failure, Mode, Plan, Step, StepAction, event::StepDone,
     },
     postgres::{
-        executor::{self, Flush},
+        executor::{self, Fate, Flush},
         journal, observer,
         session::{Session, SessionError},
-        tracking::{self, Kept},
+        tracking::{self, Kept, Shape},
     },
 };
 
@@ -67,12 +67,15 @@ impl<'a> Steps<'a> {
             match executor::flush(&self.session).await {
                 Ok(()) => self.told.flushed(),
                 Err(error) => {
-                    let failure = self.told.not_durable(of_session(error, "flushing the last commits"));
-                    result = result.and(Err((None, Failed { direction: None, duration_ms: 0, failure })));
+                    let flushing = of_session(error, "flushing the last commits");
+                    let (step, mut failed) = result
+                        .err()
+                        .unwrap_or((None, Failed { direction: None, duration_ms: 0, failure: flushing }));
+                    failed.failure = self.told.not_durable(failed.failure);
+                    result = Err((step, failed));
                 }
             }
         }
-        self.session.close();
         result.map_err(|(step, failed)| {
             if let (Some(step), Some(direction)) = (step, failed.direction) {
                 self.run.emit(EventKind::StepFailed {
@@ -108,7 +111,7 @@ impl<'a> Steps<'a> {
             result.map_err(|failure| {
                 (Some(step), Failed { direction: step.action.direction(), duration_ms, failure })
             })?;
-            let checksum = prepared.checksum.clone();
+            let checksum = prepared.checksum_for(step);
             self.told.unflushed.push(StepDone { step: step.clone(), checksum, duration_ms });
             if flush == Flush::Yes {
                 self.told.flushed();
@@ -130,41 +133,45 @@ impl<'a> Steps<'a> {
     }
 
     /// The connection was lost in mid-step: gets another one and the lock, then the old session is
-    /// surely gone, and asks the tables. `Ok` if the step was committed. Never guesses.
+    /// surely gone, and asks the journal. `Ok` if the attempt was committed and nobody else has
+    /// been at work since, so that the plan still holds. Never guesses.
     async fn resolve(&mut self, step: &Step, attempt: Option<i64>) -> Result<(), Failure> {
-        self.reconnect(step).await?;
+        let message = "the connection was lost: connecting again to learn what became of it".to_owned();
+        self.run.emit(EventKind::Notice { version: Some(step.version.clone()), message });
+        let shape = self.reconnect(step).await?;
         let doing = "learning what became of a step";
         let fail = |error: SessionError| of_session(error, doing).version(&step.version);
-        let dirty = executor::is_marked_dirty(&self.session, &step.version).await.map_err(fail)?;
-        let committed = match step.action.direction() {
-            Some(Direction::Up) => dirty == Some(false),
-            _ => dirty.is_none(),
+        let fate = match attempt {
+            Some(attempt) if shape.journal => executor::fate(&self.session, attempt).await.map_err(fail)?,
+            _ => Fate::default(),
         };
-        if committed {
+        if fate.committed && !fate.overtaken {
             return Ok(());
         }
-        let what = if step.mode == Mode::Transactional {
-            "nothing of it was committed"
-        } else {
-            "it is partly done"
+        let what = match (fate.committed, step.mode) {
+            (true, _) => "it was committed",
+            (false, Mode::Transactional) => "nothing of it was committed",
+            (false, Mode::NonTransactional) => "it is partly done",
         };
-        let message = format!("The connection was lost while {} was running: {what}", step.version);
-        if let Some(attempt) = attempt {
-            journal::close(&self.session, attempt, AttemptOutcome::Interrupted, None, &message)
-                .await
-                .map_err(fail)?;
-        }
-        Err(Failure::new(Code::ConnectionLost, message).version(&step.version))
+        let since = if fate.overtaken { ", and another run has been at work since" } else { "" };
+        let message = format!("The connection was lost while {} was running: {what}{since}", step.version);
+        let failure = Failure::new(Code::ConnectionLost, message).version(&step.version);
+        self.close_attempt(attempt, AttemptOutcome::Interrupted, &failure).await;
+        Err(failure)
     }
 
     /// Replaces the session, with the lock, and drops from what awaits its flush whatever a crash
-    /// of the server took.
-    async fn reconnect(&mut self, step: &Step) -> Result<(), Failure> {
+    /// of the server took. The old connection is closed first: alive, it would keep the lock.
+    async fn reconnect(&mut self, step: &Step) -> Result<Shape, Failure> {
+        self.session.hang_up();
         let until = Instant::now() + RECONNECT_LIMIT;
         let (session, shape) = loop {
             match self.locked_session().await {
                 Ok(locked) => break locked,
-                Err(failure) if failure.code == Code::Unreachable && Instant::now() < until => {
+                Err(failure)
+                    if matches!(failure.code, Code::Unreachable | Code::ConnectionLost)
+                        && Instant::now() < until =>
+                {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
                 Err(failure) => {
@@ -177,7 +184,7 @@ impl<'a> Steps<'a> {
                 }
             }
         };
-        std::mem::replace(&mut self.session, session).close();
+        self.session = session;
         let doing = "reading the applied migrations again";
         let tracked = tracking::read(&self.session, shape, Kept::Dirty).await;
         let tracked = tracked.map_err(|error| of_session(error, doing))?;
@@ -190,12 +197,13 @@ impl<'a> Steps<'a> {
             }
         });
         self.told.flushed();
-        Ok(())
+        Ok(shape)
     }
 
-    async fn locked_session(&self) -> Result<(Session, tracking::Shape), Failure> {
+    async fn locked_session(&self) -> Result<(Session, Shape), Failure> {
         let mut session = self.run.database.session(&self.run.author.operation.to_string()).await?;
-        let shape = lock(self.run, &mut session).await?;
+        // Also while the daemon drains: what became of the step must be known.
+        let shape = lock(self.run, &mut session, &self.run.stop.cancel).await?;
         Ok((session, shape))
     }
 

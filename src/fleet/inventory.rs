@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::{
@@ -29,7 +29,7 @@ pub struct Member {
     /// Its server, for people: host and port, or the socket's directory.
     pub server: String,
     /// Bounds how many databases of the same server are worked on at once.
-    pub(super) server_places: Arc<Semaphore>,
+    server_places: Arc<Semaphore>,
     /// Held by whoever works on it in this process: a session may take its own advisory lock again,
     /// and waiting here costs the server nothing. Holds the operation.
     busy: Mutex<Option<Uuid>>,
@@ -94,6 +94,21 @@ impl Member {
         let read: Result<Result<Arc<Catalog>, Failure>, _> =
             tokio::task::spawn_blocking(move || directory.snapshot()).await;
         read.map_err(|_| Failure::new(Code::Internal, "Reading the directory ended unexpectedly"))?
+    }
+
+    /// Waits for a place among those who work on the same server.
+    pub(super) async fn place(&self, run: &Run) -> Result<SemaphorePermit<'_>, Failure> {
+        if let Ok(place) = self.server_places.try_acquire() {
+            return Ok(place);
+        }
+        let message = "waits until other databases of the same server are done".to_owned();
+        run.events.emit(self.name(), EventKind::Notice { version: None, message });
+        tokio::select! {
+            place = self.server_places.acquire() => {
+                place.map_err(|_| Failure::new(Code::Internal, "The server's places were closed"))
+            }
+            () = run.stop.drain.cancelled() => Err(Failure::new(Code::Cancelled, "The operation was cancelled")),
+        }
     }
 
     /// Waits until nobody else in this process works on it, as long as a run waits for its lock.

@@ -8,7 +8,11 @@ use std::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::migration::{Event, EventKind};
+use crate::{
+    engine::Verb,
+    fleet::selector::Selection,
+    migration::{Event, EventKind},
+};
 
 /// How many events are kept in all; the oldest operations that have ended go first.
 const MAX_EVENTS: usize = 8_000;
@@ -16,15 +20,16 @@ const MAX_EVENTS: usize = 8_000;
 /// One operation.
 pub struct Operation {
     id: Uuid,
-    verb: &'static str,
+    verb: Verb,
+    selection: Selection,
     events: Mutex<Vec<Arc<Event>>>,
     /// How many events there are.
     count: watch::Sender<usize>,
 }
 
 impl Operation {
-    fn new(id: Uuid, verb: &'static str) -> Self {
-        Self { id, verb, events: Mutex::default(), count: watch::Sender::new(0) }
+    fn new(id: Uuid, verb: Verb, selection: Selection) -> Self {
+        Self { id, verb, selection, events: Mutex::default(), count: watch::Sender::new(0) }
     }
 
     /// Its id.
@@ -33,8 +38,13 @@ impl Operation {
     }
 
     /// What it does.
-    pub fn verb(&self) -> &'static str {
-        self.verb
+    pub fn verb(&self) -> &Verb {
+        &self.verb
+    }
+
+    /// Whether it was asked for by these very words.
+    pub fn is_of(&self, verb: &Verb, selection: &Selection) -> bool {
+        self.verb == *verb && self.selection == *selection
     }
 
     /// The event with this number, from 0, as soon as it has happened.
@@ -71,9 +81,9 @@ impl Operations {
         self.kept.iter().find(|operation| operation.id == id).cloned()
     }
 
-    pub(super) fn begin(&mut self, id: Uuid, verb: &'static str) -> Arc<Operation> {
+    pub(super) fn begin(&mut self, id: Uuid, verb: Verb, selection: Selection) -> Arc<Operation> {
         self.make_room();
-        let operation = Arc::new(Operation::new(id, verb));
+        let operation = Arc::new(Operation::new(id, verb, selection));
         self.kept.push_back(operation.clone());
         operation
     }

@@ -1,7 +1,7 @@
 //! Running one operation: every database in a task of its own, a bounded number at once, one
 //! failing database never stopping the others.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 
@@ -10,6 +10,7 @@ use crate::{
     fleet::{Fleet, inventory::Member},
     migration::{Code, EventKind, EventSink as _, Failure, catalog::CatalogResult, event::DatabaseReport},
     postgres::executor::Author,
+    source::Directory,
 };
 
 /// Does `work` for each member, at most `limit` at once, and keeps the order.
@@ -42,15 +43,19 @@ pub(super) async fn operation(fleet: Arc<Fleet>, author: Author, verb: Verb, mem
     let (name, requested_by) = (verb.name(), author.requested_by.clone());
     sink.emit("", EventKind::OperationStarted { verb: name, databases, requested_by });
     // Each directory is read once, so that every database of the operation sees the same.
-    let mut catalogs: HashMap<PathBuf, CatalogResult> = HashMap::new();
+    let mut catalogs: Vec<(Arc<Directory>, CatalogResult)> = Vec::new();
+    let find = |catalogs: &[(Arc<Directory>, CatalogResult)], member: &Member| {
+        let of_member = catalogs.iter().find(|(directory, _)| Arc::ptr_eq(directory, &member.directory));
+        of_member.map(|(_, catalog)| catalog.clone())
+    };
     for member in &members {
-        if !catalogs.contains_key(&member.migrations) {
-            catalogs.insert(member.migrations.clone(), member.catalog().await);
+        if find(&catalogs, member).is_none() {
+            catalogs.push((member.directory.clone(), member.catalog().await));
         }
     }
     let limit = fleet.max_parallel;
     let reports = bounded(limit, members, |member| {
-        let catalog = catalogs.get(&member.migrations).cloned();
+        let catalog = find(&catalogs, &member);
         database(fleet.clone(), author.clone(), verb.clone(), member, catalog)
     });
     let succeeded = reports.await.iter().all(|report| report.result.is_ok());
@@ -72,7 +77,7 @@ async fn database(
             let catalog = catalog.unwrap_or_else(|| Err(internal()))?;
             let run = fleet.run(&member, catalog, author);
             let _busy = member.busy(&run).await?;
-            let _place = member.server_places.acquire().await.map_err(|_| internal())?;
+            let _place = member.place(&run).await?;
             Ok(engine::run(&run, &verb).await)
         }
     };

@@ -33,6 +33,9 @@ impl Selection {
         known: &'a BTreeMap<String, BTreeMap<String, String>>,
         need: Need,
     ) -> Result<Vec<&'a str>, Failure> {
+        if known.is_empty() {
+            return Err(Failure::new(Code::UnknownDatabase, "The daemon knows no database"));
+        }
         let is_empty = self.databases.is_empty() && self.labels.is_empty();
         if self.all && !is_empty {
             return Err(Failure::new(Code::BadRequest, "--all goes with neither --database nor --selector"));

@@ -25,6 +25,8 @@ pub enum Verdict {
         /// Of how many.
         total: u32,
     },
+    /// The script left its transaction: what stayed is not known, and nothing is done by itself.
+    Escaped,
     /// The journal does not explain the mark: set by hand, or by another tool.
     Unknown,
 }
@@ -43,9 +45,15 @@ pub fn verdict(row: &AppliedRow) -> Verdict {
         return Verdict::Unknown;
     };
     match (outcome, mode, direction) {
-        // The last of these is a file that escaped its transaction: what stayed cannot be known.
-        (AttemptOutcome::Succeeded | AttemptOutcome::Recovered, ..)
-        | (AttemptOutcome::Failed, Mode::Transactional, _) => Verdict::Unknown,
+        (AttemptOutcome::Succeeded | AttemptOutcome::Recovered, ..) => Verdict::Unknown,
+        (AttemptOutcome::Failed, Mode::Transactional, _) => Verdict::Escaped,
+        // The first statement failed, and the server kept nothing of it.
+        (AttemptOutcome::RolledBack, Mode::NonTransactional, Direction::Up) if statements_done == 0 => {
+            Verdict::NothingCommitted
+        }
+        (AttemptOutcome::RolledBack, Mode::NonTransactional, Direction::Down) if statements_done == 0 => {
+            Verdict::StillApplied
+        }
         (_, Mode::NonTransactional, _) => {
             Verdict::Partly { direction, done: statements_done, total: statements_total }
         }
@@ -67,6 +75,7 @@ impl fmt::Display for Verdict {
             Self::Partly { direction: Direction::Down, done, total } => {
                 write!(f, "partly rolled back: {done} of {total} statements are done")
             }
+            Self::Escaped => f.write_str("the script left its transaction: what stayed of it is not known"),
             Self::Unknown => {
                 f.write_str("the journal does not explain the mark: it was set by hand or by another tool")
             }
@@ -114,8 +123,8 @@ mod tests {
             }
             check(None, mode, Running, Verdict::Unknown);
         }
-        check(Some(Up), Transactional, Failed, Verdict::Unknown);
-        check(Some(Down), Transactional, Failed, Verdict::Unknown);
+        check(Some(Up), Transactional, Failed, Verdict::Escaped);
+        check(Some(Down), Transactional, Failed, Verdict::Escaped);
         assert_eq!(verdict(&row(None)), Verdict::Unknown);
     }
 

@@ -40,6 +40,9 @@ pub struct Failure {
     pub sqlstate: Option<String>,
     /// PostgreSQL's message, already stripped of values (see `redact`).
     pub server_message: Option<String>,
+    /// What the script itself raised, which may hold anything: for the operator's terminal, never
+    /// for a log.
+    pub operator_message: Option<String>,
     /// PostgreSQL's own hint.
     pub server_hint: Option<String>,
     /// One line for each further object concerned: every mismatch, every blocker.
@@ -57,6 +60,7 @@ impl Failure {
             location: None,
             sqlstate: None,
             server_message: None,
+            operator_message: None,
             server_hint: None,
             details: Vec::new(),
         }
@@ -188,6 +192,8 @@ codes! {
     FileChanged = "NX0016", Aborted, "run the command again: it will see the directory as it is now";
     /// A statement is nested too deeply to be checked.
     TooDeep = "NX0017", InvalidArgument, "split the statement";
+    /// A string, a quoted identifier or a comment has no end.
+    Unterminated = "NX0018", InvalidArgument, "close it: whatever follows the file would become part of it";
 
     /// The file of an applied migration was changed.
     ChecksumMismatch = "NX0020", FailedPrecondition, "restore the file as it was applied (git log FILE) and put the change in a new migration; if the change is harmless: nexusctl repair accept-checksum VERSION --reason …";
@@ -252,6 +258,10 @@ codes! {
     ShuttingDown = "NX0055", Unavailable, "wait for the daemon to start again";
     /// The configuration is wrong.
     BadConfig = "NX0056", InvalidArgument, "see deploy/nexus.toml, where every key is explained";
+    /// The request's id has already been at work on the database.
+    RepeatedRequest = "NX0057", FailedPrecondition, "nexusctl history tells what the request did; to do it again, use a new request id";
+    /// What an attempt left behind is not known.
+    Undecided = "NX0058", FailedPrecondition, "look at the schema, bring it to one side by hand, and settle the row: nexusctl repair clear-dirty|forget VERSION --reason …";
     /// A bug.
     Internal = "NX0099", Internal, "please report it, with the daemon's log";
 }

@@ -41,6 +41,8 @@ pub struct Step {
     pub header: Header,
     /// The script's size in bytes; 0 where no SQL is run.
     pub size: u64,
+    /// The checksum that the row holds, as hexadecimal digits; empty where there is no row yet.
+    pub row_checksum: String,
 }
 
 /// What a step does.

@@ -7,8 +7,11 @@ use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 use crate::{
     migration::{Code, Failure},
     postgres::tls::TlsError,
-    redact::safe_sql_message,
+    redact::{mask_text, safe_sql_message},
 };
+
+/// What stands for a message that SQL raised itself: it may quote any row.
+const RAISED: &str = "an exception that the script raised; its text is not kept";
 
 /// An error that the server reported, with its message made safe.
 ///
@@ -19,6 +22,8 @@ pub struct SqlFault {
     pub sqlstate: String,
     /// The message, without values.
     pub message: String,
+    /// What the script raised itself, as it stands but for credentials: for the operator only.
+    pub shown: Option<String>,
     /// PostgreSQL's own hint, without values.
     pub hint: Option<String>,
     /// Where in the text that was sent, in characters from 1; absent for most run-time errors.
@@ -43,10 +48,13 @@ impl SqlFault {
 impl From<&DbError> for SqlFault {
     fn from(error: &DbError) -> Self {
         let sqlstate = error.code().code();
+        let raised = error.routine() == Some("exec_stmt_raise")
+            || ["P0", "38", "39"].iter().any(|class| sqlstate.starts_with(class));
         Self {
             sqlstate: sqlstate.to_owned(),
-            message: safe_sql_message(sqlstate, error.message()),
-            hint: error.hint().map(|hint| safe_sql_message(sqlstate, hint)),
+            message: if raised { RAISED.to_owned() } else { safe_sql_message(sqlstate, error.message()) },
+            shown: raised.then(|| mask_text(error.message())),
+            hint: error.hint().filter(|_| !raised).map(|hint| safe_sql_message(sqlstate, hint)),
             position: match error.position() {
                 Some(ErrorPosition::Original(position)) => Some(*position),
                 Some(ErrorPosition::Internal { .. }) | None => None,
@@ -290,6 +298,7 @@ mod tests {
             sqlstate: sqlstate.to_owned(),
             message: message.to_owned(),
             hint: None,
+            shown: None,
             position: None,
             constraint: None,
             table: None,

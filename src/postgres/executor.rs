@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    migration::{Direction, Mode, Step, StepAction, Version},
+    migration::{Checksum, Direction, Mode, Step, StepAction, Version},
     postgres::{
         names::Names,
         quote::quote_literal,
@@ -40,6 +40,8 @@ pub struct Mark<'a> {
     pub down_text: Option<&'a str>,
     /// How many statements the script has.
     pub statements: u32,
+    /// Of a resumed script, the digest of the statements that are done.
+    pub done_digest: Option<&'a str>,
 }
 
 /// Marks the row dirty and opens an attempt, in one statement and one transaction: it is visible at
@@ -52,19 +54,27 @@ pub async fn mark(session: &Session, author: &Author, mark: &Mark<'_>) -> Result
     }
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = &session.names;
     let (row, direction, done) = match mark.step.action {
-        StepAction::Apply => {
-            (format!("insert into {tracking} (version, checksum, dirty) values ($2, $5, true)"), "up", 0)
+        StepAction::Apply => (
+            format!(
+                "insert into {tracking} (version, checksum, dirty) values ($2, $5, true) returning version"
+            ),
+            "up",
+            0,
+        ),
+        StepAction::Resume { done } => (
+            format!("update {tracking} set checksum = $5, dirty = true where version = $2 returning version"),
+            "up",
+            done,
+        ),
+        StepAction::Undo => {
+            (format!("update {tracking} set dirty = true where version = $2 returning version"), "undo", 0)
         }
-        StepAction::Resume { done } => {
-            (format!("update {tracking} set checksum = $5, dirty = true where version = $2"), "up", done)
-        }
-        StepAction::Undo => (format!("update {tracking} set dirty = true where version = $2"), "undo", 0),
-        _ => (format!("update {tracking} set dirty = true where version = $2"), "down", 0),
+        _ => (format!("update {tracking} set dirty = true where version = $2 returning version"), "down", 0),
     };
     let sql = format!(
         "with marked as ({row}) insert into {journal} (operation_id, version, direction, mode, checksum, \
-         down_text, statements_done, statements_total, outcome, requested_by, trace_id, instance) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, 'running', $9, $10, $11) returning id"
+         down_text, statements_done, statements_total, outcome, requested_by, trace_id, instance, done_digest) \
+         select $1, $2, $3, $4, $5, $6, $7, $8, 'running', $9, $10, $11, $12 from marked returning id"
     );
     let (done, total) =
         (i32::try_from(done).unwrap_or(i32::MAX), i32::try_from(mark.statements).unwrap_or(i32::MAX));
@@ -83,10 +93,11 @@ pub async fn mark(session: &Session, author: &Author, mark: &Mark<'_>) -> Result
                 (&author.requested_by, Type::TEXT),
                 (&author.trace_id, Type::TEXT),
                 (&author.instance, Type::TEXT),
+                (&mark.done_digest, Type::TEXT),
             ],
         )
         .await?;
-    rows.first().map(|row| row.get(0)).ok_or(SessionError::Lost)
+    rows.first().map(|row| row.get(0)).ok_or(SessionError::RowGone)
 }
 
 /// Whether a commit waits until it is on disk.
@@ -99,8 +110,8 @@ pub enum Flush {
 }
 
 /// What stands before a transactional script's own statements.
-fn prefix(step: &Step) -> (String, usize) {
-    let mut sql = Session::BEGIN_SQL.to_owned();
+fn prefix(session: &Session, step: &Step) -> (String, usize) {
+    let mut sql = session.begin_sql();
     let mut statements = Session::BEGIN_STATEMENTS;
     for (setting, limit) in limits(step) {
         // Writing to a String cannot fail.
@@ -140,18 +151,21 @@ fn end_sql(names: &Names, step: &Step, attempt: i64) -> String {
     let version = quote_literal(step.version.as_str());
     let row = match step.action.direction() {
         Some(Direction::Up) => {
-            format!("update {tracking} set dirty = false, applied_at = now() where version = {version};")
+            format!(
+                "update {tracking} set dirty = false, applied_at = pg_catalog.now() where version = {version} returning 1"
+            )
         }
-        _ => format!("delete from {tracking} where version = {version};"),
+        _ => format!("delete from {tracking} where version = {version} returning 1"),
     };
+    let closed = format!(
+        "update {journal} set outcome = 'succeeded', statements_done = statements_total, \
+         finished_at = pg_catalog.clock_timestamp(), \
+         duration_ms = extract(epoch from pg_catalog.clock_timestamp() - started_at) * 1000 \
+         where id = {attempt} returning 1"
+    );
     let settled =
         if step.action.settles() { close_settled_sql(names, &version, attempt) } else { String::new() };
-    format!(
-        "{row} update {journal} set outcome = 'succeeded', statements_done = statements_total, \
-         finished_at = pg_catalog.clock_timestamp(), \
-         duration_ms = extract(epoch from pg_catalog.clock_timestamp() - started_at) * 1000 where id = {attempt};\
-         {settled}"
-    )
+    format!("{};{settled}", Session::exactly_one_each_sql(&row, &closed))
 }
 
 /// Closes the attempts that a recovery settled; `version` is a quoted literal, `attempt` the one
@@ -176,6 +190,8 @@ pub struct StepError {
     /// How many of the script's own statements in this piece were completed; `None` where the
     /// error arose after all of them, in the guard or at the commit.
     pub completed: Option<usize>,
+    /// Whether the transaction had been opened: a syntax error is found before anything is run.
+    pub begun: bool,
 }
 
 /// A piece of a transactional script: whole statements.
@@ -200,7 +216,7 @@ pub async fn run_piece(
     piece: Piece<'_>,
     cancel: &CancellationToken,
 ) -> Result<(), StepError> {
-    let (mut sql, before) = if piece.first { prefix(step) } else { (String::new(), 0) };
+    let (mut sql, before) = if piece.first { prefix(session, step) } else { (String::new(), 0) };
     let prefix_characters = sql.chars().count();
     sql.push_str(piece.text);
     match piece.last {
@@ -208,15 +224,23 @@ pub async fn run_piece(
         None => sql.push_str("\n;"),
     }
     session.batch(&sql, cancel).await.map(drop).map_err(|BatchError { error, completed }| {
+        let begun = !piece.first || completed > 0;
         let completed = completed.saturating_sub(before);
         let completed = (completed < piece.statements).then_some(completed);
-        StepError { error, prefix_characters, completed }
+        StepError { error, prefix_characters, completed, begun }
     })
 }
 
-/// Ends a failed transaction and puts the session's settings back.
-pub async fn roll_back(session: &Session) -> Result<(), SessionError> {
-    session.rows(&format!("rollback; {}", session.reset_sql())).await.map(drop)
+/// Ends a failed transaction and puts the session's settings back; says whether there was one.
+pub async fn roll_back(session: &mut Session) -> Result<bool, SessionError> {
+    let had_one = session.roll_back().await?;
+    session.rows(&session.reset_sql()).await?;
+    Ok(had_one)
+}
+
+/// Sets how long the next statements wait for a lock; zero: as long as it takes.
+pub async fn set_lock_timeout(session: &Session, timeout: Duration) -> Result<(), SessionError> {
+    session.rows(&format!("set lock_timeout = {}", timeout.as_millis())).await.map(drop)
 }
 
 /// Sets the session's limits for a non-transactional step.
@@ -229,21 +253,24 @@ pub async fn set_limits(session: &Session, step: &Step) -> Result<(), SessionErr
     session.rows(&sql).await.map(drop)
 }
 
-/// Runs one statement of a non-transactional script by itself, then records that `done` are done.
+/// Runs one statement of a non-transactional script by itself, then records, durably, that `done`
+/// are done, with their digest: also where the guard has found that the script went astray.
 pub async fn run_statement(
     session: &Session,
     attempt: i64,
     statement: &str,
-    done: u32,
+    (done, digest): (u32, Checksum),
     cancel: &CancellationToken,
 ) -> Result<(), SessionError> {
     session.batch(statement, cancel).await.map_err(|failed| failed.error)?;
-    let sql = format!(
-        "set synchronous_commit = on; update {} set statements_done = {done} where id = {attempt}; {}",
+    let guard = session.rows(&session.guard_sql(false)).await;
+    let record = format!(
+        "reset session authorization; reset role; begin; set local synchronous_commit = on; \
+         update {} set statements_done = {done}, done_digest = '{digest}' where id = {attempt}; commit",
         session.names.journal_sql,
-        session.guard_sql(false)
     );
-    session.rows(&sql).await.map(drop)
+    session.rows(&record).await?;
+    guard.map(drop)
 }
 
 /// Ends a non-transactional step, durably.
@@ -274,11 +301,25 @@ pub async fn settle(session: &Session, version: &Version, action: StepAction) ->
     session.rows(&sql).await.map(drop)
 }
 
-/// What the tables say of a step whose end was not heard.
-pub async fn is_marked_dirty(session: &Session, version: &Version) -> Result<Option<bool>, SessionError> {
-    let sql = format!("select dirty from {} where version = $1", session.names.tracking_sql);
-    let rows = session.query(&sql, &[(&version.as_str(), Type::TEXT)]).await?;
-    Ok(rows.first().map(|row| row.get(0)))
+/// What became of an attempt whose end was not heard, and whether a later one was made meanwhile.
+pub async fn fate(session: &Session, attempt: i64) -> Result<Fate, SessionError> {
+    let sql = format!(
+        "select (select j.outcome = 'succeeded' from {journal} j where j.id = $1), \
+         exists (select from {journal} j where j.id > $1)",
+        journal = session.names.journal_sql
+    );
+    let rows = session.query(&sql, &[(&attempt, Type::INT8)]).await?;
+    let row = rows.first().ok_or(SessionError::Lost)?;
+    Ok(Fate { committed: row.get::<_, Option<bool>>(0).unwrap_or(false), overtaken: row.get(1) })
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fate {
+    /// It was committed.
+    pub committed: bool,
+    /// Another run was at work after it.
+    pub overtaken: bool,
 }
 
 /// Waits until everything that was committed on this server is on disk.

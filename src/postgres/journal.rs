@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Columns that a journal must have.
-pub(super) const COLUMNS: [&str; 10] = [
+pub(super) const COLUMNS: [&str; 11] = [
     "id",
     "operation_id",
     "version",
@@ -29,10 +29,11 @@ pub(super) const COLUMNS: [&str; 10] = [
     "statements_done",
     "statements_total",
     "outcome",
+    "done_digest",
 ];
 
 /// How much of a kept down script is read to know its header.
-const HEADER_CHARACTERS: u32 = 4096;
+const HEADER_CHARACTERS: u32 = 64 * 1024;
 
 /// Makes the journal.
 pub(super) fn create_sql(names: &Names) -> String {
@@ -55,13 +56,15 @@ pub(super) fn create_sql(names: &Names) -> String {
          requested_by text not null default '', \
          trace_id text, \
          instance text not null default '', \
-         duration_ms bigint); ",
+         duration_ms bigint, \
+         done_digest text); ",
         names.journal_sql
     )
 }
 
 /// Reads, for dirty rows, the last attempt that says anything: an undo in a transaction that was
-/// not committed changed nothing, so what was before it counts. And the kept down scripts.
+/// not committed changed nothing, nor did a new checksum, so what was before them counts; and what
+/// is older than the row is about another one. And the kept down scripts.
 pub(super) fn evidence_queries(names: &Names, kept: Kept) -> String {
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = names;
     let only_dirty = match kept {
@@ -72,7 +75,8 @@ pub(super) fn evidence_queries(names: &Names, kept: Kept) -> String {
         "; select distinct on (j.version) j.version as attempt_version, j.id, j.direction, j.mode, j.outcome, \
            j.statements_done, j.statements_total, j.checksum \
          from {journal} j join {tracking} m on m.version = j.version \
-         where m.dirty and not (j.direction = 'undo' and j.mode = 'transactional' and j.outcome <> 'succeeded') \
+         where m.dirty and j.started_at >= m.applied_at and j.direction <> 'accept-checksum' \
+         and not (j.direction = 'undo' and j.mode = 'transactional' and j.outcome <> 'succeeded') \
          order by j.version, j.id desc; \
          select k.version as down_version, \
            encode(pg_catalog.sha256(pg_catalog.convert_to(k.down_text, 'UTF8')), 'hex') as down_checksum, \
@@ -127,6 +131,23 @@ pub async fn kept_down(session: &Session, version: &Version) -> Result<Option<St
     Ok(rows.first().and_then(|row| row.get(0)))
 }
 
+/// Whether an operation has left an attempt here.
+pub async fn knows(session: &Session, operation: Uuid) -> Result<bool, SessionError> {
+    let sql = format!("select exists (select from {} where operation_id = $1)", session.names.journal_sql);
+    let rows = session.query(&sql, &[(&operation, Type::UUID)]).await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
+}
+
+/// The digest of the statements that the last attempt on a non-transactional script had done.
+pub async fn done_digest(session: &Session, version: &Version) -> Result<Option<String>, SessionError> {
+    let sql = format!(
+        "select j.done_digest from {} j where j.version = $1 and j.direction = 'up' order by j.id desc limit 1",
+        session.names.journal_sql
+    );
+    let rows = session.query(&sql, &[(&version.as_str(), Type::TEXT)]).await?;
+    Ok(rows.first().and_then(|row| row.get(0)))
+}
+
 /// Closes an attempt that did not succeed, durably.
 pub async fn close(
     session: &Session,
@@ -138,7 +159,7 @@ pub async fn close(
     session.rows("set synchronous_commit = on").await?;
     let sql = format!(
         "update {} set outcome = $2, sqlstate = $3, message = $4, finished_at = clock_timestamp(), \
-         duration_ms = extract(epoch from clock_timestamp() - started_at) * 1000 where id = $1",
+         duration_ms = extract(epoch from clock_timestamp() - started_at) * 1000 where id = $1 and outcome = 'running'",
         session.names.journal_sql
     );
     session

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::postgres::{executor::FLUSH_SQL, pool::Pool, session::text};
+use crate::postgres::{
+    executor::FLUSH_SQL,
+    pool::{Pool, Pooled},
+    session::text,
+};
 
 /// How long a look may take; it is only a look.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -13,10 +17,10 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// cannot be seen.
 pub async fn blockers(pool: &Pool, pid: i32) -> Vec<String> {
     let sql = format!(
-        "select pg_catalog.format('pid %s (%s, user %s, %s for %s s)', a.pid, \
-           coalesce(nullif(a.application_name, ''), 'unknown'), coalesce(a.usename, '?'), \
-           coalesce(a.state, 'hidden'), \
-           coalesce(pg_catalog.round(extract(epoch from pg_catalog.clock_timestamp() - a.state_change)), 0)) as blocker \
+        "select pg_catalog.format('pid %s (%s%s%s)', a.pid, \
+           coalesce(nullif(a.application_name, ''), 'unknown'), coalesce(', user ' || a.usename, ''), \
+           coalesce(', ' || a.state || ' for ' || \
+             pg_catalog.round(extract(epoch from pg_catalog.clock_timestamp() - a.state_change)) || ' s', '')) as blocker \
          from pg_catalog.pg_stat_activity a where a.pid = any (pg_catalog.pg_blocking_pids({pid})) order by a.pid"
     );
     let rows = simple(pool, &sql).await.unwrap_or_default();
@@ -33,10 +37,13 @@ pub async fn flush(pool: &Pool) -> bool {
     simple(pool, FLUSH_SQL).await.is_some()
 }
 
+/// A connection that did not answer in time is closed: its answer must not reach somebody else.
 async fn simple(pool: &Pool, sql: &str) -> Option<Vec<SimpleQueryMessage>> {
-    let look = async {
-        let connection = Box::pin(pool.get(LIMIT)).await.ok()?;
-        connection.client.simple_query(sql).await.ok()
-    };
-    tokio::time::timeout(LIMIT, look).await.ok().flatten()
+    let connection = Box::pin(pool.get(LIMIT)).await.ok()?;
+    let answer = tokio::time::timeout(LIMIT, connection.client.simple_query(sql)).await;
+    if let Ok(Ok(rows)) = answer {
+        return Some(rows);
+    }
+    drop(Pooled::take(connection));
+    None
 }

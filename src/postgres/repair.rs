@@ -9,6 +9,7 @@ use crate::{
         names::Names,
         session::{Session, SessionError},
     },
+    redact::mask_text,
 };
 
 /// One change.
@@ -113,7 +114,7 @@ pub async fn change(
                 (&author.operation, Type::UUID),
                 (&recorded.as_str(), Type::TEXT),
                 (&name, Type::TEXT),
-                (&reason, Type::TEXT),
+                (&mask_text(reason), Type::TEXT),
                 (&author.requested_by, Type::TEXT),
                 (&author.trace_id, Type::TEXT),
                 (&author.instance, Type::TEXT),

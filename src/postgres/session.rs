@@ -2,14 +2,13 @@
 //! migrations' SQL share the session, so that losing one is losing the other.
 
 use std::{
-    fmt::Write as _,
     pin::{Pin, pin},
     time::Duration,
 };
 
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
-use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use tokio_util::sync::CancellationToken;
 
 use crate::postgres::{
@@ -51,6 +50,8 @@ pub fn startup_settings(limits: &Limits, names: &Names) -> Vec<(&'static str, St
         ("statement_timeout", millis(limits.statement_timeout)),
         ("idle_in_transaction_session_timeout", millis(limits.idle_in_transaction_timeout)),
         ("client_connection_check_interval", CHECK_INTERVAL_MS.to_string()),
+        // Where statements end depends on it: see `sql`.
+        ("standard_conforming_strings", "on".to_owned()),
         // Durability is asked for by the commits that need it: see `executor`.
         ("synchronous_commit", "off".to_owned()),
     ]
@@ -63,6 +64,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// SQLSTATE of a statement that was cancelled.
 const QUERY_CANCELED: &str = "57014";
+
+/// SQLSTATE of the warning that there is no transaction.
+const NO_ACTIVE_TRANSACTION: &str = "25P01";
 
 /// What goes wrong on a session.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,9 @@ pub enum SessionError {
     /// The connection's settings do not hold, or it changes servers under us.
     #[error("the connection does not keep a session")]
     Pooler,
+    /// The row that a step is about is not there any more.
+    #[error("the row of schema_migrations is gone")]
+    RowGone,
     /// The server is a standby.
     #[error("the server is in recovery: it is read-only")]
     Standby,
@@ -112,8 +119,12 @@ pub struct BatchError {
 }
 
 /// One session, on one database, for one run.
+///
+/// Dropped, it closes its connection: only [`Session::release`] and [`Session::give_back`] return
+/// one to the pool, after nothing but Nexus's own statements ended well on it.
 pub struct Session {
-    connection: Pooled,
+    /// Taken only when the session ends.
+    connection: Option<Pooled>,
     /// The names of the tables.
     pub names: Names,
     key: i64,
@@ -136,7 +147,7 @@ impl Session {
         let key = names.lock_key(dbname);
         let application_name = format!("nexusd {operation}");
         Self {
-            connection,
+            connection: Some(connection),
             names,
             key,
             application_name,
@@ -233,53 +244,60 @@ impl Session {
         Ok(rows.first().and_then(|row| text(row, "holder")).map(str::to_owned))
     }
 
+    /// A role without `pg_read_all_stats` sees less of other sessions: what it cannot see is left out.
     fn holder_query(&self) -> String {
+        let (high, low) = self.key_halves();
         format!(
-            "select pg_catalog.format('pid %s (%s%s), connected since %s', l.pid, \
+            "select pg_catalog.format('pid %s (%s%s)%s', l.pid, \
                coalesce(nullif(a.application_name, ''), 'unknown'), \
                coalesce(' from ' || pg_catalog.host(a.client_addr), ''), \
-               pg_catalog.to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"')) as holder \
+               coalesce(', connected since ' || \
+                 pg_catalog.to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"'), '')) as holder \
              from pg_catalog.pg_locks l left join pg_catalog.pg_stat_activity a on a.pid = l.pid \
-             where {} and l.pid <> pg_catalog.pg_backend_pid() limit 1",
-            self.lock_condition(
-                "(select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())"
-            )
+             where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
+             and l.classid = {high} and l.objid = {low} and l.database = (select d.oid \
+             from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()) \
+             and l.pid <> pg_catalog.pg_backend_pid() limit 1"
         )
     }
 
-    /// True of the rows of `pg_locks l` that are this lock, granted; `database` is the OID.
-    fn lock_condition(&self, database: &str) -> String {
-        format!(
-            "l.locktype = 'advisory' and l.granted and l.objsubid = 1 and l.classid = {} and l.objid = {} \
-             and l.database = {database}",
-            (self.key >> 32) & 0xffff_ffff,
-            self.key & 0xffff_ffff,
-        )
-    }
-
-    /// A statement that fails unless the transaction that `begin_sql` opened is still the same one
-    /// (`in_transaction`), the session still holds its lock, and its role is the one it began with.
-    /// A setting that does not exist is how it fails: no function is left in the user's database,
-    /// and nothing can be decided before it runs. It runs once a step, so it asks the function that
-    /// `pg_locks` shows, which costs half as much as the view.
+    /// A statement that fails unless the session still holds its lock, its role is the one it began
+    /// with, and (`in_transaction`) the transaction that [`Self::begin_sql`] opened is still the
+    /// same one. A setting that does not exist is how it fails: no function is left in the user's
+    /// database, and nothing can be decided before it runs. It runs once a step, so it asks the
+    /// function that `pg_locks` shows, which costs half as much as the view.
     pub fn guard_sql(&self, in_transaction: bool) -> String {
-        let mut sql = String::from("select case ");
-        if in_transaction {
-            sql.push_str(
-                "when pg_catalog.current_setting('nexus.transaction', true) is distinct from \
-                 pg_catalog.pg_current_xact_id()::text then pg_catalog.current_setting('nexus.escaped.transaction') ",
-            );
-        }
-        // Writing to a String cannot fail.
-        let _ = write!(
-            sql,
-            "when current_user <> {role} then pg_catalog.current_setting('nexus.escaped.role') \
-             when not exists (select from pg_catalog.pg_lock_status() l where l.pid = pg_catalog.pg_backend_pid() and {lock}) \
-             then pg_catalog.current_setting('nexus.escaped.lock') end",
+        let both = if in_transaction {
+            "when held.subids & 2 = 0 then pg_catalog.current_setting('nexus.escaped.transaction') "
+        } else {
+            ""
+        };
+        let (high, low) = self.key_halves();
+        format!(
+            "select case when current_user <> {role} then pg_catalog.current_setting('nexus.escaped.role') \
+             {both}when held.subids & 1 = 0 then pg_catalog.current_setting('nexus.escaped.lock') end \
+             from (select coalesce(pg_catalog.bit_or(l.objsubid), 0) as subids from pg_catalog.pg_lock_status() l \
+             where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'advisory' and l.granted \
+             and l.classid = {high} and l.objid = {low} and l.database = {database}) held",
             role = quote_literal(&self.role),
-            lock = self.lock_condition(&self.database_oid),
-        );
-        sql
+            database = self.database_oid,
+        )
+    }
+
+    /// The halves of the key, as `pg_locks` shows them.
+    fn key_halves(&self) -> (i64, i64) {
+        ((self.key >> 32) & 0xffff_ffff, self.key & 0xffff_ffff)
+    }
+
+    /// A statement that fails, as the guard does, unless `step` (which returns the rows that it
+    /// changed) changed one row and `attempt` another.
+    pub fn exactly_one_each_sql(step: &str, attempt: &str) -> String {
+        format!(
+            "with step as ({step}), attempt as ({attempt}) \
+             select case when (select pg_catalog.count(*) from step) <> 1 \
+             or (select pg_catalog.count(*) from attempt) <> 1 \
+             then pg_catalog.current_setting('nexus.escaped.row') end"
+        )
     }
 
     /// What the guard says of an error, if the guard raised it.
@@ -291,45 +309,73 @@ impl Session {
             ("nexus.escaped.transaction", "its transaction"),
             ("nexus.escaped.role", "its role"),
             ("nexus.escaped.lock", "the database's lock"),
+            ("nexus.escaped.row", "its row of schema_migrations or of nexus_journal"),
         ]
         .into_iter()
         .find_map(|(setting, what)| fault.message.contains(setting).then_some(what))
     }
 
-    /// Opens a transaction that the guard recognises. Two statements.
-    pub const BEGIN_SQL: &str = "begin; select pg_catalog.set_config('nexus.transaction', \
-                                 pg_catalog.pg_current_xact_id()::text, true);";
+    /// Opens a transaction that the guard recognises: by a lock that ends with the transaction and
+    /// that nothing else can give up, on the same key in PostgreSQL's other key space. Two
+    /// statements.
+    pub fn begin_sql(&self) -> String {
+        let (high, low) = self.key_halves();
+        // PostgreSQL takes the halves as signed integers here, and shows them as unsigned ones.
+        let signed = |half: i64| half.cast_unsigned() as u32 as i32;
+        format!("begin; select pg_catalog.pg_try_advisory_xact_lock({}, {});", signed(high), signed(low))
+    }
 
-    /// How many statements [`Self::BEGIN_SQL`] has.
+    /// How many statements [`Self::begin_sql`] has.
     pub const BEGIN_STATEMENTS: usize = 2;
 
-    /// Puts back what a migration may have changed for the session, outside a transaction.
+    /// Puts back what a migration may have changed for the session, outside a transaction. It
+    /// stands behind the commit, so nothing in it may run into a limit of the script's.
     pub fn reset_sql(&self) -> String {
         format!(
-            "reset session authorization; reset role; reset all; discard temp; set application_name = {};",
+            "set statement_timeout = 0; set lock_timeout = 0; reset session authorization; reset role; \
+             close all; unlisten *; deallocate all; discard sequences; discard temp; reset all; \
+             set application_name = {};",
             quote_literal(&self.application_name)
         )
     }
 
-    /// Gives the lock back and the connection with it, which no migration has touched.
+    /// Gives the lock back and the connection with it, on which no migration was run.
     pub async fn release(self) -> Result<(), SessionError> {
         let sql =
             format!("select pg_catalog.pg_advisory_unlock({}); set application_name = 'nexusd'", self.key);
-        let released = self.rows(&sql).await.map(drop);
-        if released.is_err() {
-            self.close();
-        }
-        released
+        self.rows(&sql).await?;
+        self.give_back();
+        Ok(())
     }
 
-    /// Closes the connection, and with it gives up the lock; migrations' SQL was run on it.
-    pub fn close(self) {
-        drop(Pooled::take(self.connection));
+    /// Gives the connection back, on which nothing was done but reading, and that ended well.
+    pub fn give_back(mut self) {
+        drop(self.connection.take());
+    }
+
+    /// Closes the connection at once: the server gives the lock free, whatever is still running.
+    pub fn hang_up(&mut self) {
+        drop(self.connection.take().map(Pooled::take));
+    }
+
+    fn client(&self) -> Result<&Client, SessionError> {
+        self.connection.as_ref().map(|connection| &connection.client).ok_or(SessionError::Lost)
+    }
+
+    /// Rolls back; says whether there was a transaction to roll back.
+    pub async fn roll_back(&mut self) -> Result<bool, SessionError> {
+        let connection = self.connection.as_mut().ok_or(SessionError::Lost)?;
+        drop(connection.take_notices());
+        self.rows("rollback").await?;
+        let connection = self.connection.as_mut().ok_or(SessionError::Lost)?;
+        let had_none =
+            connection.take_notices().iter().any(|notice| notice.sqlstate == NO_ACTIVE_TRANSACTION);
+        Ok(!had_none)
     }
 
     /// Sends a message of Nexus's own and returns all its rows.
     pub async fn rows(&self, sql: &str) -> Result<Vec<SimpleQueryRow>, SessionError> {
-        let messages = tokio::time::timeout(OWN_MESSAGE_LIMIT, self.connection.client.simple_query(sql));
+        let messages = tokio::time::timeout(OWN_MESSAGE_LIMIT, self.client()?.simple_query(sql));
         let messages = messages.await.map_err(|_| SessionError::Lost)??;
         Ok(messages
             .into_iter()
@@ -346,7 +392,7 @@ impl Session {
         sql: &str,
         parameters: &[(&(dyn tokio_postgres::types::ToSql + Sync), tokio_postgres::types::Type)],
     ) -> Result<Vec<tokio_postgres::Row>, SessionError> {
-        let rows = self.connection.client.query_typed(sql, parameters);
+        let rows = self.client()?.query_typed(sql, parameters);
         Ok(tokio::time::timeout(OWN_MESSAGE_LIMIT, rows).await.map_err(|_| SessionError::Lost)??)
     }
 
@@ -374,7 +420,9 @@ impl Session {
     ) -> Result<(), SessionError> {
         let give_up = Instant::now() + CANCEL_LIMIT;
         while Instant::now() < give_up {
-            if let Err(error) = Box::pin(self.connection.cancel()).await {
+            if let Some(connection) = &self.connection
+                && let Err(error) = Box::pin(connection.cancel()).await
+            {
                 tracing::debug!(%error, "a cancel request did not reach the server");
             }
             match tokio::time::timeout(Duration::from_secs(1), &mut run).await {
@@ -389,7 +437,7 @@ impl Session {
     }
 
     async fn drive(&self, sql: &str, completed: &mut usize) -> Result<(), SessionError> {
-        let mut messages = pin!(self.connection.client.simple_query_raw(sql).await?);
+        let mut messages = pin!(self.client()?.simple_query_raw(sql).await?);
         while let Some(message) = messages.next().await {
             if let SimpleQueryMessage::CommandComplete(_) = message? {
                 *completed += 1;
@@ -402,4 +450,10 @@ impl Session {
 /// A column of a row, by its name; `None` also where the row has no such column.
 pub(super) fn text<'a>(row: &'a SimpleQueryRow, column: &str) -> Option<&'a str> {
     row.try_get(column).ok().flatten()
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.hang_up();
+    }
 }

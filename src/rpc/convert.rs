@@ -105,7 +105,12 @@ pub fn failure(failure: &Failure) -> proto::Failure {
         sqlstate: failure.sqlstate.clone().unwrap_or_default(),
         server_hint: failure.server_hint.clone().unwrap_or_default(),
         details: failure.details.clone(),
-        server_message: failure.server_message.clone().unwrap_or_default(),
+        server_message: failure
+            .operator_message
+            .as_ref()
+            .or(failure.server_message.as_ref())
+            .cloned()
+            .unwrap_or_default(),
     }
 }
 

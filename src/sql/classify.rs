@@ -70,6 +70,13 @@ pub(super) fn first_look(statement: &str) -> FirstLook {
     }
 }
 
+/// Whether a statement that fails, run by itself, leaves nothing behind: what runs transactions of
+/// its own (CALL, DO, anything CONCURRENTLY) may leave a part.
+pub fn is_atomic(statement: &str) -> bool {
+    let runs_its_own = |word: &str| ["call", "do"].iter().any(|verb| word.eq_ignore_ascii_case(verb));
+    !leading_words(statement).next().is_some_and(runs_its_own) && !has_word(statement, &["concurrently"])
+}
+
 /// Whether one of `wanted` is among a statement's words.
 pub(super) fn has_word(statement: &str, wanted: &[&str]) -> bool {
     let mut lexer = Lexer::default();

@@ -81,6 +81,14 @@ pub enum SplitError {
     /// It holds a NUL byte.
     #[error("the file holds a NUL byte at {0}")]
     NulByte(Location),
+    /// It ends in the middle of something: what follows it would become part of that.
+    #[error("the {what} that begins at {begin} has no end")]
+    Unterminated {
+        /// A string, a comment, …
+        what: &'static str,
+        /// Where it begins.
+        begin: Location,
+    },
 }
 
 /// How big the pieces are that a file is read and cut into, in bytes.
@@ -237,6 +245,13 @@ impl<R: Read> Iterator for Groups<R> {
                 }
             };
             let is_end = self.whole && end == self.valid;
+            // Where the file could not be read to its end, that is what is told.
+            if let Some((begin, what)) = self.splitter.take_open()
+                && self.error.is_none()
+            {
+                let begin = self.start.locate(&self.file, &self.buffer, begin);
+                self.error = Some(SplitError::Unterminated { what, begin });
+            }
             if end > 0 {
                 let group = self.cut(end, pieces);
                 if !group.statements.is_empty() || !group.meta_commands.is_empty() {
@@ -443,7 +458,7 @@ mod tests {
             let (whole, _, checksums) = groups(text.as_bytes(), Wrapper::Keep, SIZES);
             let sizes = Sizes { read, least, most: least + more };
             let (pieces, error, pieced_checksums) = groups(text.as_bytes(), Wrapper::Keep, sizes);
-            prop_assert!(error.is_none());
+            prop_assert!(matches!(error, None | Some(SplitError::Unterminated { .. })));
             prop_assert_eq!(statements(&pieces), statements(&whole));
             prop_assert_eq!(pieced_checksums, checksums);
             let metas = |groups: &[Group]| groups.iter().map(|group| group.meta_commands.len()).sum::<usize>();

@@ -156,6 +156,10 @@ impl Inspector<'_> {
             SplitError::InvalidUtf8(location) => {
                 self.failure(Refusal::new(Code::InvalidUtf8, "the file is not valid UTF-8"), location)
             }
+            SplitError::Unterminated { what, begin } => {
+                let message = format!("the {what} that begins here has no end");
+                self.failure(Refusal::new(Code::Unterminated, message), begin)
+            }
             SplitError::NulByte(location) => {
                 self.failure(Refusal::new(Code::NulByte, "the file holds a NUL byte"), location)
             }

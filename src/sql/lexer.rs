@@ -38,6 +38,8 @@ pub(super) struct Lexer {
     start: usize,
     state: State,
     gap: Option<Gap>,
+    /// What the text ended in the middle of.
+    open: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,6 +81,11 @@ impl Lexer {
         self.position
     }
 
+    /// What the whole text ended in the middle of, and where that began; told once.
+    pub(super) fn take_open(&mut self) -> Option<(usize, &'static str)> {
+        self.open.take().map(|what| (self.start, what))
+    }
+
     /// Goes on at another position of the text, between two tokens.
     pub(super) fn seek(&mut self, position: usize) {
         self.position = position;
@@ -98,6 +105,7 @@ impl Lexer {
                 State::String { escapes } => self.string(text, whole, escapes)?,
                 State::QuotedIdentifier => {
                     self.until(text, whole, |byte| byte == b'"')?;
+                    self.note_end(text, "quoted identifier");
                     self.position = text.len().min(self.position + 1);
                     Some(Kind::Other)
                 }
@@ -191,6 +199,7 @@ impl Lexer {
         loop {
             self.until(text, whole, |byte| byte == b'\'' || (escapes && byte == b'\\'))?;
             if text.get(self.position) != Some(&b'\\') {
+                self.note_end(text, "string");
                 self.position = text.len().min(self.position + 1);
                 return Ok(Some(Kind::Other));
             }
@@ -206,7 +215,10 @@ impl Lexer {
             self.state = State::BlockComment { depth };
             self.until(text, whole, |byte| matches!(byte, b'*' | b'/'))?;
             let step = match text[self.position..] {
-                [] => break,
+                [] => {
+                    self.note_end(text, "comment");
+                    break;
+                }
                 [_] if !whole => return Err(Wait),
                 [b'*', b'/', ..] => {
                     depth -= 1;
@@ -252,9 +264,17 @@ impl Lexer {
                     return Err(Wait);
                 }
                 self.position = text.len();
+                self.note_end(text, "dollar-quoted string");
                 return Ok(Some(Kind::Other));
             }
             self.position += 1;
+        }
+    }
+
+    /// Keeps in mind that the text ends before `what` does.
+    fn note_end(&mut self, text: &[u8], what: &'static str) {
+        if self.position == text.len() {
+            self.open = Some(what);
         }
     }
 }

@@ -48,6 +48,11 @@ impl Splitter {
         self.lexer.position()
     }
 
+    /// What the whole text ended in the middle of, and where that began; told once.
+    pub(super) fn take_open(&mut self) -> Option<(usize, &'static str)> {
+        self.lexer.take_open()
+    }
+
     /// Goes on at another position of the text, between two pieces.
     pub(super) fn seek(&mut self, position: usize) {
         self.lexer.seek(position);

@@ -31,6 +31,7 @@ fn what_it_does_not_start_with() {
         let told = refused(&world, toml);
         assert!(mentions.iter().all(|mention| told.contains(mention)), "{told}");
     };
+    check("", &["no [[database]]"]);
     check("[server]\ngrpc = \"0.0.0.0:7421\"\n", &["0.0.0.0:7421", "refused.toml:2"]);
     check("[server]\ngrcp = \"127.0.0.1:0\"\n", &["refused.toml:2:1", "grpc"]);
     check("[[database]]\nname = \"a\"\nurl = \"postgres://u:CANARY@h/d?sslmod=x\"\n", &["sslmod"]);
@@ -38,12 +39,13 @@ fn what_it_does_not_start_with() {
         !refused(&world, "[[database]]\nname = \"a\"\nurl = \"postgres://u:CANARY@h/d?sslmod=x\"\n")
             .contains("CANARY")
     );
+    let one = format!("[[database]]\nname = \"a\"\nurl = {:?}\n", world.database.url);
     let unwritable =
         "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[log]\nfile = \"/proc/none/log\"\n";
-    check(unwritable, &["Failed to write to migration log file"]);
+    check(&format!("{unwritable}{one}"), &["Failed to write to migration log file"]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is bound");
     let port = taken.local_addr().expect("it has an address");
-    check(&format!("[server]\ngrpc = \"{port}\"\nhttp = \"127.0.0.1:0\"\n"), &["cannot listen on"]);
+    check(&format!("[server]\ngrpc = \"{port}\"\nhttp = \"127.0.0.1:0\"\n{one}"), &["cannot listen on"]);
 }
 
 #[test]
@@ -112,6 +114,7 @@ fn the_log_is_private_reopened_and_guarded() {
     assert!(told.contains("NX0053") && told.contains("Failed to write to migration log file"), "{told}");
     assert_eq!(world.database.tables(), ["t1", "t2"]);
     world.ctl(&["status"]).expect(0);
+    assert_eq!(world.daemon.page("/-/ready").0, 503);
     fs::remove_dir(&log).expect("the directory is removed");
     world.ctl(&["apply"]).expect(0);
     assert_eq!(world.logged("Migration applied successfully").len(), 1);
@@ -167,4 +170,34 @@ fn databases_that_cannot_be_reached_are_told_apart() {
     assert!(!result.to_string().contains("CANARY"));
     assert_eq!(world.database.rows(), ["0001_t1|f"]);
     world.ctl(&["status", "--check", "--database", "refused"]).expect(3);
+}
+
+#[test]
+fn what_failed_once_does_not_stay_in_the_way() {
+    let world = World::new().set("schema = \"later\"").start();
+    world.tables(1, 1);
+    assert!(world.ctl(&["apply"]).expect(1).contains("NX0056"));
+    world.ctl(&["status"]).expect(0);
+    world.database.sql("create schema later");
+    world.ctl(&["apply"]).expect(0);
+
+    let foreign = World::new().start();
+    foreign.database.sql("create table schema_migrations (version bigint primary key)");
+    foreign.tables(1, 1);
+    foreign.ctl(&["apply"]).expect(1);
+    let locks = "select count(*) from pg_locks where locktype = 'advisory' and database = \
+                 (select oid from pg_database where datname = current_database())";
+    await_that("the lock is given back", || foreign.database.sql(locks) == ["0"]);
+}
+
+#[test]
+fn a_request_id_is_known_after_a_restart() {
+    let mut world = World::new().start();
+    world.tables(1, 3);
+    world.ctl(&["apply"]).expect(0);
+    let id = world.database.sql("select operation_id from nexus_journal limit 1").remove(0);
+    world.daemon.restart();
+    let told = world.ctl(&["apply", "--request-id", &id]).expect(1);
+    assert!(told.contains("NX0057"), "{told}");
+    assert_eq!(world.database.tables().len(), 3);
 }

@@ -48,20 +48,74 @@ fn what_cannot_be_run_at_all() {
 #[track_caller]
 fn is_stopped(up: &str, what: &str) {
     let world = World::new().start();
-    world.migration("0001_bad", up, "select 1;");
+    world.database.sql("create table before (id int); insert into before values (1)");
+    world.migration("0001_bad", up, "drop table before;");
     let told = world.ctl(&["apply"]).expect(1);
     assert!(told.contains("NX0032") && told.contains(what), "{told}");
-    assert!(world.database.tables().is_empty());
+    assert_eq!(world.database.tables(), ["before"]);
     assert_eq!(world.database.rows(), ["0001_bad|t"]);
     world.write("0001_bad.up.sql", "create table good (id int);");
     world.ctl(&["apply"]).expect(0);
     assert_eq!(world.database.rows(), ["0001_bad|f"]);
+    assert_eq!(world.database.sql("select * from before"), ["1"], "no down was run");
 }
 
 #[test]
 fn the_guard_sees_a_lost_lock_and_another_role() {
     is_stopped("create table a (id int); select pg_advisory_unlock_all();", "lock");
     is_stopped("create table a (id int); set role pg_monitor;", "role");
+}
+
+#[test]
+fn the_guard_sees_a_row_that_is_gone() {
+    is_stopped("create table a (id int); delete from schema_migrations;", "its row");
+    is_stopped("create table a (id int); update schema_migrations set version = 'x';", "its row");
+    is_stopped("create table a (id int); delete from nexus_journal;", "its row");
+    is_stopped(
+        "create function f() returns trigger language plpgsql as 'begin return null; end'; \
+         create trigger t before update on schema_migrations for each row execute function f();",
+        "its row",
+    );
+}
+
+#[test]
+fn a_file_that_resets_all_is_no_escape() {
+    let world = World::new().start();
+    world.migration("0001_reset", "create table a (id int); reset all;", "drop table a; reset all;");
+    world.tables(2, 1);
+    world.ctl(&["apply"]).expect(0);
+    world.ctl(&["rollback", "--steps=2"]).expect(0);
+    assert!(world.database.tables().is_empty());
+}
+
+#[test]
+fn a_file_that_ends_its_transaction_unseen_is_never_undone_by_itself() {
+    let world = World::new().start();
+    world.database.sql("create table before (id int); insert into before values (1)");
+    // What the lexer takes for a string the server does not, once the file has turned that off.
+    let up = "set standard_conforming_strings = off;\nselect '\\'; commit; --';\nselect 1/0;\n";
+    world.migration("0001_unseen", up, "drop table before;");
+    let told = world.ctl(&["apply"]).expect(1);
+    assert!(told.contains("NX0032"), "{told}");
+    for verb in ["apply", "rollback"] {
+        let told = world.ctl(&[verb]).expect(1);
+        assert!(told.contains("NX0058"), "{told}");
+    }
+    assert_eq!(world.database.sql("select * from before"), ["1"]);
+    world.ctl(&["repair", "forget", "1", "--reason", "looked", "--yes"]).expect(0);
+    assert!(world.database.rows().is_empty());
+}
+
+#[test]
+fn what_has_no_end_is_refused() {
+    for (up, what) in [
+        ("insert into t values ('abc", "string"),
+        ("select \"abc", "quoted identifier"),
+        ("select $a$ abc $b$", "dollar-quoted string"),
+        ("select 1; /* abc /* */", "comment"),
+    ] {
+        refuses(up, "NX0018", what);
+    }
 }
 
 #[test]
@@ -197,6 +251,12 @@ fn values_of_tables_are_in_no_log_and_no_journal() {
     world.ctl(&["apply"]).expect(1);
     world.write("0001_secret.up.sql", up);
     world.ctl(&["apply"]).expect(1);
+    let raise = "create table keys (code text); insert into keys values ('CANARY FOUR');\n\
+                 do $$ begin raise exception 'no: %', (select code from keys) using errcode = '55000', \
+                 hint = (select code from keys); end $$;\n";
+    world.write("0001_secret.up.sql", raise);
+    let told = world.ctl(&["apply"]).expect(1);
+    assert!(told.contains("no: CANARY FOUR"), "the operator sees it: {told}");
     let log = fs::read_to_string(world.path("migrations.jsonl")).expect("the log is read");
     let journal = world.database.sql("select message from nexus_journal").join("\n");
     assert!(!log.contains("CANARY") && !journal.contains("CANARY"), "{log}\n{journal}");

@@ -77,3 +77,20 @@ fn two_entries_for_one_database_do_not_race() {
     world.ctl(&["apply", "--all"]).expect(0);
     assert_eq!(world.database.sql("select count(*) from nexus_journal"), ["20"]);
 }
+
+#[test]
+fn entries_with_one_directory_keep_their_own_options() {
+    let second = Database::new();
+    let world = World::new();
+    let more = format!(
+        "[[database]]\nname = \"deep\"\nurl = {:?}\nmigrations = {:?}\nrecursive = true\n",
+        second.url,
+        world.path("migrations").display().to_string()
+    );
+    let world = world.more(&more).start();
+    world.tables(1, 1);
+    std::fs::create_dir(world.path("migrations/more")).expect("a directory is made");
+    world.migration("more/0002_b", "create table b (id int);", "drop table b;");
+    world.ctl(&["apply", "--all"]).expect(0);
+    assert_eq!((world.database.rows().len(), second.rows().len()), (1, 2));
+}

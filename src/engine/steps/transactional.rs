@@ -29,10 +29,31 @@ pub(super) fn is_lock_trouble(sqlstate: &str) -> bool {
 
 /// Why one attempt at the transaction ended.
 enum Trouble {
+    /// The row could not be marked: nothing was begun.
+    Mark(SessionError),
     /// The script could not be read, or is not what it was.
     Script(Failure),
-    /// The session raised an error, at this place in the script.
-    Session(SessionError, Option<Location>),
+    /// The session raised an error.
+    Session {
+        error: SessionError,
+        /// The place in the script, where it arose there.
+        location: Option<Location>,
+        /// Whether it arose after the last statement.
+        at_end: bool,
+        /// Whether the transaction had been opened.
+        begun: bool,
+    },
+}
+
+/// What a failed transaction has come to.
+#[derive(PartialEq)]
+enum Undone {
+    /// Nothing of it is there.
+    RolledBack,
+    /// It was committed: what failed came after.
+    Committed,
+    /// The script had ended it by itself.
+    Escaped,
 }
 
 impl Steps<'_> {
@@ -44,55 +65,81 @@ impl Steps<'_> {
     ) -> Result<(), Failure> {
         let mut attempt = None;
         let mut delays = self.retry_delays();
-        for tried in 1.. {
+        let mut tried = 0;
+        loop {
+            tried += 1;
             let Err(trouble) = self.transaction(step, prepared, &mut attempt, flush).await else {
                 return Ok(());
             };
-            let (failure, outcome) = match trouble {
-                Trouble::Session(SessionError::Lost, _) => return self.resolve(step, attempt).await,
-                Trouble::Session(SessionError::Sql(fault), location) => {
-                    let delay = is_lock_trouble(&fault.sqlstate).then(|| delays.next()).flatten();
-                    if let Some(delay) = delay {
-                        self.undo_transaction(step, attempt).await?;
-                        if self.wait_to_retry(step, tried, delay, &fault.sqlstate).await {
-                            continue;
-                        }
-                        (cancelled(&step.version), AttemptOutcome::RolledBack)
-                    } else {
-                        let outcome = match Session::escaped(&fault) {
-                            Some("its transaction") => AttemptOutcome::Failed,
-                            _ => AttemptOutcome::RolledBack,
-                        };
-                        let blockers = self.told.blockers.iter().map(|who| format!("blocked by {who}"));
-                        let blockers =
-                            if is_lock_trouble(&fault.sqlstate) { blockers.collect() } else { Vec::new() };
-                        let details = if location.is_none() { vec![AT_COMMIT.to_owned()] } else { blockers };
-                        (of_script(fault, step, location, None).details(details), outcome)
-                    }
-                }
-                Trouble::Session(SessionError::Cancelled, _) => {
-                    (cancelled(&step.version), AttemptOutcome::RolledBack)
-                }
-                Trouble::Session(error, _) => (
-                    of_session(error, "running a migration").version(&step.version),
-                    AttemptOutcome::RolledBack,
-                ),
-                Trouble::Script(failure) => (failure.version(&step.version), AttemptOutcome::RolledBack),
-            };
-            self.undo_transaction(step, attempt).await?;
+            if let Trouble::Mark(SessionError::Lost) | Trouble::Session { error: SessionError::Lost, .. } =
+                trouble
+            {
+                return self.resolve(step, attempt).await;
+            }
+            let begun = matches!(trouble, Trouble::Session { begun: true, .. });
+            let undone = self.undo_transaction(step, attempt.filter(|_| begun)).await?;
+            if undone == Undone::Committed {
+                return Ok(());
+            }
+            if let Trouble::Session { error: SessionError::Sql(fault), .. } = &trouble
+                && is_lock_trouble(&fault.sqlstate)
+                && let Some(delay) = delays.next()
+                && self.wait_to_retry(step, tried, delay, &fault.sqlstate).await
+            {
+                continue;
+            }
+            let (failure, outcome) = self.explain(step, trouble, undone);
             self.close_attempt(attempt, outcome, &failure).await;
             return Err(failure);
         }
-        Err(Failure::new(Code::Internal, "The retries of a step did not end"))
     }
 
-    /// Ends the failed transaction. Where even that fails the connection is lost, and the tables
-    /// are asked.
-    async fn undo_transaction(&mut self, step: &Step, attempt: Option<i64>) -> Result<(), Failure> {
-        match executor::roll_back(&self.session).await {
-            Ok(()) => Ok(()),
-            Err(_) => self.resolve(step, attempt).await,
-        }
+    /// What a failed attempt is told as, and recorded as.
+    fn explain(&self, step: &Step, trouble: Trouble, undone: Undone) -> (Failure, AttemptOutcome) {
+        let is_out = matches!(
+            &trouble,
+            Trouble::Session { error: SessionError::Sql(fault), .. }
+                if Session::escaped(fault) == Some("its transaction")
+        );
+        let outcome = if is_out || undone == Undone::Escaped {
+            AttemptOutcome::Failed
+        } else {
+            AttemptOutcome::RolledBack
+        };
+        let failure = match trouble {
+            Trouble::Session { .. } if undone == Undone::Escaped => {
+                let message = format!("Migration {} changed its transaction, and was stopped", step.version);
+                Failure::new(Code::Escaped, message)
+            }
+            Trouble::Session { error: SessionError::Sql(fault), location, at_end, .. } => {
+                let details = if is_lock_trouble(&fault.sqlstate) {
+                    self.told.blockers.iter().map(|who| format!("blocked by {who}")).collect()
+                } else if at_end && Session::escaped(&fault).is_none() {
+                    vec![AT_COMMIT.to_owned()]
+                } else {
+                    Vec::new()
+                };
+                of_script(fault, step, location, None).details(details)
+            }
+            Trouble::Session { error: SessionError::Cancelled, .. } => cancelled(&step.version),
+            Trouble::Session { error, .. } => of_session(error, "running a migration"),
+            Trouble::Mark(error) => of_session(error, "marking the row"),
+            Trouble::Script(failure) => failure,
+        };
+        (failure.version(&step.version), outcome)
+    }
+
+    /// Ends the failed transaction of an attempt; `None` where none was opened. Where even that
+    /// fails the connection is lost, and the journal is asked.
+    async fn undo_transaction(&mut self, step: &Step, attempt: Option<i64>) -> Result<Undone, Failure> {
+        let had_one = match executor::roll_back(&mut self.session).await {
+            Ok(had_one) => had_one,
+            Err(_) => return self.resolve(step, attempt).await.map(|()| Undone::Committed),
+        };
+        let Some(attempt) = attempt.filter(|_| !had_one) else { return Ok(Undone::RolledBack) };
+        let fate = executor::fate(&self.session, attempt).await;
+        let fate = fate.map_err(|error| of_session(error, "learning what became of a step"))?;
+        Ok(if fate.committed { Undone::Committed } else { Undone::Escaped })
     }
 
     async fn transaction(
@@ -110,12 +157,13 @@ impl Steps<'_> {
                 Some(Feed::Down(down)) if attempt.is_none() => {
                     let mark = Mark {
                         step,
-                        checksum: &prepared.checksum,
+                        checksum: &prepared.checksum_for(step),
                         down_text: down.as_deref(),
                         statements: prepared.statements,
+                        done_digest: None,
                     };
                     let marked = executor::mark(&self.session, &self.run.author, &mark).await;
-                    *attempt = Some(marked.map_err(|error| Trouble::Session(error, None))?);
+                    *attempt = Some(marked.map_err(Trouble::Mark)?);
                 }
                 Some(Feed::Down(_)) => {}
                 // One group is held back: only at the file's end is it known to be the last.
@@ -155,7 +203,8 @@ impl Steps<'_> {
         let sent = self.told.watch(step, self.session.pid(), sending).await;
         sent.map_err(|error| {
             let location = locate(&error, group, prepared);
-            Trouble::Session(error.error, location)
+            let at_end = error.completed.is_none() && last.is_some();
+            Trouble::Session { begun: error.begun, error: error.error, location, at_end }
         })
     }
 }
@@ -173,5 +222,5 @@ fn locate(error: &StepError, group: &Group, prepared: &Prepared) -> Option<Locat
 }
 
 fn unexpected() -> Trouble {
-    Trouble::Script(Failure::new(Code::Internal, "The task that reads the script ended unexpectedly"))
+    Trouble::Script(scripts::ended_unexpectedly())
 }

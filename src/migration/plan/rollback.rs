@@ -26,7 +26,8 @@ pub fn plan_rollback(
     };
     let mut plan = Plan::default();
     for row in tracked.rows.iter().rev().take(count) {
-        plan.steps.push(step(catalog, row, request, policy, &mut plan.notices)?);
+        let step = step(catalog, row, request, policy, &mut plan.notices)?;
+        plan.steps.push(Step { row_checksum: row.checksum.clone(), ..step });
     }
     let left_dirty = tracked.rows.iter().rev().skip(count).filter(|row| row.dirty);
     plan.notices.extend(left_dirty.map(|row| format!("{} stays dirty: it is older", row.version)));

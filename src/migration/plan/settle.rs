@@ -17,7 +17,8 @@ pub fn plan_recover(
 ) -> Result<Plan, Failure> {
     let mut plan = Plan::default();
     for row in tracked.rows.iter().rev().filter(|row| row.dirty) {
-        plan.steps.push(settle(catalog, row, policy.recovery, resume)?);
+        let step = settle(catalog, row, policy.recovery, resume)?;
+        plan.steps.push(Step { row_checksum: row.checksum.clone(), ..step });
     }
     Ok(plan)
 }
@@ -49,12 +50,26 @@ pub(super) fn settle(
     match verdict {
         Verdict::NothingCommitted => Ok(without_sql(&row.version, StepAction::ForgetAttempt, reason)),
         Verdict::StillApplied => Ok(without_sql(&row.version, StepAction::ClearMark, reason)),
-        Verdict::Partly { direction: Direction::Up, done, .. } if resume => {
+        // Every statement is done, of the very file: only its end is missing.
+        Verdict::Partly { direction: Direction::Up, done, total }
+            if resume || (done == total && total > 0 && is_unchanged(catalog, row)) =>
+        {
             let up = catalog.script(&row.version, Direction::Up).ok_or_else(|| no_file(&row.version))?;
             Ok(from_file(&row.version, StepAction::Resume { done }, up, reason))
         }
         Verdict::Partly { .. } | Verdict::Unknown => undo(catalog, row, reason),
+        Verdict::Escaped => {
+            let message =
+                format!("Migration {} escaped its transaction: what stayed of it is not known", row.version);
+            Err(Failure::new(Code::Undecided, message).version(&row.version))
+        }
     }
+}
+
+/// Whether the up file is the one that the last attempt ran.
+fn is_unchanged(catalog: &Catalog, row: &AppliedRow) -> bool {
+    let file = catalog.get(&row.version).map(|it| it.up.checksums.raw.hex());
+    file.is_some() && file == row.last_attempt.as_ref().map(|attempt| attempt.checksum.clone())
 }
 
 /// A recovery prefers the file: it is what was just corrected, or written, for this purpose.
@@ -86,6 +101,7 @@ fn without_sql(version: &Version, action: StepAction, reason: String) -> Step {
         reason,
         header,
         size: 0,
+        row_checksum: String::new(),
     }
 }
 
@@ -99,6 +115,7 @@ pub(super) fn from_file(version: &Version, action: StepAction, script: &Script, 
         reason,
         header: script.header.clone(),
         size: script.size,
+        row_checksum: String::new(),
     }
 }
 
@@ -112,5 +129,6 @@ pub(super) fn from_journal(version: &Version, action: StepAction, kept: &KeptDow
         reason,
         header: kept.header.clone(),
         size: kept.size,
+        row_checksum: String::new(),
     }
 }

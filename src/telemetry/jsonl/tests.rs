@@ -30,7 +30,16 @@ fn version() -> Version {
 
 fn step(action: StepAction, source: Option<Source>, reason: &str) -> Step {
     let (version, mode, header) = (version(), Mode::Transactional, Header::default());
-    Step { version, action, mode, source, reason: reason.into(), header, size: 3 }
+    Step {
+        version,
+        action,
+        mode,
+        source,
+        reason: reason.into(),
+        header,
+        size: 3,
+        row_checksum: String::new(),
+    }
 }
 
 fn finished(action: StepAction, source: Option<Source>, reason: &str) -> EventKind {
