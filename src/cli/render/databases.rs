@@ -2,7 +2,7 @@
 
 use crate::{
     cli::render::{
-        table::table,
+        table::{Fit, table},
         text::{clean, labels},
     },
     rpc::proto,
@@ -13,7 +13,14 @@ pub fn text(databases: &[proto::Database], width: Option<u16>) -> String {
     if databases.is_empty() {
         return "no databases\n".to_owned();
     }
-    let header = ["name", "labels", "server", "database", "table", "migrations"];
+    let columns = [
+        ("name", Fit::Whole),
+        ("labels", Fit::Cut),
+        ("server", Fit::Cut),
+        ("database", Fit::Cut),
+        ("table", Fit::Cut),
+        ("migrations", Fit::Wrap),
+    ];
     let rows = databases.iter().map(|database| {
         let place = format!("{}.{}", database.schema, database.table);
         [
@@ -27,5 +34,5 @@ pub fn text(databases: &[proto::Database], width: Option<u16>) -> String {
         .map(|text| clean(text))
         .to_vec()
     });
-    table(&header, rows, width)
+    table(&columns, rows.collect(), width)
 }
