@@ -60,20 +60,28 @@ enum Command {
     #[command(subcommand)]
     Repair(repair::Action),
     /// Show what apply or rollback would do now
+    #[command(defer(args::of_reading))]
     Plan(plan::Args),
     /// Show how databases stand against their migration directories
+    #[command(defer(args::of_reading))]
     Status(status::Args),
     /// Show the attempts that the journal keeps, newest first
+    #[command(defer(args::of_reading))]
     History(history::Args),
     /// List the databases that the daemon knows
+    #[command(defer(args::of_reading))]
     Databases,
     /// Write the next pair of migration files from a template (needs no daemon)
+    #[command(defer(args::of_no_daemon))]
     New(new::Args),
     /// Print checksums, in the words of sha256sum (needs no daemon)
+    #[command(defer(args::of_no_daemon))]
     Checksum(checksum::Args),
     /// Show the versions of this client and of the daemon
+    #[command(defer(args::of_no_database))]
     Version,
     /// Print a shell's completion script (needs no daemon)
+    #[command(defer(args::of_one_form))]
     Completions(completions::Args),
 }
 
@@ -127,7 +135,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let mut session = Session::new(cli.global);
     let exit = dispatch(cli.command, &mut session).unwrap_or_else(|error| {
         let (failure, exit) = explain(&error);
-        session.console.refused(&failure);
+        session.console.refused(None, &failure);
         exit
     });
     exit.into()
@@ -210,13 +218,51 @@ mod tests {
             "nexusctl rollback --steps 1 --to 0003",
             "nexusctl apply --all -d orders",
             "nexusctl apply -l prod",
+            "nexusctl apply -l env=",
+            "nexusctl apply -l =prod",
+            "nexusctl apply -l env!=",
+            "nexusctl apply -l !=prod",
+            "nexusctl apply -l env=prod,",
             "nexusctl apply --request-id 7",
             "nexusctl repair clear-dirty 0010_x",
             "nexusctl repair rename 0012_feature --reason x",
             "nexusctl --server https://nexus databases",
             "nexusctl --timeout soon databases",
+            "nexusctl --timeout 0s databases",
         ] {
             assert!(!parses(line), "{line}");
         }
+    }
+
+    #[test]
+    fn help_shows_the_options_that_mean_something() {
+        use clap::CommandFactory as _;
+        let check = |line: &str, shown: &[&str]| {
+            let help = Cli::command().try_get_matches_from(line.split(' ')).expect_err("help").to_string();
+            for option in [
+                "--server",
+                "--timeout",
+                "--output",
+                "--database",
+                "--selector",
+                "--all",
+                "--yes",
+                "--request-id",
+            ] {
+                assert_eq!(help.contains(option), shown.contains(&option), "{line}: {option}: {help}");
+            }
+        };
+        let reading = ["--server", "--timeout", "--output", "--database", "--selector", "--all"];
+        for line in ["plan", "plan rollback", "status", "history", "databases"] {
+            check(&format!("nexusctl {line} --help"), &reading);
+        }
+        let mutating = [reading.as_slice(), &["--yes", "--request-id"]].concat();
+        for line in ["apply", "rollback", "recover", "repair forget"] {
+            check(&format!("nexusctl {line} --help"), &mutating);
+        }
+        check("nexusctl new --help", &["--output"]);
+        check("nexusctl checksum --help", &["--output"]);
+        check("nexusctl version --help", &["--server", "--timeout", "--output"]);
+        check("nexusctl completions --help", &[]);
     }
 }

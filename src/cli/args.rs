@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use uuid::Uuid;
 
 use crate::rpc::{
@@ -45,7 +45,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "UUID")]
     pub request_id: Option<Uuid>,
     /// How long to try to connect, and how long a silent daemon is waited for
-    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub timeout: Duration,
 }
 
@@ -56,10 +56,45 @@ impl Global {
     }
 }
 
+const DATABASES: [&str; 3] = ["database", "selector", "all"];
+const REQUEST: [&str; 2] = ["yes", "request_id"];
+const DAEMON: [&str; 2] = ["server", "timeout"];
+
+/// Shows no options that mean nothing to a command that changes nothing.
+pub fn of_reading(command: Command) -> Command {
+    hide(command, &REQUEST)
+}
+
+/// The same for a command that is about no database.
+pub fn of_no_database(command: Command) -> Command {
+    hide(of_reading(command), &DATABASES)
+}
+
+/// The same for a command that needs no daemon.
+pub fn of_no_daemon(command: Command) -> Command {
+    hide(of_no_database(command), &DAEMON)
+}
+
+/// The same for a command whose answer has one form.
+pub fn of_one_form(command: Command) -> Command {
+    hide(of_no_daemon(command), &["output"])
+}
+
+/// They are hidden, not refused: an alias that sets some of them serves every command.
+fn hide(command: Command, ids: &[&str]) -> Command {
+    command.mut_args(|arg| if ids.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg })
+}
+
+/// A label expression, by the daemon's rule.
 fn label(text: &str) -> Result<String, String> {
     let text = text.trim();
-    match text.split_once('=') {
-        Some((key, _)) if !key.trim_end_matches('!').trim().is_empty() => Ok(text.to_owned()),
+    match text.split_once("!=").or_else(|| text.split_once('=')) {
+        Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => Ok(text.to_owned()),
         _ => Err("expected key=value or key!=value".to_owned()),
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| "expected a time longer than 0, such as 500ms, 5s or 2min".to_owned())
 }

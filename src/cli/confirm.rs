@@ -7,6 +7,7 @@ use crate::{
         Refusal,
         console::Console,
         render::{self, text::count},
+        report::Tally,
         session::Session,
     },
     rpc::proto,
@@ -17,19 +18,38 @@ pub fn is_wanted(session: &Session) -> bool {
     !session.global.yes && session.console.can_ask()
 }
 
-/// Shows what will be done and asks. Where no plan holds a step nothing is asked: the daemon's own
-/// answer then says why.
-pub async fn plans(session: &mut Session, plans: &[proto::DatabaseResult], verb: &str) -> anyhow::Result<()> {
-    let concerned: Vec<_> = plans.iter().filter(|plan| !plan.plan.is_empty()).collect();
+/// Shows what will be done and asks. Where no plan holds a step that would be done nothing is asked:
+/// the daemon's own answer then says why.
+pub async fn plans(session: &mut Session, plans: &[proto::DatabaseResult]) -> anyhow::Result<()> {
+    let Some(question) = question(plans) else { return Ok(()) };
+    let console = &mut session.console;
+    let width = console.width();
+    for plan in plans {
+        if let Some(failure) = &plan.failure {
+            console.note(&render::failure::block(Some(&plan.database), failure));
+        }
+        if !plan.plan.is_empty() {
+            console.note(&render::plan::text(plan, width));
+        }
+    }
+    ask(console, &question).await
+}
+
+/// What is asked about plans; none where nothing would be done.
+fn question(plans: &[proto::DatabaseResult]) -> Option<String> {
+    let concerned: Vec<_> =
+        plans.iter().filter(|plan| plan.failure.is_none() && !plan.plan.is_empty()).collect();
     if concerned.is_empty() {
-        return Ok(());
+        return None;
     }
-    for plan in &concerned {
-        session.console.note(&render::plan::text(plan));
+    let steps: Tally = concerned.iter().flat_map(|plan| &plan.plan).collect();
+    let mut what = render::event::tally(steps, ["recover", "roll back", "apply"]);
+    match what.get_mut(..1) {
+        Some(first) => first.make_ascii_uppercase(),
+        // Steps of a newer daemon.
+        None => what.push_str("Go on"),
     }
-    let steps = concerned.iter().map(|plan| plan.plan.len()).sum();
-    let (steps, databases) = (count(steps, "migration"), count(concerned.len(), "database"));
-    ask(&mut session.console, &format!("{verb} {steps} on {databases}?")).await
+    Some(format!("{what} on {}?", count(concerned.len(), "database")))
 }
 
 /// Asks one question; anything but yes ends the command.
@@ -48,4 +68,28 @@ pub async fn ask(console: &mut Console, question: &str) -> anyhow::Result<()> {
         console.note("\n");
     }
     Err(Refusal::new("Nothing was done", "answer y, or give --yes").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::proto::StepAction;
+
+    #[test]
+    fn the_question_says_what_would_be_done() {
+        let plan = |actions: &[StepAction], failure| proto::DatabaseResult {
+            plan: actions
+                .iter()
+                .map(|&action| proto::Step { action: action.into(), ..Default::default() })
+                .collect(),
+            failure,
+            ..Default::default()
+        };
+        let steps = [StepAction::ForgetAttempt, StepAction::Rollback, StepAction::Rollback];
+        let refused = plan(&steps, Some(proto::Failure::default()));
+        let plans = [plan(&steps, None), refused.clone(), plan(&[], None)];
+        let expected = "Recover 1 migration, roll back 2 migrations on 1 database?";
+        assert_eq!(question(&plans).as_deref(), Some(expected));
+        assert_eq!(question(&[refused]), None, "the daemon says why");
+    }
 }

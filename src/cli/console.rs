@@ -78,14 +78,14 @@ impl Console {
         let _ = self.stderr.write_all(text.as_bytes()).and_then(|()| self.stderr.flush());
     }
 
-    /// Shows why the request as a whole failed.
-    pub fn refused(&mut self, failure: &proto::Failure) {
+    /// Shows why the request as a whole failed; on which database, where that is known.
+    pub fn refused(&mut self, database: Option<&str>, failure: &proto::Failure) {
         if self.is_json() {
             let document = render::json::Refused { error: failure.into() };
             if let Err(error) = self.json(&document) {
                 self.note(&format!("error: Cannot write the answer: {error}\n"));
             }
         }
-        self.note(&render::failure::block(None, failure));
+        self.note(&render::failure::block(database, failure));
     }
 }

@@ -3,6 +3,8 @@
 use std::{future::Future, pin::pin, time::Instant};
 
 use futures_util::{Stream, StreamExt as _};
+use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::{
     cli::{
@@ -43,13 +45,8 @@ where
     progress.clear();
     let request_id = session.request_id;
     let failed = outcome.err().map(|error| {
-        let (mut failure, exit) = explain(&error);
-        if exit != Exit::Failed {
-            failure
-                .details
-                .push(format!("the same command with --request-id {request_id} tells how it ended"));
-        }
-        (failure, exit)
+        let (failure, exit) = explain(&error);
+        (if dry_run { failure } else { unheard(failure, &error, request_id) }, exit)
     });
     let console = &mut session.console;
     if console.is_json() {
@@ -78,9 +75,16 @@ async fn drain<E>(
 where
     E: Stream<Item = Result<Option<proto::Event>, ClientError>>,
 {
+    let sent = Timestamp::now();
     let mut events = pin!(events.await?);
     while let Some(event) = events.next().await {
         let Some(event) = event? else { continue };
+        // An id that was made a moment ago has no earlier run, whatever the daemon's clock says.
+        let earlier = session.global.request_id.and_then(|_| render::event::told_again(&event, sent));
+        if let Some(note) = earlier {
+            report.earlier = event.time;
+            session.console.note(&note);
+        }
         progress.show(&event, report, &mut session.console)?;
         report.take(&event);
         if report.is_finished {
@@ -88,6 +92,20 @@ where
         }
     }
     Err(client.ended_early().into())
+}
+
+/// A failure of a request that changes something, with what to do where its end was not heard.
+pub fn unheard(mut failure: proto::Failure, error: &anyhow::Error, request_id: Uuid) -> proto::Failure {
+    let is_interrupted = error.downcast_ref().is_some_and(|it: &Refusal| it.exit == Exit::Interrupted);
+    let is_lost = matches!(error.downcast_ref(), Some(ClientError::Lost { .. }));
+    if is_lost {
+        "what was begun goes on while the daemon lives: see nexusctl status".clone_into(&mut failure.hint);
+    }
+    if is_lost || is_interrupted || matches!(error.downcast_ref(), Some(ClientError::Unreachable { .. })) {
+        let told = format!("the same command with --request-id {request_id} tells how it ended");
+        failure.details.push(told);
+    }
+    failure
 }
 
 /// Waits for Ctrl-C; for ever where the signal cannot be had, so that its default ends the process.

@@ -41,17 +41,17 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     let plans = ask(&client, request).await?;
     if session.console.is_json() {
         session.console.json(&render::json::Plans::from(plans.as_slice()))?;
-    } else {
-        for plan in &plans {
-            session.console.data(&render::plan::text(plan))?;
-        }
     }
+    let width = session.console.width();
     for plan in &plans {
-        for notice in &plan.notices {
-            session.console.note(&render::event::warning(&plan.database, "", notice));
-        }
         if let Some(failure) = &plan.failure {
             session.console.note(&render::failure::block(Some(&plan.database), failure));
+        }
+        if !session.console.is_json() {
+            session.console.data(&render::plan::text(plan, width))?;
+        }
+        for notice in &plan.notices {
+            session.console.note(&render::event::warning(&plan.database, "", notice));
         }
     }
     Ok(if plans.iter().any(|plan| plan.failure.is_some()) { Exit::Failed } else { Exit::Done })

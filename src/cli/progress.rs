@@ -40,7 +40,7 @@ impl Progress {
         if let Some(live) = &mut self.live {
             live.draw(event);
         }
-        let lines = render::event::lines(event, report, self.live.is_some());
+        let lines = render::event::lines(event, report, self.live.is_some(), console.width());
         if lines.is_empty() {
             return Ok(());
         }

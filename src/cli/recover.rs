@@ -47,7 +47,7 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
                 report.take(&event);
             }
         }
-        confirm::plans(session, &report.databases, "Recover").await?;
+        confirm::plans(session, &report.databases).await?;
     }
     let request = request(session, args.dry_run);
     operation::follow(session, &client, Verb::Recover, args.dry_run, events(&client, request)).await

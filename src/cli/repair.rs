@@ -3,8 +3,15 @@
 use clap::Subcommand;
 
 use crate::{
-    cli::{Exit, confirm, render, session::Session},
-    rpc::proto::{self, RepairAction},
+    cli::{
+        Exit, confirm, explain, operation,
+        render::{self, text::clean},
+        session::Session,
+    },
+    rpc::{
+        client::{Client, ClientError},
+        proto::{self, MigrationState, MigrationStatus, RepairAction},
+    },
 };
 
 /// The row, and why.
@@ -41,39 +48,43 @@ pub enum Action {
 }
 
 impl Action {
+    fn version(&self) -> &str {
+        match self {
+            Self::ClearDirty(row)
+            | Self::Forget(row)
+            | Self::AcceptChecksum(row)
+            | Self::MarkApplied(row) => &row.version,
+            Self::Rename { version, .. } => version,
+        }
+    }
+
     fn request(&self, session: &Session) -> proto::RepairRequest {
-        let (action, version, new_version, reason) = match self {
-            Self::ClearDirty(row) => (RepairAction::ClearDirty, &row.version, "", &row.reason),
-            Self::Forget(row) => (RepairAction::Forget, &row.version, "", &row.reason),
-            Self::AcceptChecksum(row) => (RepairAction::AcceptChecksum, &row.version, "", &row.reason),
-            Self::MarkApplied(row) => (RepairAction::MarkApplied, &row.version, "", &row.reason),
-            Self::Rename { version, new_version, reason } => {
-                (RepairAction::Rename, version, new_version.as_str(), reason)
-            }
+        let (action, new_version, reason) = match self {
+            Self::ClearDirty(row) => (RepairAction::ClearDirty, "", &row.reason),
+            Self::Forget(row) => (RepairAction::Forget, "", &row.reason),
+            Self::AcceptChecksum(row) => (RepairAction::AcceptChecksum, "", &row.reason),
+            Self::MarkApplied(row) => (RepairAction::MarkApplied, "", &row.reason),
+            Self::Rename { new_version, reason, .. } => (RepairAction::Rename, new_version.as_str(), reason),
         };
         proto::RepairRequest {
             selection: session.selection(),
             context: session.context(),
             action: action.into(),
-            version: version.clone(),
+            version: self.version().to_owned(),
             new_version: new_version.to_owned(),
             reason: reason.clone(),
         }
     }
 
-    fn question(&self, database: &str) -> String {
+    /// What is asked about a row, which is told with its state.
+    fn question(&self, row: &str, database: &str) -> String {
+        let (row, database) = (clean(row), clean(database));
         match self {
-            Self::ClearDirty(row) => format!("Clear the dirty mark of {} in {database}?", row.version),
-            Self::Forget(row) => format!("Delete the row of {} in {database}?", row.version),
-            Self::AcceptChecksum(row) => {
-                format!("Accept the file of {} as it is now in {database}?", row.version)
-            }
-            Self::Rename { version, new_version, .. } => {
-                format!("Rename {version} to {new_version} in {database}?")
-            }
-            Self::MarkApplied(row) => {
-                format!("Record {} as applied, without running it, in {database}?", row.version)
-            }
+            Self::ClearDirty(_) => format!("Clear the dirty mark of {row} in {database}?"),
+            Self::Forget(_) => format!("Delete the row of {row} in {database}?"),
+            Self::AcceptChecksum(_) => format!("Accept the file of {row} as it is now in {database}?"),
+            Self::Rename { new_version, .. } => format!("Rename {row} to {new_version} in {database}?"),
+            Self::MarkApplied(_) => format!("Record {row} as applied, without running it, in {database}?"),
         }
     }
 }
@@ -81,20 +92,121 @@ impl Action {
 /// Repairs one row of one database.
 pub async fn run(action: &Action, session: &mut Session) -> anyhow::Result<Exit> {
     let client = session.connect().await?;
-    if confirm::is_wanted(session) {
-        let request = proto::ListDatabasesRequest { selection: session.selection() };
-        let databases = client.answer(client.fleet().list_databases(request).await)?.databases;
-        // Where it is not exactly one, the daemon refuses and says what there is.
-        if let [database] = databases.as_slice() {
-            confirm::ask(&mut session.console, &action.question(&database.name)).await?;
+    let mut request = action.request(session);
+    if confirm::is_wanted(session)
+        && let Some(database) = only_database(&client, session).await?
+    {
+        // Where there is not exactly one, the daemon refuses and says what there is.
+        let found = find(&client, &database, action.version()).await?;
+        let row = found.as_ref().map_or_else(|| action.version().to_owned(), described);
+        confirm::ask(&mut session.console, &action.question(&row, &database)).await?;
+        // What was asked about is what is repaired.
+        if let Some(found) = found {
+            request.version = found.version;
         }
     }
-    let request = action.request(session);
-    let done = client.answer(client.migrations().repair(request).await)?;
+    let done = match client.answer(client.migrations().repair(request).await) {
+        Ok(done) => done,
+        Err(error) => return Ok(refused(&client, session, error).await),
+    };
     if session.console.is_json() {
         session.console.json(&render::json::Repaired::from(done))?;
     } else {
         session.console.data(&format!("{}: {}\n", done.database, render::text::sentence(&done.message)))?;
     }
     Ok(Exit::Done)
+}
+
+/// Shows why it was not done, and where, if that can be had.
+async fn refused(client: &Client, session: &mut Session, error: ClientError) -> Exit {
+    let database = match &error {
+        ClientError::Refused(_) => only_database(client, session).await.ok().flatten(),
+        _ => None,
+    };
+    let error = error.into();
+    let (failure, exit) = explain(&error);
+    let failure = operation::unheard(failure, &error, session.request_id);
+    session.console.refused(database.as_deref(), &failure);
+    exit
+}
+
+/// The database, where exactly one is meant.
+async fn only_database(client: &Client, session: &Session) -> Result<Option<String>, ClientError> {
+    let request = proto::ListDatabasesRequest { selection: session.selection() };
+    let databases = client.answer(client.fleet().list_databases(request).await)?.databases;
+    Ok(<[_; 1]>::try_from(databases).ok().map(|[database]| database.name))
+}
+
+/// How the migration stands that is meant by a version or a number.
+async fn find(client: &Client, database: &str, wanted: &str) -> Result<Option<MigrationStatus>, ClientError> {
+    let selection = proto::Selection { databases: vec![database.to_owned()], ..Default::default() };
+    let request = proto::StatusRequest { selection: Some(selection) };
+    let databases = client.answer(client.migrations().status(request).await)?.databases;
+    let migrations = databases.into_iter().flat_map(|status| status.migrations).collect();
+    Ok(meant(migrations, wanted))
+}
+
+/// The migration that is meant; none where there are several of one number, or none.
+fn meant(migrations: Vec<MigrationStatus>, wanted: &str) -> Option<MigrationStatus> {
+    let number = |version: &str| {
+        let digits = version.split('_').next().unwrap_or_default().trim_start_matches('0').to_owned();
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(digits)
+    };
+    let is_number = wanted.bytes().all(|byte| byte.is_ascii_digit());
+    let is_meant =
+        |it: &MigrationStatus| it.version == wanted || (is_number && number(&it.version) == number(wanted));
+    let found: Vec<_> = migrations.into_iter().filter(is_meant).collect();
+    <[_; 1]>::try_from(found).ok().map(|[found]| found)
+}
+
+/// A migration with its state.
+fn described(migration: &MigrationStatus) -> String {
+    let state = match migration.state() {
+        MigrationState::Applied => "applied",
+        MigrationState::Pending => "pending",
+        MigrationState::Dirty => "dirty",
+        MigrationState::Running => "running now",
+        MigrationState::Unspecified => "in an unknown state",
+    };
+    let since = match &migration.applied_at {
+        Some(at) => format!(" since {}", render::text::time(Some(at))),
+        None => String::new(),
+    };
+    format!("{} ({state}{since})", migration.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_told_with_its_version_and_state() {
+        let migration = |version: &str, state: MigrationState| MigrationStatus {
+            version: version.into(),
+            state: state.into(),
+            applied_at: (state != MigrationState::Pending)
+                .then_some(prost_types::Timestamp { seconds: 1_761_819_330, nanos: 0 }),
+            ..Default::default()
+        };
+        let migrations = [
+            migration("0001_create_users", MigrationState::Dirty),
+            migration("0010_add_products", MigrationState::Pending),
+            migration("0011_a", MigrationState::Applied),
+            migration("0011_b", MigrationState::Pending),
+        ];
+        let check = |wanted: &str, expected: Option<&str>| {
+            let row = meant(migrations.to_vec(), wanted).as_ref().map(described);
+            assert_eq!(row.as_deref(), expected, "{wanted}");
+        };
+        let users = "0001_create_users (dirty since 2025-10-30 10:15:30Z)";
+        check("1", Some(users));
+        check("0001", Some(users));
+        check("10", Some("0010_add_products (pending)"));
+        check("0011_b", Some("0011_b (pending)"));
+        check("11", None);
+        check("2", None);
+        check("add", None);
+        let action = Action::Forget(Row { version: "1".into(), reason: "x".into() });
+        assert_eq!(action.question(users, "shop"), format!("Delete the row of {users} in shop?"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::rpc::proto::{self, event::Kind};
+use crate::rpc::proto::{self, StepAction, event::Kind};
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,32 @@ pub enum Verb {
     Rollback,
     /// Dirty rows are settled.
     Recover,
+}
+
+/// How many migrations were treated how, or will be, by what their steps do.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Dirty rows that were settled: forgotten, cleared or undone.
+    pub recovered: usize,
+    /// Migrations that were rolled back.
+    pub rolled_back: usize,
+    /// Migrations that were applied, from their beginning or from where an attempt had stopped.
+    pub applied: usize,
+}
+
+impl<'a> FromIterator<&'a proto::Step> for Tally {
+    fn from_iter<I: IntoIterator<Item = &'a proto::Step>>(steps: I) -> Self {
+        let mut tally = Self::default();
+        for step in steps {
+            match step.action() {
+                StepAction::Unspecified => {}
+                StepAction::Apply | StepAction::Resume => tally.applied += 1,
+                StepAction::Rollback => tally.rolled_back += 1,
+                StepAction::ForgetAttempt | StepAction::ClearMark | StepAction::Undo => tally.recovered += 1,
+            }
+        }
+        tally
+    }
 }
 
 /// What has been heard of an operation so far: all of it, once it is finished.
@@ -26,6 +52,8 @@ pub struct Report {
     pub operation_id: String,
     /// The databases that are done.
     pub databases: Vec<proto::DatabaseResult>,
+    /// When the operation began, where it is an earlier run of the same request that is told again.
+    pub earlier: Option<prost_types::Timestamp>,
     /// Whether the last event was heard.
     pub is_finished: bool,
     /// Whether no database failed; false until the operation is finished.
@@ -44,6 +72,7 @@ impl Report {
             dry_run,
             operation_id: String::new(),
             databases: Vec::new(),
+            earlier: None,
             is_finished: false,
             succeeded: false,
             steps: BTreeMap::new(),

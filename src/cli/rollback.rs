@@ -69,7 +69,7 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     if !args.dry_run && confirm::is_wanted(session) {
         let request = proto::plan_request::Request::Rollback(args.targets.request(session, true));
         let plans = plan::ask(&client, request).await?;
-        confirm::plans(session, &plans, "Roll back").await?;
+        confirm::plans(session, &plans).await?;
     }
     let request = args.targets.request(session, args.dry_run);
     let events = async {

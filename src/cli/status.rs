@@ -31,15 +31,11 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         console.json(&render::json::Status::new(&databases, &findings))?;
     } else {
         let width = console.width();
-        console.data(&match databases.as_slice() {
-            [database] => render::status::one(database, args.full, width),
-            several => render::status::matrix(several, width),
-        })?;
-        console.data(&render::status::list(&findings, args.check))?;
-        console.data(&render::status::summary(&databases))?;
+        let view = render::status::View { full: args.full, pending: args.check, width };
+        console.data(&render::status::text(&databases, &findings, view))?;
     }
     for database in &databases {
-        for notice in &database.notices {
+        for notice in render::status::notices(database) {
             console.note(&render::event::warning(&database.database, "", notice));
         }
         if let Some(failure) = &database.failure {

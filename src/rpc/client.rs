@@ -67,9 +67,7 @@ impl ClientError {
             Self::Unreachable { .. } => {
                 "is nexusd running there? `nexusd serve --config nexus.toml` starts it; --server or NEXUS_SERVER names another address"
             }
-            Self::Lost { .. } => {
-                "what was begun goes on while the daemon lives: see nexusctl status, or ask again with the same --request-id"
-            }
+            Self::Lost { .. } => "see whether nexusd still runs there, and ask again",
             Self::Unauthenticated { .. } => "see whether --server or NEXUS_SERVER names the daemon you mean",
         };
         proto::Failure { message: self.to_string(), hint: hint.to_owned(), ..Default::default() }

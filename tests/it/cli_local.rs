@@ -117,6 +117,8 @@ fn wrong_usage_exits_2() {
         "rollback --steps two",
         "apply --all -d orders",
         "apply -l prod",
+        "apply -l env=",
+        "apply -l =prod",
         "repair forget 0010_x",
         "repair forget 0010_x --reason=",
         "--server https://x status",
@@ -126,6 +128,10 @@ fn wrong_usage_exits_2() {
         assert_eq!((code, stdout.as_str()), (2, ""), "{line:?}: {stderr}");
         assert!(!stderr.is_empty(), "{line:?}");
     }
+    let (code, _, stderr) = run(nexusctl(project.path()).args(["status", "--timeout", "banana"]));
+    assert_eq!(code, 2);
+    let expected = "'banana' for '--timeout <DURATION>': expected a time longer than 0, such as 500ms";
+    assert!(stderr.contains(expected), "{stderr}");
     let (code, _, stderr) = run(nexusctl(project.path()).arg("databases").env("NEXUS_SERVER", "https://x"));
     assert_eq!(code, 2);
     assert!(stderr.contains("does not speak TLS yet"), "{stderr}");
@@ -188,6 +194,31 @@ fn the_version_is_told_without_a_daemon() {
     let (code, stdout, stderr) = run(nexusctl(project.path()).args(["--server", &address, "version"]));
     assert_eq!((code, stdout), (0, format!("nexusctl {}\n", env!("CARGO_PKG_VERSION"))));
     assert!(stderr.contains("Connection refused"), "{stderr}");
+}
+
+#[test]
+fn options_may_come_before_the_command() {
+    let project = project();
+    let address = closed_port();
+    for line in ["--database x -y apply", "-l env=prod status", "--all history"] {
+        let args = line.split_whitespace();
+        let (code, _, stderr) = run(nexusctl(project.path()).args(["--server", &address]).args(args));
+        assert_eq!(code, 4, "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn help_leaves_out_what_means_nothing() {
+    let project = project();
+    let help = |command: &str| run(nexusctl(project.path()).args([command, "--help"])).1;
+    for command in ["new", "checksum", "completions", "version"] {
+        let help = help(command);
+        for option in ["--yes", "--request-id", "--database", "--selector", "--all"] {
+            assert!(!help.contains(option), "{command}: {option}: {help}");
+        }
+    }
+    assert!(help("status").contains("--selector") && !help("status").contains("--request-id"));
+    assert!(help("apply").contains("--request-id"));
 }
 
 #[test]

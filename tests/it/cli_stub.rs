@@ -13,6 +13,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use nexus::rpc::proto::{
     self, DatabaseOutcome, ScriptSource, StepAction,
     event::Kind,
+    fleet_service_server::{FleetService, FleetServiceServer},
     migration_service_server::{MigrationService, MigrationServiceServer},
 };
 use serde_json::Value;
@@ -21,7 +22,10 @@ use tokio::{
     runtime::{Builder, Runtime},
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{
+    Request, Response, Status,
+    transport::{Server, server::Router},
+};
 
 type Answer<T> = Result<Response<T>, Status>;
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -37,15 +41,18 @@ enum Script {
     Refuse(tonic::Code),
 }
 
+#[derive(Clone)]
 struct Stub {
     script: Script,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Stub {
-    fn service(script: Script) -> (MigrationServiceServer<Self>, Arc<Mutex<Vec<String>>>) {
-        let asked = Arc::default();
-        (MigrationServiceServer::new(Self { script, asked: Arc::clone(&asked) }), asked)
+    fn router(script: Script) -> (Router, Arc<Mutex<Vec<String>>>) {
+        let stub = Self { script, asked: Arc::default() };
+        let asked = Arc::clone(&stub.asked);
+        let services = Server::builder().add_service(MigrationServiceServer::new(stub.clone()));
+        (services.add_service(FleetServiceServer::new(stub)), asked)
     }
 
     fn stream<T: Send + 'static>(
@@ -57,9 +64,9 @@ impl Stub {
         let event = move |(database, kind): (&str, Kind)| {
             let event = proto::Event {
                 operation_id: "op-1".to_owned(),
+                time: Some(LONG_AGO),
                 database: database.to_owned(),
                 kind: Some(kind),
-                ..Default::default()
             };
             Ok(response(Some(event)))
         };
@@ -72,6 +79,9 @@ impl Stub {
         }
     }
 }
+
+/// When every operation of the stub took place.
+const LONG_AGO: prost_types::Timestamp = prost_types::Timestamp { seconds: 1_761_819_330, nanos: 0 };
 
 fn refusal(code: tonic::Code) -> Status {
     use tonic_types::{ErrorDetails, StatusExt as _};
@@ -108,6 +118,10 @@ impl MigrationService for Stub {
     }
 
     async fn plan(&self, _: Request<proto::PlanRequest>) -> Answer<proto::PlanResponse> {
+        let failure = match &self.script {
+            Script::Refuse(_) => Some(proto::Failure { message: "It is dirty".into(), ..Default::default() }),
+            _ => None,
+        };
         let step = proto::Step {
             version: "0010_add_products".into(),
             action: StepAction::Apply.into(),
@@ -118,7 +132,9 @@ impl MigrationService for Stub {
         };
         let orders = proto::DatabaseResult {
             database: "orders".into(),
-            outcome: DatabaseOutcome::Planned.into(),
+            outcome: if failure.is_some() { DatabaseOutcome::Failed } else { DatabaseOutcome::Planned }
+                .into(),
+            failure,
             plan: vec![step],
             ..Default::default()
         };
@@ -126,6 +142,11 @@ impl MigrationService for Stub {
     }
 
     async fn status(&self, _: Request<proto::StatusRequest>) -> Answer<proto::StatusResponse> {
+        if let Script::Refuse(_) = self.script {
+            let failure = Some(proto::Failure { message: "No route to host".into(), ..Default::default() });
+            let stock = proto::DatabaseStatus { database: "stock".into(), failure, ..Default::default() };
+            return Ok(Response::new(proto::StatusResponse { databases: vec![stock] }));
+        }
         let pending = proto::MigrationStatus {
             version: "0010_add_products".into(),
             state: proto::MigrationState::Pending.into(),
@@ -146,6 +167,25 @@ impl MigrationService for Stub {
     }
 }
 
+#[tonic::async_trait]
+impl FleetService for Stub {
+    async fn list_databases(
+        &self,
+        request: Request<proto::ListDatabasesRequest>,
+    ) -> Answer<proto::ListDatabasesResponse> {
+        let wanted = request.into_inner().selection.unwrap_or_default().databases;
+        let databases = ["orders", "users"]
+            .into_iter()
+            .filter(|name| wanted.is_empty() || wanted.iter().any(|it| it == name))
+            .map(|name| proto::Database { name: name.into(), ..Default::default() });
+        Ok(Response::new(proto::ListDatabasesResponse { databases: databases.collect() }))
+    }
+
+    async fn get_version(&self, _: Request<proto::GetVersionRequest>) -> Answer<proto::GetVersionResponse> {
+        Ok(Response::new(proto::GetVersionResponse::default()))
+    }
+}
+
 fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads can be had")
 }
@@ -162,18 +202,18 @@ impl Daemon {
         let runtime = runtime();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let (service, asked) = Stub::service(script);
+        let (router, asked) = Stub::router(script);
         let incoming = TcpListenerStream::new(listener);
-        runtime.spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        runtime.spawn(router.serve_with_incoming(incoming));
         Self { address, asked, runtime: Some(runtime) }
     }
 
     fn start_on_socket(script: Script, path: &Path) -> Self {
         let runtime = runtime();
         let listener = runtime.block_on(async { UnixListener::bind(path) }).expect("a new socket");
-        let (service, asked) = Stub::service(script);
+        let (router, asked) = Stub::router(script);
         let incoming = UnixListenerStream::new(listener);
-        runtime.spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        runtime.spawn(router.serve_with_incoming(incoming));
         Self { address: format!("unix:{}", path.display()), asked, runtime: Some(runtime) }
     }
 
@@ -284,8 +324,12 @@ fn a_refusal_lists_what_there_is() {
     for line in ["apply", "rollback", "repair forget 0010_x --reason x"] {
         assert_eq!(daemon.run(line), (1, String::new(), expected.to_owned()), "{line}");
     }
+    let (code, _, stderr) = daemon.run("repair forget 0010_x --reason x -d orders");
+    assert_eq!(code, 1);
+    assert!(stderr.starts_with("error: orders: There are several databases\n"), "{stderr}");
     let (code, _, stderr) = Daemon::start(Script::Refuse(tonic::Code::Unauthenticated)).run("apply");
     assert_eq!(code, 4, "{stderr}");
+    assert!(!stderr.contains("--request-id"), "nothing was begun: {stderr}");
 }
 
 #[test]
@@ -295,6 +339,9 @@ fn a_stream_that_ends_early_is_a_lost_daemon() {
     assert_eq!((code, stdout.as_str()), (4, "orders: applied 0010_add_products (12 ms)\n"));
     assert!(stderr.contains("was lost"), "{stderr}");
     assert!(stderr.contains("--request-id 018f3c5e-7a2b-7c3d-8e4f-0123456789ab tells"), "{stderr}");
+    assert!(stderr.contains("hint: what was begun goes on while the daemon lives"), "{stderr}");
+    let (_, _, stderr) = daemon.run("apply --dry-run");
+    assert!(stderr.contains("was lost") && !stderr.contains("--request-id"), "{stderr}");
     let (_, stdout, _) = daemon.run("apply -o json");
     let document: Value = serde_json::from_str(&stdout).expect("one document");
     assert_eq!(document["databases"][0]["outcome"], "unknown");
@@ -329,7 +376,7 @@ fn the_check_finds_what_is_pending() {
     let (code, stdout, _) = daemon.run("status");
     assert_eq!(code, 0);
     assert!(stdout.contains("0010_add_products  -           · Pending  a1b2c3d4e5f60718..."), "{stdout}");
-    assert!(stdout.ends_with("\norders: 0 applied, 1 pending\n"), "{stdout}");
+    assert!(stdout.ends_with("\n\norders: 0 applied, 1 pending\n"), "{stdout}");
     let (code, stdout, _) = daemon.run("status --check");
     assert_eq!(code, 3);
     assert!(stdout.contains("\norders: 0010_add_products is pending\n"), "{stdout}");
@@ -344,6 +391,58 @@ fn a_plan_is_shown() {
     let (code, stdout, _) = daemon.run("plan");
     assert_eq!(code, 0);
     assert_eq!(stdout, "orders: 1 step\n  1. apply 0010_add_products (up file, 412 B)\n");
+}
+
+#[test]
+fn a_plan_that_would_be_refused_says_so_first() {
+    let daemon = Daemon::start(Script::Refuse(tonic::Code::FailedPrecondition));
+    let (code, stdout, stderr) = daemon.run("plan");
+    assert_eq!((code, stderr.as_str()), (1, "error: orders: It is dirty\n"));
+    assert!(stdout.starts_with("orders: 1 step, but the plan would be refused\n"), "{stdout}");
+}
+
+#[test]
+fn a_database_that_cannot_be_read_is_told_once() {
+    let daemon = Daemon::start(Script::Refuse(tonic::Code::FailedPrecondition));
+    let error = "error: stock: No route to host\n".to_owned();
+    assert_eq!(daemon.run("status"), (1, String::new(), error.clone()));
+    assert_eq!(daemon.run("status --check"), (3, String::new(), error));
+}
+
+#[test]
+fn an_outcome_that_is_told_again_says_so() {
+    let result = proto::DatabaseResult {
+        database: "orders".into(),
+        outcome: DatabaseOutcome::Succeeded.into(),
+        done: vec![proto::StepResult { step: Some(step(StepAction::Apply)), duration_ms: 12 }],
+        ..Default::default()
+    };
+    let started = Kind::OperationStarted(proto::OperationStarted { databases: vec!["orders".into()] });
+    let events = vec![("", started), ("orders", Kind::DatabaseFinished(result)), end(true)];
+    let daemon = Daemon::start(Script::Tell(events));
+    let (code, stdout, stderr) = daemon.run("apply --request-id 018f3c5e-7a2b-7c3d-8e4f-0123456789ab");
+    let told = "this request had run before, at 2025-10-30 10:15:30Z: its outcome is told again\n";
+    assert_eq!((code, stderr.as_str()), (0, told));
+    assert!(stdout.ends_with("\napplied 1 migration on 1 database\n"), "{stdout}");
+    let (_, stdout, stderr) = daemon.run("apply");
+    assert_eq!(stderr, "", "a new id cannot have run before");
+    assert!(stdout.contains("applied 1 migration on 1 database in "), "{stdout}");
+}
+
+#[test]
+fn a_rollback_that_only_forgot_a_row_says_so() {
+    let result = proto::DatabaseResult {
+        database: "orders".into(),
+        outcome: DatabaseOutcome::Succeeded.into(),
+        done: vec![proto::StepResult { step: Some(step(StepAction::ForgetAttempt)), duration_ms: 1 }],
+        ..Default::default()
+    };
+    let events = vec![("orders", Kind::DatabaseFinished(result)), end(true)];
+    let (code, stdout, _) = Daemon::start(Script::Tell(events)).run("rollback");
+    assert_eq!(code, 0);
+    let last = stdout.lines().last().unwrap_or_default();
+    assert!(last.starts_with("recovered 1 migration on 1 database in "), "{stdout}");
+    assert!(last.ends_with("; rolled back nothing"), "{stdout}");
 }
 
 #[test]

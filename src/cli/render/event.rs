@@ -2,16 +2,21 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::{
     cli::{
         render::{
             failure, plan,
-            text::{YELLOW, clean, count, duration, sentence},
+            text::{YELLOW, clean, count, duration, sentence, time, timestamp},
         },
-        report::{Report, Verb},
+        report::{Report, Tally, Verb},
     },
     rpc::proto::{self, DatabaseOutcome, StepAction, event::Kind},
 };
+
+/// An operation that began so long before its request was sent had run before.
+const EARLIER: SignedDuration = SignedDuration::from_secs(2);
 
 /// One line, or block of lines, with where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +28,8 @@ pub enum Line {
 }
 
 /// The lines for one event. `report` is what was heard before it; with `live`, what the bars show
-/// is left out.
-pub fn lines(event: &proto::Event, report: &Report, live: bool) -> Vec<Line> {
+/// is left out. `width` is the terminal's.
+pub fn lines(event: &proto::Event, report: &Report, live: bool, width: Option<u16>) -> Vec<Line> {
     let database = clean(&event.database);
     let note = |text: String| if live { vec![] } else { vec![Line::Note(format!("{database}: {text}\n"))] };
     match &event.kind {
@@ -39,13 +44,13 @@ pub fn lines(event: &proto::Event, report: &Report, live: bool) -> Vec<Line> {
         Some(Kind::Notice(notice)) => {
             vec![Line::Note(warning(&event.database, &notice.version, &notice.message))]
         }
-        Some(Kind::DatabaseFinished(result)) => finished(result, report),
+        Some(Kind::DatabaseFinished(result)) => finished(result, report, width),
         _ => vec![],
     }
 }
 
 /// What was not told while the database was at work, and how it came out.
-fn finished(result: &proto::DatabaseResult, report: &Report) -> Vec<Line> {
+fn finished(result: &proto::DatabaseResult, report: &Report, width: Option<u16>) -> Vec<Line> {
     let database = result.database.as_str();
     // All of it is told now where the daemon tells an earlier outcome again.
     let told = report.steps_so_far(database).len();
@@ -64,11 +69,14 @@ fn finished(result: &proto::DatabaseResult, report: &Report) -> Vec<Line> {
         DatabaseOutcome::UpToDate => {
             lines.push(Line::Data(format!("{}: {}\n", clean(database), nothing_to_do(report.verb))));
         }
-        DatabaseOutcome::Planned => lines.push(Line::Data(plan::text(result))),
+        DatabaseOutcome::Planned => lines.push(Line::Data(plan::text(result, width))),
         _ => {}
     }
     if let Some(failure) = &result.failure {
         lines.push(Line::Note(failure::block(Some(database), failure)));
+        if report.dry_run && !result.plan.is_empty() {
+            lines.push(Line::Data(plan::text(result, width)));
+        }
     }
     lines
 }
@@ -127,24 +135,58 @@ fn nothing_to_do(verb: Verb) -> &'static str {
     }
 }
 
-/// The last line: what was done in all. One database with nothing to do has said so already.
+/// That the events which `event` begins are those of an earlier run: where it is much older than the
+/// request, which was sent at `sent`.
+pub fn told_again(event: &proto::Event, sent: Timestamp) -> Option<String> {
+    let began = timestamp(event.time.as_ref())?;
+    let is_earlier =
+        matches!(event.kind, Some(Kind::OperationStarted(_))) && sent.duration_since(began) > EARLIER;
+    let at = time(event.time.as_ref());
+    is_earlier.then(|| format!("this request had run before, at {at}: its outcome is told again\n"))
+}
+
+/// `recovered 1 migration, applied 2 migrations`, in the words given; empty where nothing is counted.
+pub fn tally(tally: Tally, [recovered, rolled_back, applied]: [&str; 3]) -> String {
+    let parts = [(recovered, tally.recovered), (rolled_back, tally.rolled_back), (applied, tally.applied)];
+    let parts = parts.into_iter().filter(|(_, number)| *number > 0);
+    parts
+        .map(|(what, number)| format!("{what} {}", count(number, "migration")))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The last line: what was done in all, and how long it took, where that was now. One database with
+/// nothing to do has said so already.
 pub fn summary(report: &Report, took: Duration) -> String {
     let databases = &report.databases;
-    let steps: usize = databases.iter().map(|result| result.done.len()).sum();
+    let done: Vec<_> = databases.iter().flat_map(|result| &result.done).collect();
     let with = |outcome| databases.iter().filter(|result| result.outcome() == outcome).count();
     let (failed, idle) = (with(DatabaseOutcome::Failed), with(DatabaseOutcome::UpToDate));
-    if report.dry_run || (databases.len() == 1 && steps == 0) {
+    if report.dry_run || (databases.len() == 1 && done.is_empty()) {
         return String::new();
     }
     let worked = databases.iter().filter(|result| !result.done.is_empty()).count();
-    let migrations = count(steps, "migration");
-    let done = match report.verb {
-        Verb::Apply => format!("applied {migrations}"),
-        Verb::Rollback => format!("rolled back {migrations}"),
-        Verb::Recover => format!("recovered {migrations}"),
+    let counted: Tally = done.iter().filter_map(|done| done.step.as_ref()).collect();
+    let nothing = match report.verb {
+        Verb::Apply if counted.applied == 0 => "applied nothing",
+        Verb::Rollback if counted.rolled_back == 0 => "rolled back nothing",
+        Verb::Recover if counted == Tally::default() => "recovered nothing",
+        _ => "",
     };
-    let place = if worked > 0 { format!(" on {}", count(worked, "database")) } else { String::new() };
-    let mut text = format!("{done}{place} in {}", duration(took));
+    let mut text = tally(counted, ["recovered", "rolled back", "applied"]);
+    let is_idle = text.is_empty();
+    if is_idle {
+        text.push_str(nothing);
+    }
+    if worked > 0 {
+        let _ = write!(text, " on {}", count(worked, "database"));
+    }
+    if report.earlier.is_none() {
+        let _ = write!(text, " in {}", duration(took));
+    }
+    if !is_idle && !nothing.is_empty() {
+        let _ = write!(text, "; {nothing}");
+    }
     let rest = [("up to date", idle), ("failed", failed), ("cancelled", with(DatabaseOutcome::Cancelled))];
     for (what, number) in rest.into_iter().filter(|(_, number)| *number > 0) {
         let _ = write!(text, "; {number} {what}");
@@ -173,7 +215,7 @@ mod tests {
         let text = |line| match line {
             Line::Data(text) | Line::Note(text) => anstream::adapter::strip_str(&text).to_string(),
         };
-        lines(event, report, false).into_iter().map(text).collect()
+        lines(event, report, false, None).into_iter().map(text).collect()
     }
 
     #[test]
@@ -255,6 +297,70 @@ mod tests {
             report.take(&finished);
         }
         let summary = summary(&report, Duration::from_millis(5));
-        assert_eq!(summary, "applied 0 migrations in 5 ms; 1 up to date; 1 failed\n");
+        assert_eq!(summary, "applied nothing in 5 ms; 1 up to date; 1 failed\n");
+    }
+
+    #[test]
+    fn steps_are_counted_by_what_they_did() {
+        use StepAction::{Apply, ClearMark, ForgetAttempt, Resume, Rollback, Undo};
+        let check = |verb, actions: &[StepAction], failure: Option<proto::Failure>, expected: &str| {
+            let done = |&action| proto::StepResult {
+                step: Some(step(action, proto::ScriptSource::File)),
+                duration_ms: 1,
+            };
+            let outcome =
+                if failure.is_some() { DatabaseOutcome::Failed } else { DatabaseOutcome::Succeeded }.into();
+            let done = actions.iter().map(done).collect();
+            let result = proto::DatabaseResult {
+                database: "orders".into(),
+                outcome,
+                done,
+                failure,
+                ..Default::default()
+            };
+            let mut report = Report::new(verb, false);
+            report.take(&event(Kind::DatabaseFinished(result)));
+            assert_eq!(summary(&report, Duration::from_millis(7)), format!("{expected}\n"));
+        };
+        let failed = || Some(proto::Failure::default());
+        let on = "on 1 database in 7 ms";
+        check(Verb::Apply, &[Apply, Resume], None, &format!("applied 2 migrations {on}"));
+        let expected = format!("recovered 1 migration {on}; applied nothing; 1 failed");
+        check(Verb::Apply, &[ForgetAttempt], failed(), &expected);
+        let expected = format!("recovered 2 migrations, applied 1 migration {on}");
+        check(Verb::Apply, &[ClearMark, Undo, Apply], None, &expected);
+        let expected = format!("recovered 1 migration {on}; rolled back nothing");
+        check(Verb::Rollback, &[ForgetAttempt], None, &expected);
+        check(Verb::Rollback, &[Rollback], None, &format!("rolled back 1 migration {on}"));
+        check(Verb::Recover, &[Resume], None, &format!("applied 1 migration {on}"));
+    }
+
+    #[test]
+    fn an_earlier_run_is_known_by_its_time() {
+        let began = prost_types::Timestamp { seconds: 1_761_819_330, nanos: 0 };
+        let kind = Some(Kind::OperationStarted(proto::OperationStarted::default()));
+        let started = proto::Event { time: Some(began), kind, ..Default::default() };
+        let after = |ms: i64| Timestamp::from_millisecond(1_761_819_330_000 + ms).expect("a time");
+        let expected = "this request had run before, at 2025-10-30 10:15:30Z: its outcome is told again\n";
+        assert_eq!(told_again(&started, after(2_001)).as_deref(), Some(expected));
+        assert_eq!(told_again(&started, after(1_999)), None);
+        assert_eq!(told_again(&started, after(-5_000)), None);
+        let other = proto::Event { kind: Some(Kind::Notice(proto::Notice::default())), ..started };
+        assert_eq!(told_again(&other, after(9_000)), None);
+    }
+
+    #[test]
+    fn a_dry_run_tells_the_refusal_first() {
+        let failure = proto::Failure { message: "It is dirty".into(), ..Default::default() };
+        let result = proto::DatabaseResult {
+            database: "orders".into(),
+            outcome: DatabaseOutcome::Failed.into(),
+            failure: Some(failure),
+            plan: vec![step(StepAction::Apply, proto::ScriptSource::File)],
+            ..Default::default()
+        };
+        let shown = texts(&event(Kind::DatabaseFinished(result)), &Report::new(Verb::Apply, true));
+        assert_eq!(shown[0], "error: orders: It is dirty\n");
+        assert!(shown[1].starts_with("orders: 1 step, but the plan would be refused\n"), "{shown:?}");
     }
 }

@@ -18,7 +18,8 @@ pub fn block(database: Option<&str>, failure: &proto::Failure) -> String {
     if let Some(database) = database {
         let _ = write!(block, "{}: ", clean(database));
     }
-    block.push_str(&sentence(&failure.message));
+    let headline = sentence(&failure.message);
+    block.push_str(&headline);
     if !failure.version.is_empty() && !failure.message.contains(&failure.version) {
         let _ = write!(block, ": {}", clean(&failure.version));
     }
@@ -35,8 +36,8 @@ pub fn block(database: Option<&str>, failure: &proto::Failure) -> String {
     if !failure.server_hint.is_empty() {
         line(&mut block, "PostgreSQL's hint", &failure.server_hint);
     }
-    for detail in &failure.details {
-        let _ = writeln!(block, "  - {}", sentence(detail));
+    for detail in failure.details.iter().map(|detail| sentence(detail)).filter(|it| *it != headline) {
+        let _ = writeln!(block, "  - {detail}");
     }
     if !failure.hint.is_empty() {
         let _ = writeln!(block, "  {CYAN}hint:{CYAN:#} {}", sentence(&failure.hint));
@@ -158,6 +159,18 @@ error: orders: Migration failed and was rolled back: 0010_add_products
             ..Default::default()
         };
         assert_eq!(plain(&block(None, &failure)), "error: Migration 0010_x is empty\n  --> 0010_x.up.sql\n");
+    }
+
+    #[test]
+    fn a_detail_that_repeats_the_headline_is_left_out() {
+        let failure = proto::Failure {
+            message: "Migration 0010_x is empty".into(),
+            version: "0010_x".into(),
+            details: vec!["Migration 0010_x is empty.".into(), "Migration 0011_y is empty".into()],
+            ..Default::default()
+        };
+        let expected = "error: Migration 0010_x is empty\n  - Migration 0011_y is empty\n";
+        assert_eq!(plain(&block(None, &failure)), expected);
     }
 
     /// `marked` is the line with `^` before the character that the caret must stand under.

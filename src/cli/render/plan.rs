@@ -3,25 +3,31 @@
 use std::fmt::Write as _;
 
 use crate::{
-    cli::render::text::{RED, bytes, clean, count, sentence},
+    cli::render::text::{RED, bytes, clean, count, sentence, wrap},
     rpc::proto::{self, DatabaseOutcome, ScriptSource, StepAction},
 };
 
-/// One database's plan. Why a plan could not be made is not part of it.
-pub fn text(result: &proto::DatabaseResult) -> String {
+/// One database's plan, on a terminal of `width` columns. Why a plan would be refused is not part of
+/// it, and is shown before it.
+pub fn text(result: &proto::DatabaseResult, width: Option<u16>) -> String {
     let database = clean(&result.database);
+    let is_refused = result.failure.is_some() || result.outcome() == DatabaseOutcome::Failed;
     if result.plan.is_empty() {
-        let is_refused = result.failure.is_some() || result.outcome() == DatabaseOutcome::Failed;
         return if is_refused { String::new() } else { format!("{database}: nothing to do\n") };
     }
-    let mut text = format!("{database}: {}\n", count(result.plan.len(), "step"));
+    let refused = if is_refused { ", but the plan would be refused" } else { "" };
+    let mut text = format!("{database}: {}{refused}\n", count(result.plan.len(), "step"));
     let digits = result.plan.len().to_string().len();
     for (index, step) in result.plan.iter().enumerate() {
-        let _ = writeln!(text, "  {:>digits$}. {}{}", index + 1, step_title(step), script(step));
+        let line = format!("  {:>digits$}. {}{}", index + 1, step_title(step), script(step));
+        let _ = writeln!(text, "{}", wrap(&line, width, digits + 4));
         for (label, value) in remarks(step) {
+            let line = wrap(&format!("  {:digits$}  {label}: {value}", ""), width, digits + 4);
             let _ = match label {
-                "Data Loss" => writeln!(text, "  {:digits$}  {RED}{label}:{RED:#} {value}", ""),
-                _ => writeln!(text, "  {:digits$}  {label}: {value}", ""),
+                "Data Loss" => {
+                    writeln!(text, "{}", line.replacen("Data Loss:", &format!("{RED}Data Loss:{RED:#}"), 1))
+                }
+                _ => writeln!(text, "{line}"),
             };
         }
     }
@@ -113,8 +119,14 @@ orders: 2 steps
      Reason: the file is gone
   2. recover 0011_x: remove its row, no SQL is run
 ";
-        assert_eq!(anstream::adapter::strip_str(&text(&result)).to_string(), expected);
+        assert_eq!(anstream::adapter::strip_str(&text(&result, None)).to_string(), expected);
+        let narrow = anstream::adapter::strip_str(&text(&result, Some(40))).to_string();
+        assert!(narrow.contains("0010_add_products (down\n     kept in the journal, 412 B)\n"), "{narrow}");
         let nothing = proto::DatabaseResult { database: "orders".into(), ..Default::default() };
-        assert_eq!(text(&nothing), "orders: nothing to do\n");
+        assert_eq!(text(&nothing, None), "orders: nothing to do\n");
+        let failure = Some(proto::Failure::default());
+        let refused = proto::DatabaseResult { failure, outcome: DatabaseOutcome::Failed.into(), ..result };
+        let shown = text(&refused, None);
+        assert!(shown.starts_with("orders: 2 steps, but the plan would be refused\n  1. roll"), "{shown}");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     cli::render::{
-        table::table,
+        table::{Fit, table},
         text::{GREEN, RED, YELLOW, clean, count, labels, sentence, time},
     },
     rpc::proto::{DatabaseStatus, FindingKind, MigrationState, MigrationStatus},
@@ -35,6 +35,42 @@ impl Finding {
     pub fn fails_check(&self) -> bool {
         !matches!(self.kind, "line_endings" | "no_down")
     }
+}
+
+/// How much is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// Every migration of a database, not only the newest clean ones.
+    pub full: bool,
+    /// What is pending among the findings.
+    pub pending: bool,
+    /// The terminal's width.
+    pub width: Option<u16>,
+}
+
+/// How databases stand: one with its migrations, several as a matrix, what is wrong with them, and a
+/// summary. Why a database could not be read is told apart, as an error.
+pub fn text(databases: &[DatabaseStatus], findings: &[Finding], view: View) -> String {
+    let (table, is_one) = match databases {
+        [database] => (one(database, view.full, view.width), true),
+        several => (matrix(several, view.width), false),
+    };
+    // The table of one database has a mark for each migration without a way back.
+    let is_told = |kind| kind == "unreadable" || (is_one && kind == "no_down");
+    let findings: Vec<_> = findings.iter().filter(|finding| !is_told(finding.kind)).collect();
+    let sections = [table, list(&findings, view.pending), summary(databases)];
+    sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// The warnings about a directory that no finding tells already.
+pub fn notices(status: &DatabaseStatus) -> impl Iterator<Item = &str> {
+    let is_told = |notice: &str| {
+        let without_down =
+            status.migrations.iter().filter(|it| it.findings().any(|kind| kind == FindingKind::NoDown));
+        let mut missing = without_down.map(|it| format!("{}.down.sql", it.version));
+        missing.any(|file| notice.split(' ').any(|word| word == file))
+    };
+    status.notices.iter().map(String::as_str).filter(move |notice| !is_told(notice))
 }
 
 /// Everything that is wrong or waits, by database and version.
@@ -91,11 +127,12 @@ fn explained(what: &str, migration: &MigrationStatus) -> String {
 }
 
 /// The findings as lines; those of pending migrations only where `all` are wanted, in one line.
-pub fn list(findings: &[Finding], all: bool) -> String {
+fn list(findings: &[&Finding], all: bool) -> String {
     let mut text = String::new();
     for group in findings.chunk_by(|a, b| a.database == b.database) {
         let database = clean(&group[0].database);
-        let (pending, others): (Vec<_>, Vec<_>) = group.iter().partition(|finding| finding.kind == "pending");
+        let (pending, others): (Vec<&Finding>, Vec<&Finding>) =
+            group.iter().partition(|finding| finding.kind == "pending");
         for finding in others {
             let separator = if finding.version.is_empty() { "" } else { " " };
             let version = clean(&finding.version);
@@ -112,11 +149,11 @@ pub fn list(findings: &[Finding], all: bool) -> String {
             _ => {}
         }
     }
-    if text.is_empty() { text } else { format!("\n{text}") }
+    text
 }
 
 /// One database: its migrations, newest first, in the runbook's columns.
-pub fn one(status: &DatabaseStatus, full: bool, width: Option<u16>) -> String {
+fn one(status: &DatabaseStatus, full: bool, width: Option<u16>) -> String {
     if status.failure.is_some() {
         return String::new();
     }
@@ -135,13 +172,20 @@ pub fn one(status: &DatabaseStatus, full: bool, width: Option<u16>) -> String {
         });
         let rows: Vec<_> = rows.collect();
         let hidden = status.migrations.len() - rows.len();
-        text = paint(&table(&["version", "applied_at", "status", "checksum_preview"], rows, width));
+        let columns = [
+            ("version", Fit::Cut),
+            ("applied_at", Fit::Whole),
+            ("status", Fit::Whole),
+            ("checksum_preview", Fit::Spare),
+        ];
+        text = paint(&table(&columns, rows, width));
         if hidden > 0 {
             let _ = writeln!(text, "… and {hidden} older, all clean (--full shows them)");
         }
     }
     if !status.lock_holder.is_empty() {
-        let _ = writeln!(text, "\nlocked by {}", clean(&status.lock_holder));
+        let separator = if text.is_empty() { "" } else { "\n" };
+        let _ = writeln!(text, "{separator}locked by {}", clean(&status.lock_holder));
     }
     text
 }
@@ -173,14 +217,27 @@ fn state(migration: &MigrationStatus) -> String {
 }
 
 /// Several databases: one row each.
-pub fn matrix(databases: &[DatabaseStatus], width: Option<u16>) -> String {
+fn matrix(databases: &[DatabaseStatus], width: Option<u16>) -> String {
     if databases.is_empty() {
         return "no databases\n".to_owned();
     }
-    let header =
-        ["database", "labels", "version", "#applied", "#pending", "#dirty", "#drift", "#missing", "state"];
+    // Where room is wanted, a count that is 0 everywhere is left out.
+    let spare = |count: fn(&DatabaseStatus) -> u32| {
+        if databases.iter().all(|status| count(status) == 0) { Fit::Spare } else { Fit::Whole }
+    };
+    let columns = [
+        ("database", Fit::Whole),
+        ("labels", Fit::Cut),
+        ("version", Fit::Cut),
+        ("#applied", Fit::Whole),
+        ("#pending", spare(|status| status.pending)),
+        ("#dirty", spare(dirty)),
+        ("#drift", spare(|status| status.drift)),
+        ("#missing", spare(|status| status.missing)),
+        ("state", Fit::Whole),
+    ];
     let rows = databases.iter().map(|status| {
-        let numbers = [status.applied, status.pending, status.dirty, status.drift, status.missing];
+        let numbers = [status.applied, status.pending, dirty(status), status.drift, status.missing];
         let number = |number: u32| if status.failure.is_some() { "-".to_owned() } else { number.to_string() };
         let version = match status.current_version.as_str() {
             "" => "-".to_owned(),
@@ -191,17 +248,31 @@ pub fn matrix(databases: &[DatabaseStatus], width: Option<u16>) -> String {
         row.push(overall(status).to_owned());
         row
     });
-    paint(&table(&header, rows, width))
+    paint(&table(&columns, rows.collect(), width))
+}
+
+/// How many rows are dirty, and not because they are being worked on.
+pub fn dirty(status: &DatabaseStatus) -> u32 {
+    in_state(status, MigrationState::Dirty)
+}
+
+/// How many migrations are being worked on.
+pub fn running(status: &DatabaseStatus) -> u32 {
+    in_state(status, MigrationState::Running)
+}
+
+fn in_state(status: &DatabaseStatus, state: MigrationState) -> u32 {
+    let number = status.migrations.iter().filter(|migration| migration.state() == state).count();
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// The worst of what a database is.
 fn overall(status: &DatabaseStatus) -> &'static str {
-    let any = |state| status.migrations.iter().any(|migration| migration.state() == state);
     if status.failure.is_some() {
         UNREADABLE
-    } else if any(MigrationState::Dirty) {
+    } else if dirty(status) > 0 {
         DIRTY
-    } else if any(MigrationState::Running) {
+    } else if running(status) > 0 {
         "▶ Running"
     } else if status.drift > 0 {
         "✗ Drift"
@@ -217,19 +288,20 @@ fn overall(status: &DatabaseStatus) -> &'static str {
 }
 
 /// The last line: the counts of one database, or how many databases stand how.
-pub fn summary(databases: &[DatabaseStatus]) -> String {
+fn summary(databases: &[DatabaseStatus]) -> String {
     match databases {
         [] => String::new(),
         [status] if status.failure.is_some() => String::new(),
         [status] => {
             let rest = [
                 (status.pending, "pending"),
-                (status.dirty, "dirty"),
+                (running(status), "running"),
+                (dirty(status), "dirty"),
                 (status.drift, "drifted"),
                 (status.missing, "missing"),
                 (status.out_of_order, "out of order"),
             ];
-            let mut text = format!("\n{}: {} applied", clean(&status.database), status.applied);
+            let mut text = format!("{}: {} applied", clean(&status.database), status.applied);
             for (number, what) in rest.into_iter().filter(|(number, _)| *number > 0) {
                 let _ = write!(text, ", {number} {what}");
             }
@@ -247,7 +319,7 @@ pub fn summary(databases: &[DatabaseStatus]) -> String {
                 }
             }
             let states: Vec<_> = states.iter().map(|(state, number)| format!("{number} {state}")).collect();
-            paint(&format!("\n{}: {}\n", count(several.len(), "database"), states.join(", ")))
+            paint(&format!("{}: {}\n", count(several.len(), "database"), states.join(", ")))
         }
     }
 }

@@ -49,7 +49,7 @@ fn unreadable(database: &str) -> DatabaseStatus {
 fn one_database_has_the_runbooks_columns() {
     let expected = "\
 version            applied_at            status     checksum_preview
-────────────────────────────────────────────────────────────────────────
+───────────────────────────────────────────────────────────────────────
 0011_add_carts     -                     · Pending  a1b2c3d4e5f60718...
 0010_add_products  2025-10-30 10:15:30Z  ⚠️  DIRTY  a1b2c3d4e5f60718...
 0002_add_orders    2025-10-30 10:15:30Z  ✗ Drift    a1b2c3d4e5f60718...
@@ -58,7 +58,7 @@ version            applied_at            status     checksum_preview
     assert_eq!(plain(&one(&orders(), false, None)), expected);
     assert_eq!(plain(&one(&orders(), false, Some(80))), expected, "it fits a terminal");
     let summary = plain(&summary(&[orders()]));
-    assert_eq!(summary, "\norders: 2 applied, 1 pending, 1 dirty, 1 drifted; at 0002_add_orders\n");
+    assert_eq!(summary, "orders: 2 applied, 1 pending, 1 dirty, 1 drifted; at 0002_add_orders\n");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn several_databases_make_a_matrix() {
     assert_eq!(cells(2)[..8], ["orders", "env=prod", "0002_add_orders", "2", "1", "1", "1", "0"], "{shown}");
     assert_eq!(cells(3), ["stock", "-", "-", "-", "-", "-", "-", "✗ Unreadable"], "{shown}");
     assert_eq!(cells(4).last().map(String::as_str), Some("✓ Clean"), "{shown}");
-    let expected = "\n3 databases: 1 ⚠️  DIRTY, 1 ✗ Unreadable, 1 ✓ Clean\n";
+    let expected = "3 databases: 1 ⚠️  DIRTY, 1 ✗ Unreadable, 1 ✓ Clean\n";
     assert_eq!(plain(&summary(&databases)), expected);
 }
 
@@ -103,14 +103,16 @@ fn findings_are_listed_and_decide_the_check() {
     let kinds: Vec<_> = found.iter().map(|finding| finding.kind).collect();
     assert_eq!(kinds, ["checksum_drift", "dirty", "pending", "unreadable"]);
     assert!(found.iter().all(Finding::fails_check));
-    let expected = "
+    let expected = "\
 orders: 0002_add_orders checksum mismatch: the file is not what was applied
 orders: 0010_add_products is dirty: nothing of it was committed
 orders: 0011_add_carts is pending
-stock: No route to host
 ";
-    assert_eq!(list(&found, true), expected);
-    assert!(!list(&found, false).contains("pending"));
+    let view = View { full: false, pending: true, width: None };
+    let shown = plain(&text(&databases, &found, view));
+    assert!(shown.contains(&format!("\n\n{expected}\n2 databases: ")), "{shown}");
+    assert!(!shown.contains("No route"), "it is told as an error: {shown}");
+    assert!(!text(&databases, &found, View { pending: false, ..view }).contains("is pending"));
     let harmless = [FindingKind::LineEndings, FindingKind::NoDown];
     databases.truncate(1);
     databases[0].migrations = vec![migration("0001_create_users", MigrationState::Applied, &harmless)];
@@ -122,4 +124,57 @@ stock: No route to host
     ];
     let kinds: Vec<_> = findings(&databases).iter().map(|finding| finding.kind).collect();
     assert_eq!(kinds, ["out_of_order", "running", "missing_file"]);
+}
+
+#[test]
+fn what_cannot_be_read_or_undone_is_told_once() {
+    let view = View { full: false, pending: true, width: None };
+    let stock = [unreadable("stock")];
+    assert_eq!(text(&stock, &findings(&stock), view), "", "the error tells it");
+    let mut status = orders();
+    status.migrations = vec![migration("0002_b", MigrationState::Applied, &[FindingKind::NoDown])];
+    status.notices =
+        vec!["0002_b.up.sql: its down file 0002_b.down.sql is missing".into(), "something else".into()];
+    assert_eq!(notices(&status).collect::<Vec<_>>(), ["something else"]);
+    let one = [status];
+    let shown = plain(&text(&one, &findings(&one), view));
+    assert!(shown.contains("✓ Clean, no down") && !shown.contains("no down migration"), "{shown}");
+    let several = [one.into(), vec![unreadable("stock")]].concat();
+    let shown = plain(&text(&several, &findings(&several), view));
+    assert_eq!(shown.matches("no down").count(), 1, "{shown}");
+}
+
+#[test]
+fn what_is_running_is_not_dirty() {
+    let mut status = orders();
+    status.migrations = vec![
+        migration("0001_a", MigrationState::Applied, &[]),
+        migration("0002_b", MigrationState::Running, &[FindingKind::Dirty]),
+    ];
+    // As the daemon counts: its rows are dirty.
+    (status.applied, status.pending, status.dirty, status.drift) = (1, 0, 1, 0);
+    assert_eq!(summary(&[status.clone()]), "orders: 1 applied, 1 running; at 0002_add_orders\n");
+    let shown = plain(&matrix(&[status, unreadable("stock")], None));
+    let cells: Vec<_> = shown.lines().nth(2).expect("a row").split_whitespace().collect();
+    assert_eq!(cells[3..], ["1", "0", "0", "0", "0", "▶", "Running"], "{shown}");
+}
+
+#[test]
+fn a_narrow_terminal_is_not_exceeded() {
+    let version = "20240101000000_add_customer_profiles";
+    let mut status = orders();
+    version.clone_into(&mut status.current_version);
+    status.migrations = vec![
+        migration(version, MigrationState::Applied, &[FindingKind::NoDown]),
+        migration("20240101000001_add_customer_settings", MigrationState::Dirty, &[FindingKind::Dirty]),
+    ];
+    let shown = plain(&one(&status, false, Some(80)));
+    assert!(crate::cli::render::table::width(&shown) <= 80, "{shown}");
+    assert_eq!(shown.lines().count(), 4, "{shown}");
+    assert!(shown.contains(version) && !shown.contains("checksum"), "{shown}");
+    status.drift = 0;
+    let shown = plain(&matrix(&[status, unreadable("stock")], Some(80)));
+    assert!(crate::cli::render::table::width(&shown) <= 80, "{shown}");
+    assert_eq!(shown.lines().count(), 4, "{shown}");
+    assert!(shown.contains("  20240101000000_") && !shown.contains("drift"), "{shown}");
 }

@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use anstyle::{AnsiColor, Color, Style};
 use jiff::Timestamp;
+use unicode_width::UnicodeWidthStr as _;
 
 /// Of errors.
 pub const RED: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Red)));
@@ -31,6 +32,24 @@ pub fn sentence(text: &str) -> String {
     let text = clean(text);
     let text = text.trim();
     if text.ends_with("...") { text } else { text.strip_suffix('.').unwrap_or(text) }.to_owned()
+}
+
+/// Breaks a text between its words, so that no line is wider than `width`, unless a word is; the lines
+/// after the first are indented.
+pub fn wrap(text: &str, width: Option<u16>, indent: usize) -> String {
+    let Some(width) = width.map(usize::from) else { return text.to_owned() };
+    let (mut wrapped, mut column) = (String::new(), 0);
+    for word in text.split_inclusive(' ') {
+        if column > indent && column + word.trim_end().width() > width {
+            wrapped.truncate(wrapped.trim_end().len());
+            wrapped.push('\n');
+            wrapped.push_str(&" ".repeat(indent));
+            column = indent;
+        }
+        wrapped.push_str(word);
+        column += word.width();
+    }
+    wrapped
 }
 
 /// `1 migration`, `2 migrations`.
@@ -76,7 +95,8 @@ pub fn rfc3339(time: Option<&prost_types::Timestamp>) -> Option<String> {
     timestamp(time).map(|time| time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())
 }
 
-fn timestamp(time: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
+/// A time of the daemon's.
+pub fn timestamp(time: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
     time.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok())
 }
 
@@ -108,6 +128,15 @@ mod tests {
         assert_eq!(clean("a\u{1b}[2Jb\tc\r"), "a\u{fffd}[2Jb c\u{fffd}");
         assert_eq!(sentence("Perhaps you meant another column.\n"), "Perhaps you meant another column");
         assert_eq!(sentence("and so on..."), "and so on...");
+    }
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        let check = |text, width, expected| assert_eq!(wrap(text, width, 2), expected);
+        check("  one two three", None, "  one two three");
+        check("  one two three", Some(80), "  one two three");
+        check("  one two three", Some(9), "  one two\n  three");
+        check("  one twoandthree four", Some(9), "  one\n  twoandthree\n  four");
     }
 
     #[test]

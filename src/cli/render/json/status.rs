@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     cli::render::{
         json::{Failure, given, word},
-        status::Finding,
+        status::{self, Finding},
         text::rfc3339,
     },
     rpc::proto,
@@ -36,6 +36,7 @@ struct DatabaseStatus {
     current_version: Option<String>,
     applied: u32,
     pending: u32,
+    running: u32,
     dirty: u32,
     drift: u32,
     missing: u32,
@@ -81,7 +82,8 @@ impl From<&proto::DatabaseStatus> for DatabaseStatus {
             current_version: given(&status.current_version),
             applied: status.applied,
             pending: status.pending,
-            dirty: status.dirty,
+            running: status::running(status),
+            dirty: status::dirty(status),
             drift: status.drift,
             missing: status.missing,
             out_of_order: status.out_of_order,
