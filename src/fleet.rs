@@ -134,8 +134,9 @@ impl Fleet {
     /// Whether a request with this id may have been made before this daemon started. An id that
     /// bears its time is believed; of any other the journal knows.
     fn may_be_repeated(&self, id: Uuid) -> bool {
-        let made = id.get_timestamp().map(|timestamp| timestamp.to_unix().0);
-        made.is_none_or(|seconds| seconds <= self.started.as_second().unsigned_abs())
+        let made = id.get_timestamp().map(|timestamp| timestamp.to_unix());
+        let started = self.started.as_millisecond().unsigned_abs();
+        made.is_none_or(|(seconds, nanos)| seconds * 1_000 + u64::from(nanos) / 1_000_000 < started)
     }
 
     fn admit(&self) -> Result<(), Failure> {
