@@ -144,7 +144,7 @@ async fn prepare(
     planned: &mut Option<Plan>,
 ) -> Result<Vec<Prepared>, Failure> {
     if run.may_be_repeated && shape.journal {
-        let known = journal::knows(session, run.author.operation).await;
+        let known = journal::knows(session, &run.author).await;
         if known.map_err(|error| of_session(error, "looking the request up"))? {
             let message = "The request ID has already been at work on this database";
             return Err(Failure::new(Code::RepeatedRequest, message));

@@ -11,6 +11,7 @@ use crate::{
         header::Header,
     },
     postgres::{
+        executor::Author,
         names::Names,
         session::{Session, SessionError, text},
         tracking::Kept,
@@ -131,10 +132,14 @@ pub async fn kept_down(session: &Session, version: &Version) -> Result<Option<St
     Ok(rows.first().and_then(|row| row.get(0)))
 }
 
-/// Whether an operation has left an attempt here.
-pub async fn knows(session: &Session, operation: Uuid) -> Result<bool, SessionError> {
-    let sql = format!("select exists (select from {} where operation_id = $1)", session.names.journal_sql);
-    let rows = session.query(&sql, &[(&operation, Type::UUID)]).await?;
+/// Whether another instance of the daemon has left an attempt of this operation here.
+pub async fn knows(session: &Session, author: &Author) -> Result<bool, SessionError> {
+    let sql = format!(
+        "select exists (select from {} where operation_id = $1 and instance <> $2)",
+        session.names.journal_sql
+    );
+    let rows =
+        session.query(&sql, &[(&author.operation, Type::UUID), (&author.instance, Type::TEXT)]).await?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 

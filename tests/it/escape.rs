@@ -92,9 +92,12 @@ fn a_file_that_resets_all_is_no_escape() {
 fn a_file_that_ends_its_transaction_unseen_is_never_undone_by_itself() {
     let world = World::new().start();
     world.database.sql("create table before (id int); insert into before values (1)");
-    // What the lexer takes for a string the server does not, once the file has turned that off.
-    let up = "set standard_conforming_strings = off;\nselect '\\''; commit; --';\nselect 1/0;\n";
-    world.migration("0001_unseen", up, "drop table before;");
+    // In a file of several messages, what the lexer takes for a string the server does not, once
+    // an earlier message has turned that off.
+    let padding = format!("select '{}';\n", "x".repeat(1_000)).repeat(1_200);
+    let up =
+        format!("set standard_conforming_strings = off;\n{padding}select '\\''; commit; --';\nselect 1/0;\n");
+    world.migration("0001_unseen", &up, "drop table before;");
     let told = world.ctl(&["apply"]).expect(1);
     assert!(told.contains("NX0032"), "{told}");
     for verb in ["apply", "rollback"] {

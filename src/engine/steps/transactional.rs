@@ -77,9 +77,13 @@ impl Steps<'_> {
                 return self.resolve(step, attempt).await;
             }
             let begun = matches!(trouble, Trouble::Session { begun: true, .. });
-            let undone = self.undo_transaction(step, attempt.filter(|_| begun)).await?;
+            let mut undone = self.undo_transaction(step, attempt.filter(|_| begun)).await?;
             if undone == Undone::Committed {
                 return Ok(());
+            }
+            // A commit that fails, at a deferred constraint, rolls back by itself.
+            if matches!(trouble, Trouble::Session { at_end: true, .. }) {
+                undone = Undone::RolledBack;
             }
             if let Trouble::Session { error: SessionError::Sql(fault), .. } = &trouble
                 && is_lock_trouble(&fault.sqlstate)
