@@ -17,9 +17,10 @@ pub async fn history(
     let doing = "reading the journal";
     let mut session = database.session("history").await?;
     let (shape, _) = session.look().await.map_err(|error| of_session(error, doing))?;
-    let attempts = match shape.journal {
-        true => journal::history(&session, version, i64::from(limit)).await,
-        false => Ok(Vec::new()),
+    let attempts = if shape.journal {
+        journal::history(&session, version, i64::from(limit)).await
+    } else {
+        Ok(Vec::new())
     };
     let attempts = attempts.map_err(|error| of_session(error, doing))?;
     session.give_back();

@@ -145,6 +145,12 @@ fn suffix(session: &Session, step: &Step, attempt: i64, flush: Flush) -> String 
     )
 }
 
+/// How many statements [`suffix`] has before the COMMIT: the guard, the end, the setting, and what
+/// closes the attempts that a recovery settles.
+fn statements_before_commit(step: &Step) -> usize {
+    3 + usize::from(step.action.settles())
+}
+
 /// Ends a step in the table and in the journal.
 fn end_sql(names: &Names, step: &Step, attempt: i64) -> String {
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = names;
@@ -190,6 +196,8 @@ pub struct StepError {
     /// How many of the script's own statements in this piece were completed; `None` where the
     /// error arose after all of them, in the guard or at the commit.
     pub completed: Option<usize>,
+    /// Whether the COMMIT itself failed, as it does at a deferred constraint.
+    pub at_commit: bool,
     /// Whether the transaction had been opened: a syntax error is found before anything is run.
     pub begun: bool,
 }
@@ -225,9 +233,11 @@ pub async fn run_piece(
     }
     session.batch(&sql, cancel).await.map(drop).map_err(|BatchError { error, completed }| {
         let begun = !piece.first || completed > 0;
+        let at_commit =
+            piece.last.is_some() && completed == before + piece.statements + statements_before_commit(step);
         let completed = completed.saturating_sub(before);
         let completed = (completed < piece.statements).then_some(completed);
-        StepError { error, prefix_characters, completed, begun }
+        StepError { error, prefix_characters, completed, at_commit, begun }
     })
 }
 

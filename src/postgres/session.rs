@@ -319,10 +319,9 @@ impl Session {
     /// that nothing else can give up, on the same key in PostgreSQL's other key space. Two
     /// statements.
     pub fn begin_sql(&self) -> String {
-        let (high, low) = self.key_halves();
-        // PostgreSQL takes the halves as signed integers here, and shows them as unsigned ones.
-        let signed = |half: i64| half.cast_unsigned() as u32 as i32;
-        format!("begin; select pg_catalog.pg_try_advisory_xact_lock({}, {});", signed(high), signed(low))
+        // This form takes the halves as signed integers, and `pg_locks` shows them as unsigned ones.
+        let (high, low) = (self.key >> 32, (self.key << 32) >> 32);
+        format!("begin; select pg_catalog.pg_try_advisory_xact_lock({high}, {low});")
     }
 
     /// How many statements [`Self::begin_sql`] has.

@@ -20,7 +20,7 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 const DEADLOCK_DETECTED: &str = "40P01";
 
 /// Told of an error that no statement of the script raised.
-const AT_COMMIT: &str = "it arose after the last statement, at the commit: a deferred constraint or trigger";
+const AT_COMMIT: &str = "it arose at the commit: a deferred constraint or trigger";
 
 /// Whether a step that met this may be tried again.
 pub(super) fn is_lock_trouble(sqlstate: &str) -> bool {
@@ -38,15 +38,15 @@ enum Trouble {
         error: SessionError,
         /// The place in the script, where it arose there.
         location: Option<Location>,
-        /// Whether it arose after the last statement.
-        at_end: bool,
+        /// Whether the COMMIT itself failed.
+        at_commit: bool,
         /// Whether the transaction had been opened.
         begun: bool,
     },
 }
 
 /// What a failed transaction has come to.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Undone {
     /// Nothing of it is there.
     RolledBack,
@@ -82,7 +82,7 @@ impl Steps<'_> {
                 return Ok(());
             }
             // A commit that fails, at a deferred constraint, rolls back by itself.
-            if matches!(trouble, Trouble::Session { at_end: true, .. }) {
+            if matches!(trouble, Trouble::Session { at_commit: true, .. }) {
                 undone = Undone::RolledBack;
             }
             if let Trouble::Session { error: SessionError::Sql(fault), .. } = &trouble
@@ -115,10 +115,10 @@ impl Steps<'_> {
                 let message = format!("Migration {} changed its transaction, and was stopped", step.version);
                 Failure::new(Code::Escaped, message)
             }
-            Trouble::Session { error: SessionError::Sql(fault), location, at_end, .. } => {
+            Trouble::Session { error: SessionError::Sql(fault), location, at_commit, .. } => {
                 let details = if is_lock_trouble(&fault.sqlstate) {
                     self.told.blockers.iter().map(|who| format!("blocked by {who}")).collect()
-                } else if at_end && Session::escaped(&fault).is_none() {
+                } else if at_commit {
                     vec![AT_COMMIT.to_owned()]
                 } else {
                     Vec::new()
@@ -136,9 +136,8 @@ impl Steps<'_> {
     /// Ends the failed transaction of an attempt; `None` where none was opened. Where even that
     /// fails the connection is lost, and the journal is asked.
     async fn undo_transaction(&mut self, step: &Step, attempt: Option<i64>) -> Result<Undone, Failure> {
-        let had_one = match executor::roll_back(&mut self.session).await {
-            Ok(had_one) => had_one,
-            Err(_) => return self.resolve(step, attempt).await.map(|()| Undone::Committed),
+        let Ok(had_one) = executor::roll_back(&mut self.session).await else {
+            return self.resolve(step, attempt).await.map(|()| Undone::Committed);
         };
         let Some(attempt) = attempt.filter(|_| !had_one) else { return Ok(Undone::RolledBack) };
         let fate = executor::fate(&self.session, attempt).await;
@@ -207,8 +206,8 @@ impl Steps<'_> {
         let sent = self.told.watch(step, self.session.pid(), sending).await;
         sent.map_err(|error| {
             let location = locate(&error, group, prepared);
-            let at_end = error.completed.is_none() && last.is_some();
-            Trouble::Session { begun: error.begun, error: error.error, location, at_end }
+            let StepError { at_commit, begun, error, .. } = error;
+            Trouble::Session { error, location, at_commit, begun }
         })
     }
 }
