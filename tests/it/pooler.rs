@@ -36,7 +36,10 @@ fn start(home: &Path, port: u16, ignore_options: bool) -> Bouncer {
     for readable in [home, &path] {
         fs::set_permissions(readable, fs::Permissions::from_mode(0o755)).expect("it is made readable");
     }
+    // Debian keeps it where an ordinary user's PATH does not look.
+    let path_of_all = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("pgbouncer");
+    command.env("PATH", path_of_all);
     if nix::unistd::geteuid().is_root() {
         command.args(["-u", "nobody"]);
     }
