@@ -41,7 +41,8 @@ pub struct Global {
     /// Do not ask before a rollback, a recovery or a repair
     #[arg(short, long, global = true)]
     pub yes: bool,
-    /// The request's UUID: the same one never runs twice, its first outcome is told again
+    /// The request's UUID: the same one never runs twice; its first outcome is told again, or, after
+    /// a restart of the daemon, it is refused
     #[arg(long, global = true, value_name = "UUID")]
     pub request_id: Option<Uuid>,
     /// How long to try to connect, and how long a silent daemon is waited for

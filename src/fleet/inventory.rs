@@ -133,11 +133,13 @@ impl Member {
 }
 
 /// Held by the one who works on a database.
-pub(super) struct Busy<'a>(#[allow(dead_code, reason = "held for its drop")] MutexGuard<'a, Option<Uuid>>);
+pub(super) struct Busy<'a> {
+    _guard: MutexGuard<'a, Option<Uuid>>,
+}
 
 impl<'a> Busy<'a> {
     fn new(mut guard: MutexGuard<'a, Option<Uuid>>, run: &Run) -> Self {
         *guard = Some(run.author.operation);
-        Self(guard)
+        Self { _guard: guard }
     }
 }

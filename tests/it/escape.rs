@@ -110,6 +110,23 @@ fn a_file_that_ends_its_transaction_unseen_is_never_undone_by_itself() {
 }
 
 #[test]
+fn a_file_that_ended_its_transaction_is_not_tried_again() {
+    let world = World::new().set("lock_timeout = \"100ms\"\nlock_retries = 2").start();
+    world.database.sql("create table seen (id int); create table busy (id int)");
+    let padding = format!("select '{}';\n", "x".repeat(1_000)).repeat(1_200);
+    let up = format!(
+        "set standard_conforming_strings = off;\ninsert into seen values (1);\n{padding}\
+         select '\\''; commit; --';\nalter table busy add column more int;\n"
+    );
+    world.migration("0001_unseen", &up, "drop table seen;");
+    let holder = world.database.hold("begin; lock table busy in access share mode");
+    let told = world.ctl(&["apply"]).expect(1);
+    drop(holder);
+    assert!(told.contains("NX0032"), "{told}");
+    assert_eq!(world.database.sql("select count(*) from seen"), ["1"]);
+}
+
+#[test]
 fn what_has_no_end_is_refused() {
     for (up, what) in [
         ("insert into t values ('abc", "string"),

@@ -28,6 +28,13 @@ struct Progress {
     digest: Checksum,
 }
 
+impl Progress {
+    /// How an attempt that ends here is recorded; `is_clear` where its last statement left nothing.
+    fn outcome(&self, is_clear: bool) -> AttemptOutcome {
+        if is_clear && self.done == 0 { AttemptOutcome::RolledBack } else { AttemptOutcome::Failed }
+    }
+}
+
 /// A statement, and where it stands.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -146,7 +153,7 @@ impl Steps<'_> {
         loop {
             tried += 1;
             if let Err(failure) = self.prepare_index(place, index.as_ref(), progress, tried > 1).await {
-                self.abandon(progress, self.outcome(progress, true), &failure).await;
+                self.abandon(progress, progress.outcome(true), &failure).await;
                 return Err(failure);
             }
             let record = (progress.done + 1, digest);
@@ -179,7 +186,7 @@ impl Steps<'_> {
                 }
                 _ => is_whole,
             };
-            self.abandon(progress, self.outcome(progress, is_cleared), &failure).await;
+            self.abandon(progress, progress.outcome(is_cleared), &failure).await;
             return Err(failure);
         }
         progress.done += 1;
@@ -187,12 +194,6 @@ impl Steps<'_> {
         let (done, total) = (u64::from(progress.done), u64::from(progress.total));
         self.run.emit(EventKind::StepProgress { version: place.step.version.clone(), done, total });
         Ok(())
-    }
-
-    /// How an attempt that ends here is recorded; `is_clear` where the statement left nothing.
-    #[allow(clippy::unused_self, reason = "read beside the other questions about a step")]
-    fn outcome(&self, progress: &Progress, is_clear: bool) -> AttemptOutcome {
-        if is_clear && progress.done == 0 { AttemptOutcome::RolledBack } else { AttemptOutcome::Failed }
     }
 
     /// Closes the attempt, with the session's settings put back, so that nothing of the script's

@@ -85,7 +85,9 @@ impl Steps<'_> {
             if matches!(trouble, Trouble::Session { at_commit: true, .. }) {
                 undone = Undone::RolledBack;
             }
-            if let Trouble::Session { error: SessionError::Sql(fault), .. } = &trouble
+            // What left its transaction has done a part: doing it again would do that twice.
+            if undone == Undone::RolledBack
+                && let Trouble::Session { error: SessionError::Sql(fault), .. } = &trouble
                 && is_lock_trouble(&fault.sqlstate)
                 && let Some(delay) = delays.next()
                 && self.wait_to_retry(step, tried, delay, &fault.sqlstate).await
