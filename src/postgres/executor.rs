@@ -52,52 +52,42 @@ pub async fn mark(session: &Session, author: &Author, mark: &Mark<'_>) -> Result
     if mark.step.mode == Mode::NonTransactional {
         session.rows("set synchronous_commit = on").await?;
     }
-    let Names { tracking_sql: tracking, journal_sql: journal, .. } = &session.names;
+    let rows = session.rows(&mark_sql(&session.names, author, mark)).await?;
+    let id = rows.first().and_then(|row| row.get(0));
+    id.and_then(|id| id.parse().ok()).ok_or(SessionError::RowGone)
+}
+
+/// Two statements in one message: PostgreSQL plans them faster than one that does both.
+fn mark_sql(names: &Names, author: &Author, mark: &Mark<'_>) -> String {
+    let Names { tracking_sql: tracking, journal_sql: journal, .. } = names;
+    let (version, checksum) = (quote_literal(mark.step.version.as_str()), quote_literal(mark.checksum));
+    let optional = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quote_literal);
+    let update = |set: &str| format!("update {tracking} set {set}dirty = true where version = {version}");
     let (row, direction, done) = match mark.step.action {
         StepAction::Apply => (
-            format!(
-                "insert into {tracking} (version, checksum, dirty) values ($2, $5, true) returning version"
-            ),
+            format!("insert into {tracking} (version, checksum, dirty) values ({version}, {checksum}, true)"),
             "up",
             0,
         ),
-        StepAction::Resume { done } => (
-            format!("update {tracking} set checksum = $5, dirty = true where version = $2 returning version"),
-            "up",
-            done,
-        ),
-        StepAction::Undo => {
-            (format!("update {tracking} set dirty = true where version = $2 returning version"), "undo", 0)
-        }
-        _ => (format!("update {tracking} set dirty = true where version = $2 returning version"), "down", 0),
+        StepAction::Resume { done } => (update(&format!("checksum = {checksum}, ")), "up", done),
+        StepAction::Undo => (update(""), "undo", 0),
+        _ => (update(""), "down", 0),
     };
-    let sql = format!(
-        "with marked as ({row}) insert into {journal} (operation_id, version, direction, mode, checksum, \
-         down_text, statements_done, statements_total, outcome, requested_by, trace_id, instance, done_digest) \
-         select $1, $2, $3, $4, $5, $6, $7, $8, 'running', $9, $10, $11, $12 from marked returning id"
-    );
-    let (done, total) =
-        (i32::try_from(done).unwrap_or(i32::MAX), i32::try_from(mark.statements).unwrap_or(i32::MAX));
-    let rows = session
-        .query(
-            &sql,
-            &[
-                (&author.operation, Type::UUID),
-                (&mark.step.version.as_str(), Type::TEXT),
-                (&direction, Type::TEXT),
-                (&mark.step.mode.to_string(), Type::TEXT),
-                (&mark.checksum, Type::TEXT),
-                (&mark.down_text, Type::TEXT),
-                (&done, Type::INT4),
-                (&total, Type::INT4),
-                (&author.requested_by, Type::TEXT),
-                (&author.trace_id, Type::TEXT),
-                (&author.instance, Type::TEXT),
-                (&mark.done_digest, Type::TEXT),
-            ],
-        )
-        .await?;
-    rows.first().map(|row| row.get(0)).ok_or(SessionError::RowGone)
+    format!(
+        "{row}; insert into {journal} (operation_id, version, direction, mode, checksum, down_text, \
+         statements_done, statements_total, outcome, requested_by, trace_id, instance, done_digest) \
+         select '{operation}', version, '{direction}', '{mode}', {checksum}, {down_text}, {done}, {total}, \
+         'running', {requested_by}, {trace_id}, {instance}, {digest} \
+         from {tracking} where version = {version} and dirty returning id",
+        operation = author.operation,
+        mode = mark.step.mode,
+        down_text = optional(mark.down_text),
+        total = mark.statements,
+        requested_by = quote_literal(&author.requested_by),
+        trace_id = optional(author.trace_id.as_deref()),
+        instance = quote_literal(&author.instance),
+        digest = optional(mark.done_digest),
+    )
 }
 
 /// Whether a commit waits until it is on disk.
@@ -110,8 +100,8 @@ pub enum Flush {
 }
 
 /// What stands before a transactional script's own statements.
-fn prefix(session: &Session, step: &Step) -> (String, usize) {
-    let mut sql = session.begin_sql();
+fn prefix(step: &Step) -> (String, usize) {
+    let mut sql = Session::begin_sql();
     let mut statements = Session::BEGIN_STATEMENTS;
     for (setting, limit) in limits(step) {
         // Writing to a String cannot fail.
@@ -138,40 +128,49 @@ fn suffix(session: &Session, step: &Step, attempt: i64, flush: Flush) -> String 
         Flush::Later => "set local synchronous_commit = off; ",
     };
     format!(
-        "\n;{guard}; {end} {durable}commit; {reset}",
-        guard = session.guard_sql(true),
+        "\n;{same}; {guard}; {end} {durable}commit; {reset}",
+        same = Session::same_transaction_sql(),
+        guard = session.guard_sql(),
         end = end_sql(&session.names, step, attempt),
         reset = session.reset_sql(),
     )
 }
 
-/// How many statements [`suffix`] has before the COMMIT: the guard, the end, the setting, and what
-/// closes the attempts that a recovery settles.
+/// How many statements [`suffix`] has before the COMMIT: the two of the guard, the four of
+/// [`end_sql`], the setting, and what closes the attempts that a recovery settles.
 fn statements_before_commit(step: &Step) -> usize {
-    3 + usize::from(step.action.settles())
+    7 + usize::from(step.action.settles())
 }
 
-/// Ends a step in the table and in the journal.
+/// Ends a step in the table and in the journal. It fails where a row is not there, or where
+/// something (a trigger, a rule) keeps it from being changed: both are looked at before and after.
 fn end_sql(names: &Names, step: &Step, attempt: i64) -> String {
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = names;
     let version = quote_literal(step.version.as_str());
-    let row = match step.action.direction() {
-        Some(Direction::Up) => {
-            format!(
-                "update {tracking} set dirty = false, applied_at = pg_catalog.now() where version = {version} returning 1"
-            )
-        }
-        _ => format!("delete from {tracking} where version = {version} returning 1"),
+    let row = |is: &str| format!("exists (select from {tracking} where version = {version}{is})");
+    let attempt_is = |outcome: &str| {
+        format!("exists (select from {journal} where id = {attempt} and outcome = '{outcome}')")
     };
-    let closed = format!(
-        "update {journal} set outcome = 'succeeded', statements_done = statements_total, \
-         finished_at = pg_catalog.clock_timestamp(), \
-         duration_ms = extract(epoch from pg_catalog.clock_timestamp() - started_at) * 1000 \
-         where id = {attempt} returning 1"
-    );
+    let (change, changed) = match step.action.direction() {
+        Some(Direction::Up) => (
+            format!(
+                "update {tracking} set dirty = false, applied_at = pg_catalog.now() where version = {version}"
+            ),
+            row(" and not dirty"),
+        ),
+        _ => (format!("delete from {tracking} where version = {version}"), format!("not {}", row(""))),
+    };
+    let is_not = |this: &str, that: &str| Session::fail_sql(&[("row", &format!("not ({this} and {that})"))]);
     let settled =
         if step.action.settles() { close_settled_sql(names, &version, attempt) } else { String::new() };
-    format!("{};{settled}", Session::exactly_one_each_sql(&row, &closed))
+    format!(
+        "{before}; {change}; update {journal} set outcome = 'succeeded', statements_done = statements_total, \
+         finished_at = pg_catalog.clock_timestamp(), \
+         duration_ms = extract(epoch from pg_catalog.clock_timestamp() - started_at) * 1000 \
+         where id = {attempt}; {after};{settled}",
+        before = is_not(&row(" and dirty"), &attempt_is("running")),
+        after = is_not(&changed, &attempt_is("succeeded")),
+    )
 }
 
 /// Closes the attempts that a recovery settled; `version` is a quoted literal, `attempt` the one
@@ -224,7 +223,7 @@ pub async fn run_piece(
     piece: Piece<'_>,
     cancel: &CancellationToken,
 ) -> Result<(), StepError> {
-    let (mut sql, before) = if piece.first { prefix(session, step) } else { (String::new(), 0) };
+    let (mut sql, before) = if piece.first { prefix(step) } else { (String::new(), 0) };
     let prefix_characters = sql.chars().count();
     sql.push_str(piece.text);
     match piece.last {
@@ -273,7 +272,7 @@ pub async fn run_statement(
     cancel: &CancellationToken,
 ) -> Result<(), SessionError> {
     session.batch(statement, cancel).await.map_err(|failed| failed.error)?;
-    let guard = session.rows(&session.guard_sql(false)).await;
+    let guard = session.rows(&session.guard_sql()).await;
     let record = format!(
         "reset session authorization; reset role; begin; set local synchronous_commit = on; \
          update {} set statements_done = {done}, done_digest = '{digest}' where id = {attempt}; commit",

@@ -2,6 +2,7 @@
 //! migrations' SQL share the session, so that losing one is losing the other.
 
 use std::{
+    fmt::Write as _,
     pin::{Pin, pin},
     time::Duration,
 };
@@ -64,6 +65,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// SQLSTATE of a statement that was cancelled.
 const QUERY_CANCELED: &str = "57014";
+
+/// SQLSTATE of a setting that does not exist.
+const UNDEFINED_OBJECT: &str = "42704";
+
+/// SQLSTATE of a cursor that does not exist.
+const INVALID_CURSOR_NAME: &str = "34000";
+
+/// The cursor by which a transaction is known.
+const TRANSACTION_CURSOR: &str = "nexus_transaction";
 
 /// SQLSTATE of the warning that there is no transaction.
 const NO_ACTIVE_TRANSACTION: &str = "25P01";
@@ -131,7 +141,6 @@ pub struct Session {
     application_name: String,
     role: String,
     pid: i32,
-    database_oid: String,
 }
 
 /// What the first message tells, when the lock was got.
@@ -146,15 +155,7 @@ impl Session {
     pub fn new(connection: Pooled, names: Names, dbname: &str, operation: &str) -> Self {
         let key = names.lock_key(dbname);
         let application_name = format!("nexusd {operation}");
-        Self {
-            connection: Some(connection),
-            names,
-            key,
-            application_name,
-            role: String::new(),
-            pid: 0,
-            database_oid: String::new(),
-        }
+        Self { connection: Some(connection), names, key, application_name, role: String::new(), pid: 0 }
     }
 
     /// The server's process id for this session.
@@ -176,7 +177,6 @@ impl Session {
              select case when pg_catalog.current_setting('client_connection_check_interval') = '{CHECK_INTERVAL_MS}ms' \
                then pg_catalog.pg_try_advisory_lock({key}) end as locked, pg_catalog.pg_backend_pid() as pid, \
              current_user as role, pg_catalog.pg_is_in_recovery() as standby, \
-             (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()) as database, \
              pg_catalog.current_setting('client_connection_check_interval') as interval; \
              {shape}",
             name = quote_literal(&self.application_name),
@@ -224,7 +224,6 @@ impl Session {
         }
         self.pid = pid;
         text(row, "role").unwrap_or_default().clone_into(&mut self.role);
-        text(row, "database").unwrap_or_default().clone_into(&mut self.database_oid);
         Ok(())
     }
 
@@ -261,27 +260,35 @@ impl Session {
         )
     }
 
-    /// A statement that fails unless the session still holds its lock, its role is the one it began
-    /// with, and (`in_transaction`) the transaction that [`Self::begin_sql`] opened is still the
-    /// same one. A setting that does not exist is how it fails: no function is left in the user's
-    /// database, and nothing can be decided before it runs. It runs once a step, so it asks the
-    /// function that `pg_locks` shows, which costs half as much as the view.
-    pub fn guard_sql(&self, in_transaction: bool) -> String {
-        let both = if in_transaction {
-            "when held.subids & 2 = 0 then pg_catalog.current_setting('nexus.escaped.transaction') "
-        } else {
-            ""
-        };
-        let (high, low) = self.key_halves();
+    /// A condition, for [`Self::fail_sql`], that the session has lost its lock. Giving the lock back
+    /// tells whether it was held; the same lock, taken for the transaction before and taken again
+    /// after, leaves nobody a moment to get it in between. Asking `pg_locks` costs ten times as much.
+    fn lock_is_lost_sql(&self) -> String {
+        let key = self.key;
         format!(
-            "select case when current_user <> {role} then pg_catalog.current_setting('nexus.escaped.role') \
-             {both}when held.subids & 1 = 0 then pg_catalog.current_setting('nexus.escaped.lock') end \
-             from (select coalesce(pg_catalog.bit_or(l.objsubid), 0) as subids from pg_catalog.pg_lock_status() l \
-             where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'advisory' and l.granted \
-             and l.classid = {high} and l.objid = {low} and l.database = {database}) held",
-            role = quote_literal(&self.role),
-            database = self.database_oid,
+            "not (pg_catalog.pg_try_advisory_xact_lock({key}) and pg_catalog.pg_advisory_unlock({key}) \
+             and pg_catalog.pg_try_advisory_lock({key}))"
         )
+    }
+
+    /// A statement that fails unless the session still holds its lock, and its role is the one it
+    /// began with.
+    pub fn guard_sql(&self) -> String {
+        let role = format!("current_user <> {}", quote_literal(&self.role));
+        Self::fail_sql(&[("role", &role), ("lock", &self.lock_is_lost_sql())])
+    }
+
+    /// A statement that fails when one of the conditions holds, checked in their order, with what
+    /// [`Self::escaped`] knows by its name. A setting that does not exist is how it fails: no
+    /// function is left in the user's database, and nothing can be decided before it runs.
+    pub fn fail_sql(conditions: &[(&str, &str)]) -> String {
+        let mut sql = String::from("select case");
+        for (name, condition) in conditions {
+            // Writing to a String cannot fail.
+            let _ = write!(sql, " when {condition} then pg_catalog.current_setting('nexus.escaped.{name}')");
+        }
+        sql.push_str(" end");
+        sql
     }
 
     /// The halves of the key, as `pg_locks` shows them.
@@ -289,43 +296,32 @@ impl Session {
         ((self.key >> 32) & 0xffff_ffff, self.key & 0xffff_ffff)
     }
 
-    /// A statement that fails, as the guard does, unless `step` (which returns the rows that it
-    /// changed) changed one row and `attempt` another.
-    pub fn exactly_one_each_sql(step: &str, attempt: &str) -> String {
-        format!(
-            "with step as ({step}), attempt as ({attempt}) \
-             select case when (select pg_catalog.count(*) from step) <> 1 \
-             or (select pg_catalog.count(*) from attempt) <> 1 \
-             then pg_catalog.current_setting('nexus.escaped.row') end"
-        )
-    }
-
     /// What the guard says of an error, if the guard raised it.
     pub fn escaped(fault: &SqlFault) -> Option<&'static str> {
-        if fault.sqlstate != "42704" {
-            return None;
-        }
+        let says = |sqlstate: &str, text: &str| fault.sqlstate == sqlstate && fault.message.contains(text);
         [
-            ("nexus.escaped.transaction", "its transaction"),
-            ("nexus.escaped.role", "its role"),
-            ("nexus.escaped.lock", "the database's lock"),
-            ("nexus.escaped.row", "its row of schema_migrations or of nexus_journal"),
+            (INVALID_CURSOR_NAME, TRANSACTION_CURSOR, "its transaction"),
+            (UNDEFINED_OBJECT, "nexus.escaped.role", "its role"),
+            (UNDEFINED_OBJECT, "nexus.escaped.lock", "the database's lock"),
+            (UNDEFINED_OBJECT, "nexus.escaped.row", "its row of schema_migrations or of nexus_journal"),
         ]
         .into_iter()
-        .find_map(|(setting, what)| fault.message.contains(setting).then_some(what))
+        .find_map(|(sqlstate, text, what)| says(sqlstate, text).then_some(what))
     }
 
-    /// Opens a transaction that the guard recognises: by a lock that ends with the transaction and
-    /// that nothing else can give up, on the same key in PostgreSQL's other key space. Two
-    /// statements.
-    pub fn begin_sql(&self) -> String {
-        // This form takes the halves as signed integers, and `pg_locks` shows them as unsigned ones.
-        let (high, low) = (self.key >> 32, (self.key << 32) >> 32);
-        format!("begin; select pg_catalog.pg_try_advisory_xact_lock({high}, {low});")
+    /// Opens a transaction that [`Self::same_transaction_sql`] recognises: by a cursor, which lives
+    /// as long as its transaction. Two statements.
+    pub fn begin_sql() -> String {
+        format!("begin; declare {TRANSACTION_CURSOR} cursor for select 1;")
     }
 
     /// How many statements [`Self::begin_sql`] has.
     pub const BEGIN_STATEMENTS: usize = 2;
+
+    /// A statement that fails unless the transaction is the one that [`Self::begin_sql`] opened.
+    pub fn same_transaction_sql() -> String {
+        format!("close {TRANSACTION_CURSOR}")
+    }
 
     /// Puts back what a migration may have changed for the session, outside a transaction. It
     /// stands behind the commit, so nothing in it may run into a limit of the script's.
