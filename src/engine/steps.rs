@@ -6,7 +6,12 @@ use std::time::{Duration, Instant};
 use backon::BackoffBuilder as _;
 
 use crate::{
-    engine::{Durability, Run, failure::of_session, run::lock, scripts::Prepared},
+    engine::{
+        Durability, Run,
+        failure::of_session,
+        run::lock,
+        scripts::{self, Prepared},
+    },
     migration::{
         AttemptOutcome, Code, Direction, EventKind, Failure, Mode, Plan, Step, StepAction, event::StepDone,
     },
@@ -17,6 +22,9 @@ use crate::{
         tracking::{self, Kept, Shape},
     },
 };
+
+/// A step's script, as it is read.
+type Reading = tokio::sync::mpsc::Receiver<scripts::Feed>;
 
 mod non_transactional;
 mod transactional;
@@ -94,8 +102,10 @@ impl<'a> Steps<'a> {
         plan: &'p Plan,
         prepared: &[Prepared],
     ) -> Result<(), (Option<&'p Step>, Failed)> {
-        let total = plan.steps.len();
-        for (index, (step, prepared)) in plan.steps.iter().zip(prepared).enumerate() {
+        let (run, total) = (self.run, plan.steps.len());
+        let mut steps = plan.steps.iter().zip(prepared).enumerate().peekable();
+        let mut script = None;
+        while let Some((index, (step, prepared))) = steps.next() {
             if self.run.stop.drain.is_cancelled() {
                 let message = format!("The operation was stopped before {}", step.version);
                 let failure = Failure::new(Code::Cancelled, message).version(&step.version);
@@ -106,7 +116,11 @@ impl<'a> Steps<'a> {
             let started = Instant::now();
             let flush = self.told.when_to_flush(step, index + 1 == total);
             self.told.blockers.clear();
-            let result = self.step(step, prepared, flush).await;
+            // The server is at work on this step's mark while the next step's script is read.
+            let next = async { steps.peek().map(|(_, (step, prepared))| scripts::feed(run, step, prepared)) };
+            let script_of_step = script.take().unwrap_or_else(|| scripts::feed(run, step, prepared));
+            let (result, ahead) = tokio::join!(self.step(step, prepared, script_of_step, flush), next);
+            script = ahead;
             let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             result.map_err(|failure| {
                 (Some(step), Failed { direction: step.action.direction(), duration_ms, failure })
@@ -120,15 +134,21 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    async fn step(&mut self, step: &Step, prepared: &Prepared, flush: Flush) -> Result<(), Failure> {
+    async fn step(
+        &mut self,
+        step: &Step,
+        prepared: &Prepared,
+        script: Reading,
+        flush: Flush,
+    ) -> Result<(), Failure> {
         match (step.action, step.mode) {
             (StepAction::ForgetAttempt | StepAction::ClearMark, _) => {
                 executor::settle(&self.session, &step.version, step.action)
                     .await
                     .map_err(|error| of_session(error, "settling a dirty row").version(&step.version))
             }
-            (_, Mode::Transactional) => self.transactional(step, prepared, flush).await,
-            (_, Mode::NonTransactional) => self.non_transactional(step, prepared).await,
+            (_, Mode::Transactional) => self.transactional(step, prepared, script, flush).await,
+            (_, Mode::NonTransactional) => self.non_transactional(step, prepared, script).await,
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     engine::{
         failure::{of_script, of_session},
         scripts::{self, Feed, Prepared},
-        steps::{Steps, transactional::is_lock_trouble},
+        steps::{Reading, Steps, transactional::is_lock_trouble},
     },
     migration::{AttemptOutcome, Checksum, Code, EventKind, Failure, Step, StepAction},
     postgres::{
@@ -49,8 +49,8 @@ impl Steps<'_> {
         &mut self,
         step: &Step,
         prepared: &Prepared,
+        mut script: Reading,
     ) -> Result<(), Failure> {
-        let mut feed = scripts::feed(self.run, step, prepared);
         let skip = match step.action {
             StepAction::Resume { done } => done,
             _ => 0,
@@ -59,7 +59,7 @@ impl Steps<'_> {
         let (mut progress, mut known_digest) = (None, None);
         let mut seen = 0;
         loop {
-            match feed.recv().await {
+            match script.recv().await {
                 Some(Feed::Down(down)) => {
                     let began = self.begin(step, prepared, down.as_deref(), skip).await;
                     let (began, known) = began.map_err(|failure| failure.version(&step.version))?;

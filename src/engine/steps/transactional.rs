@@ -5,7 +5,7 @@ use crate::{
     engine::{
         failure::{cancelled, of_script, of_session},
         scripts::{self, Feed, Prepared},
-        steps::Steps,
+        steps::{Reading, Steps},
     },
     migration::{AttemptOutcome, Code, EventKind, Failure, Location, Step},
     postgres::{
@@ -61,6 +61,7 @@ impl Steps<'_> {
         &mut self,
         step: &Step,
         prepared: &Prepared,
+        mut script: Reading,
         flush: Flush,
     ) -> Result<(), Failure> {
         let mut attempt = None;
@@ -68,7 +69,7 @@ impl Steps<'_> {
         let mut tried = 0;
         loop {
             tried += 1;
-            let Err(trouble) = self.transaction(step, prepared, &mut attempt, flush).await else {
+            let Err(trouble) = self.transaction(step, prepared, script, &mut attempt, flush).await else {
                 return Ok(());
             };
             if let Trouble::Mark(SessionError::Lost) | Trouble::Session { error: SessionError::Lost, .. } =
@@ -92,6 +93,7 @@ impl Steps<'_> {
                 && let Some(delay) = delays.next()
                 && self.wait_to_retry(step, tried, delay, &fault.sqlstate).await
             {
+                script = scripts::feed(self.run, step, prepared);
                 continue;
             }
             let (failure, outcome) = self.explain(step, trouble, undone);
@@ -151,14 +153,14 @@ impl Steps<'_> {
         &mut self,
         step: &Step,
         prepared: &Prepared,
+        mut script: Reading,
         attempt: &mut Option<i64>,
         flush: Flush,
     ) -> Result<(), Trouble> {
-        let mut feed = scripts::feed(self.run, step, prepared);
         let mut held: Option<Group> = None;
         let (mut first, mut sent) = (true, 0);
         loop {
-            match feed.recv().await {
+            match script.recv().await {
                 Some(Feed::Down(down)) if attempt.is_none() => {
                     let mark = Mark {
                         step,
