@@ -5,7 +5,10 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 7] = [
+    "nexus/v1/alert_service.proto",
+    "nexus/v1/audit_service.proto",
+    "nexus/v1/finding.proto",
     "nexus/v1/fleet_service.proto",
     "nexus/v1/migration_service.proto",
     "nexus/v1/progress.proto",

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use crate::migration::{
-    AppliedRow, Catalog, Tracked, Version,
+    AppliedRow, Catalog, FindingKind, Tracked, Version,
     checksum::Comparison,
     evidence::{self, Verdict},
 };
@@ -21,7 +21,7 @@ pub struct Standing {
     /// The stored checksum; of a pending one the file's.
     pub checksum: String,
     /// What is wrong with it.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<FindingKind>,
 }
 
 /// How a migration stands.
@@ -35,23 +35,6 @@ pub enum State {
     Dirty(Verdict),
 }
 
-/// What is wrong with a migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// The row is dirty.
-    Dirty,
-    /// The file is not what was applied.
-    ChecksumDrift,
-    /// The file is what was applied, but for line endings or a byte-order mark.
-    LineEndings,
-    /// The row has no file.
-    MissingFile,
-    /// Pending, though a later one is applied.
-    OutOfOrder,
-    /// Neither a down file nor a kept one.
-    NoDown,
-}
-
 /// Compares a catalog with the rows: every version that either knows, in order.
 pub fn examine(catalog: &Catalog, tracked: &Tracked) -> Vec<Standing> {
     let newest = tracked.newest_clean();
@@ -59,10 +42,10 @@ pub fn examine(catalog: &Catalog, tracked: &Tracked) -> Vec<Standing> {
     standings.extend(catalog.migrations().iter().filter(|it| tracked.get(&it.version).is_none()).map(|it| {
         let mut findings = Vec::new();
         if newest.is_some_and(|newest| it.version.number() <= newest.number()) {
-            findings.push(Finding::OutOfOrder);
+            findings.push(FindingKind::OutOfOrder);
         }
         if it.down.is_none() {
-            findings.push(Finding::NoDown);
+            findings.push(FindingKind::NoDown);
         }
         Standing {
             version: it.version.clone(),
@@ -80,16 +63,16 @@ fn examine_row(catalog: &Catalog, row: &AppliedRow) -> Standing {
     let migration = catalog.get(&row.version);
     let mut findings = Vec::new();
     if row.dirty {
-        findings.push(Finding::Dirty);
+        findings.push(FindingKind::Dirty);
     }
     match migration.map(|it| it.up.checksums.compare(&row.checksum)) {
-        None => findings.push(Finding::MissingFile),
-        Some(Comparison::Different) => findings.push(Finding::ChecksumDrift),
-        Some(Comparison::LineEndings) => findings.push(Finding::LineEndings),
+        None => findings.push(FindingKind::MissingFile),
+        Some(Comparison::Different) => findings.push(FindingKind::ChecksumDrift),
+        Some(Comparison::LineEndings) => findings.push(FindingKind::LineEndings),
         Some(Comparison::Equal) => {}
     }
     if row.kept_down.is_none() && migration.is_none_or(|it| it.down.is_none()) {
-        findings.push(Finding::NoDown);
+        findings.push(FindingKind::NoDown);
     }
     Standing {
         version: row.version.clone(),

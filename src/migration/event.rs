@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::migration::{Direction, Failure, Plan, Step, Version};
+use crate::migration::{AuditReport, Direction, Failure, Observation, Plan, Step, Version};
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -98,11 +98,39 @@ pub enum EventKind {
     },
     /// A database is done.
     DatabaseFinished(Box<DatabaseReport>),
+    /// The monitor or an audit looked at a database; the event belongs to no operation.
+    Observed(Box<Observation>),
+    /// The files of a migration directory have changed; the event belongs to no operation.
+    CatalogChanged(CatalogChange),
+    /// A migration directory cannot be read: the last good catalog stays; no operation's event.
+    CatalogFailed {
+        /// The directory.
+        directory: String,
+        /// Why.
+        failure: Box<Failure>,
+    },
+    /// An audit has ended; the event belongs to no operation.
+    AuditFinished(Box<AuditReport>),
     /// The operation ended.
     OperationFinished {
         /// Whether every database did.
         succeeded: bool,
     },
+}
+
+/// How a directory's catalog has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogChange {
+    /// The directory.
+    pub directory: String,
+    /// The new catalog's digest, in hexadecimal digits.
+    pub digest: String,
+    /// Versions that were not there.
+    pub added: Vec<Version>,
+    /// Versions whose up or down file is another one.
+    pub edited: Vec<Version>,
+    /// Versions that are gone.
+    pub removed: Vec<Version>,
 }
 
 /// One step that was done, durably.

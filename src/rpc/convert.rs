@@ -9,8 +9,9 @@ use crate::{
     engine::{RepairAction, Verb},
     fleet::{self, MemberStatus, inventory::Member, selector::Selection},
     migration::{
-        Attempt, Code, Event, EventKind, Failure, Mode, Step, StepAction, Version,
-        drift::{Finding, Standing, State},
+        Attempt, Code, Event, EventKind, Failure, Finding, FindingKind, Mode, Severity, Step, StepAction,
+        Version,
+        drift::{Standing, State},
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::{ApplyRequest, Extent, RollbackRequest, Source},
     },
@@ -211,7 +212,12 @@ pub fn event(event: &Event) -> Option<proto::Event> {
             duration_ms: finished.duration_ms,
         }),
         // The client hears of it in the database's result.
-        EventKind::StepFailed { .. } => return None,
+        EventKind::StepFailed { .. }
+        // These belong to no operation.
+        | EventKind::Observed(_)
+        | EventKind::CatalogChanged(_)
+        | EventKind::CatalogFailed { .. }
+        | EventKind::AuditFinished(_) => return None,
         EventKind::Notice { version, message } => Kind::Notice(proto::Notice {
             version: version.as_ref().map(ToString::to_string).unwrap_or_default(),
             message: message.clone(),
@@ -259,9 +265,9 @@ pub fn status(status: &MemberStatus) -> proto::DatabaseStatus {
             State::Pending => message.pending += 1,
             State::Dirty(_) => message.dirty += 1,
         }
-        message.drift += has(Finding::ChecksumDrift);
-        message.missing += has(Finding::MissingFile);
-        message.out_of_order += has(Finding::OutOfOrder);
+        message.drift += has(FindingKind::ChecksumDrift);
+        message.missing += has(FindingKind::MissingFile);
+        message.out_of_order += has(FindingKind::OutOfOrder);
         message.migrations.push(migration(standing, status.lock_holder.is_some()));
     }
     message
@@ -276,21 +282,52 @@ fn migration(standing: &Standing, is_locked: bool) -> proto::MigrationStatus {
         }
         State::Dirty(verdict) => (proto::MigrationState::Dirty, verdict.to_string()),
     };
-    let finding = |finding: &Finding| match finding {
-        Finding::Dirty => proto::FindingKind::Dirty,
-        Finding::ChecksumDrift => proto::FindingKind::ChecksumDrift,
-        Finding::LineEndings => proto::FindingKind::LineEndings,
-        Finding::MissingFile => proto::FindingKind::MissingFile,
-        Finding::OutOfOrder => proto::FindingKind::OutOfOrder,
-        Finding::NoDown => proto::FindingKind::NoDown,
-    };
     proto::MigrationStatus {
         version: standing.version.to_string(),
         state: state.into(),
         applied_at: standing.applied_at.map(timestamp),
         checksum: standing.checksum.clone(),
-        findings: standing.findings.iter().map(|it| finding(it).into()).collect(),
+        findings: standing.findings.iter().map(|&it| finding_kind(it).into()).collect(),
         explanation,
+    }
+}
+
+/// The proto's name of a kind of finding.
+pub(super) fn finding_kind(kind: FindingKind) -> proto::FindingKind {
+    match kind {
+        FindingKind::Dirty => proto::FindingKind::Dirty,
+        FindingKind::ChecksumDrift => proto::FindingKind::ChecksumDrift,
+        FindingKind::LineEndings => proto::FindingKind::LineEndings,
+        FindingKind::MissingFile => proto::FindingKind::MissingFile,
+        FindingKind::UnknownRow => proto::FindingKind::UnknownRow,
+        FindingKind::OutOfOrder => proto::FindingKind::OutOfOrder,
+        FindingKind::PendingTooLong => proto::FindingKind::PendingTooLong,
+        FindingKind::ForeignTable => proto::FindingKind::ForeignTable,
+        FindingKind::InvalidIndex => proto::FindingKind::InvalidIndex,
+        FindingKind::NotValidConstraint => proto::FindingKind::NotValidConstraint,
+        FindingKind::AttemptInterrupted => proto::FindingKind::AttemptInterrupted,
+        FindingKind::DatabaseUnreachable => proto::FindingKind::DatabaseUnreachable,
+        FindingKind::DirectoryUnreadable => proto::FindingKind::DirectoryUnreadable,
+        FindingKind::NoDown => proto::FindingKind::NoDown,
+        FindingKind::LogUnwritable => proto::FindingKind::LogUnwritable,
+    }
+}
+
+/// One finding of a database, with what to do about it.
+pub(super) fn finding(database: &str, finding: &Finding) -> proto::Finding {
+    let severity = match finding.kind.severity() {
+        Severity::Info => proto::Severity::Info,
+        Severity::Warning => proto::Severity::Warning,
+        Severity::Critical => proto::Severity::Critical,
+    };
+    proto::Finding {
+        database: database.to_owned(),
+        kind: finding_kind(finding.kind).into(),
+        severity: severity.into(),
+        subject: finding.subject.clone(),
+        message: finding.message.clone(),
+        evidence: finding.evidence.clone(),
+        remedy: finding.kind.remedy().to_owned(),
     }
 }
 

@@ -128,6 +128,10 @@ impl Metrics {
             | EventKind::FoundDirty { .. }
             | EventKind::StepStarted { .. }
             | EventKind::StepProgress { .. }
+            | EventKind::Observed(_)
+            | EventKind::CatalogChanged(_)
+            | EventKind::CatalogFailed { .. }
+            | EventKind::AuditFinished(_)
             | EventKind::Notice { .. } => {}
         }
     }

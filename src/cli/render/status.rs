@@ -101,7 +101,6 @@ pub fn findings(databases: &[DatabaseStatus]) -> Vec<Finding> {
             for kind in kinds {
                 let (kind, message) = match kind {
                     // Told by the state.
-                    FindingKind::Dirty | FindingKind::Unspecified => continue,
                     FindingKind::ChecksumDrift => {
                         ("checksum_drift", "checksum mismatch: the file is not what was applied")
                     }
@@ -111,6 +110,7 @@ pub fn findings(databases: &[DatabaseStatus]) -> Vec<Finding> {
                     FindingKind::MissingFile => ("missing_file", "is applied, and its file is gone"),
                     FindingKind::OutOfOrder => ("out_of_order", "is pending, though a later one is applied"),
                     FindingKind::NoDown => ("no_down", "has no down migration"),
+                    _ => continue,
                 };
                 add(version, kind, message.to_owned());
             }
@@ -206,7 +206,7 @@ fn state(migration: &MigrationStatus) -> String {
             FindingKind::OutOfOrder => words.push("✗ Out of order"),
             FindingKind::LineEndings => words.push("line endings"),
             FindingKind::NoDown => words.push("no down"),
-            FindingKind::Dirty | FindingKind::Unspecified => {}
+            _ => {}
         }
     }
     let is_wrong = words.iter().skip(1).any(|word| word.starts_with('✗'));

@@ -137,7 +137,11 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
         }
         EventKind::DatabaseStarted { .. }
         | EventKind::StepStarted { .. }
-        | EventKind::StepProgress { .. } => {
+        | EventKind::StepProgress { .. }
+        | EventKind::Observed(_)
+        | EventKind::CatalogChanged(_)
+        | EventKind::CatalogFailed { .. }
+        | EventKind::AuditFinished(_) => {
             return Vec::new();
         }
     };
