@@ -4,6 +4,7 @@
 //! [`Catalog`], `postgres` the [`Tracked`] rows); this one decides: [`plan`] says what will be done,
 //! [`drift`] what is wrong, [`evidence`] what a dirty row means.
 
+pub mod alert;
 pub mod attempt;
 pub mod catalog;
 pub mod checksum;
@@ -18,6 +19,7 @@ pub mod plan;
 pub mod row;
 pub mod version;
 
+pub use alert::{Acknowledgement, Alert, AlertState};
 pub use attempt::{Attempt, AttemptOutcome, Direction, Mode};
 pub use catalog::{Catalog, Migration, Script, ScriptReader};
 pub use checksum::Checksum;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::migration::{AuditReport, Direction, Failure, Observation, Plan, Step, Version};
+use crate::migration::{Alert, AuditReport, Direction, Failure, Observation, Plan, Step, Version};
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -111,6 +111,15 @@ pub enum EventKind {
     },
     /// An audit has ended; the event belongs to no operation.
     AuditFinished(Box<AuditReport>),
+    /// An alert is in another state now; the event belongs to no operation.
+    AlertChanged(Box<Alert>),
+    /// An alert was sent to a sink, or could not be; the event belongs to no operation.
+    AlertSent {
+        /// The sink's name in the configuration: never its URL.
+        sink: String,
+        /// `sent`, `failed` (it will be tried again) or `dropped` (given up).
+        outcome: &'static str,
+    },
     /// The operation ended.
     OperationFinished {
         /// Whether every database did.

@@ -217,7 +217,9 @@ pub fn event(event: &Event) -> Option<proto::Event> {
         | EventKind::Observed(_)
         | EventKind::CatalogChanged(_)
         | EventKind::CatalogFailed { .. }
-        | EventKind::AuditFinished(_) => return None,
+        | EventKind::AuditFinished(_)
+        | EventKind::AlertChanged(_)
+        | EventKind::AlertSent { .. } => return None,
         EventKind::Notice { version, message } => Kind::Notice(proto::Notice {
             version: version.as_ref().map(ToString::to_string).unwrap_or_default(),
             message: message.clone(),

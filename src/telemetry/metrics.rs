@@ -132,6 +132,8 @@ impl Metrics {
             | EventKind::CatalogChanged(_)
             | EventKind::CatalogFailed { .. }
             | EventKind::AuditFinished(_)
+            | EventKind::AlertChanged(_)
+            | EventKind::AlertSent { .. }
             | EventKind::Notice { .. } => {}
         }
     }

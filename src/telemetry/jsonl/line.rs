@@ -141,7 +141,9 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
         | EventKind::Observed(_)
         | EventKind::CatalogChanged(_)
         | EventKind::CatalogFailed { .. }
-        | EventKind::AuditFinished(_) => {
+        | EventKind::AuditFinished(_)
+        | EventKind::AlertChanged(_)
+        | EventKind::AlertSent { .. } => {
             return Vec::new();
         }
     };
