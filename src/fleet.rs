@@ -23,6 +23,7 @@ use crate::{
     runtime::Tasks,
 };
 
+mod catalogs;
 pub mod inventory;
 pub mod operation;
 mod run;
@@ -66,6 +67,9 @@ pub struct MemberStatus {
     pub member: Arc<Member>,
     /// Its migrations, and what the directory has to say.
     pub status: Result<(Status, Vec<String>), Failure>,
+    /// Why the directory cannot be read: then the migrations are compared with its last good
+    /// catalog.
+    pub catalog_failure: Option<Failure>,
 }
 
 impl Fleet {
@@ -182,13 +186,14 @@ impl Fleet {
     pub async fn status(&self, selection: &Selection) -> Result<Vec<MemberStatus>, Failure> {
         let members = self.inventory.select(selection, Need::Any)?;
         let read = |member: Arc<Member>| async move {
-            let status = match member.catalog().await {
-                Ok(catalog) => engine::status(&member.database, &catalog)
-                    .await
-                    .map(|status| (status, catalog.notices().to_vec())),
-                Err(failure) => Err(failure),
+            let (status, catalog_failure) = match member.compared_with().await {
+                Ok((catalog, failure)) => {
+                    let status = engine::status(&member.database, &catalog).await;
+                    (status.map(|status| (status, catalog.notices().to_vec())), failure)
+                }
+                Err(failure) => (Err(failure), None),
             };
-            MemberStatus { member, status }
+            MemberStatus { member, status, catalog_failure }
         };
         Ok(run::bounded(self.max_parallel, members, read).await)
     }
@@ -212,7 +217,7 @@ impl Fleet {
     pub async fn tell_dirty(&self) {
         let Ok(found) = self.status(&Selection::default()).await else { return };
         let sink = self.sink(Uuid::nil());
-        for MemberStatus { member, status } in found {
+        for MemberStatus { member, status, .. } in found {
             let Ok((Status { standings, lock_holder: None }, _)) = status else { continue };
             let dirty = standings.into_iter().filter(|standing| matches!(standing.state, State::Dirty(_)));
             let versions: Vec<_> = dirty.map(|standing| standing.version).collect();

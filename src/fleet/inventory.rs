@@ -107,10 +107,25 @@ impl Member {
 
     /// The directory as it is now: what has not changed is not read again.
     pub async fn catalog(&self) -> CatalogResult {
-        let directory = self.directory.clone();
-        let read: Result<Result<Arc<Catalog>, Failure>, _> =
-            tokio::task::spawn_blocking(move || directory.snapshot()).await;
-        read.map_err(|_| Failure::new(Code::Internal, "Reading the directory ended unexpectedly"))?
+        self.directory.load().await
+    }
+
+    /// The catalog to compare the database with: the directory's as it is now or, while that cannot
+    /// be read, the last good one and why. For looking only: what changes a database needs
+    /// [`Self::catalog`].
+    pub async fn compared_with(&self) -> Result<(Arc<Catalog>, Option<Failure>), Failure> {
+        match self.catalog().await {
+            Ok(catalog) => Ok((catalog, None)),
+            Err(failure) => match self.last_good() {
+                Some(catalog) => Ok((catalog, Some(failure))),
+                None => Err(failure),
+            },
+        }
+    }
+
+    /// The last catalog of its directory that could be read.
+    pub fn last_good(&self) -> Option<Arc<Catalog>> {
+        self.directory.last_good()
     }
 
     /// Looks at it once. Those who look wait for each other, and never for those who work.
