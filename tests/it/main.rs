@@ -16,3 +16,4 @@ mod proxy;
 mod runbook;
 mod scripts;
 mod support;
+mod watch;
