@@ -10,7 +10,7 @@ use std::{
 
 use notify_debouncer_full::notify::{
     Event,
-    event::{AccessKind, AccessMode, CreateKind, Flag},
+    event::{AccessKind, AccessMode, CreateKind, Flag, RemoveKind},
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -66,7 +66,6 @@ impl Watched {
     }
 
     /// The next event is a change of these versions.
-    #[track_caller]
     async fn changes(&mut self, added: &[&str], edited: &[&str], removed: &[&str]) -> TestResult {
         let told = self.next().await?;
         let EventKind::CatalogChanged(change) = told else { return Err(format!("no change: {told:?}").into()) };
@@ -232,6 +231,8 @@ fn a_bell_rings_for_what_concerns_it() -> TestResult {
     assert!(!rings(event(created, &home.path().join("a.log"))), "something beside it");
     assert!(rings(event(created, &path.join("0001_a.up.sql"))));
     assert!(rings(event(created, &path)));
+    let removed = notify::EventKind::Remove(RemoveKind::Folder);
+    assert!(rings(event(removed, &fs::canonicalize(home.path())?)), "what it is in");
     let overflow = Event::new(notify::EventKind::Other).set_flag(Flag::Rescan);
     assert!(rings(Ok(vec![DebouncedEvent::new(overflow, Instant::now())])));
     assert!(rings(Err(vec![notify::Error::generic("no more")])));
