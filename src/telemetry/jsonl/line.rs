@@ -136,6 +136,7 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
                 .of(event)
         }
         EventKind::DatabaseStarted { .. }
+        | EventKind::LockTaken { .. }
         | EventKind::StepStarted { .. }
         | EventKind::StepProgress { .. }
         | EventKind::Observed(_)
