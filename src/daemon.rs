@@ -32,6 +32,9 @@ use listen::Listeners;
 /// How often idle connections are looked for.
 const EVICTION_PERIOD: Duration = Duration::from_secs(5);
 
+/// How often migration directories are looked at though inotify says nothing.
+const CATALOG_POLL: Duration = Duration::from_secs(30);
+
 /// Runs what the command line asks for.
 pub async fn main(args: args::Args) -> anyhow::Result<()> {
     match args.command {
@@ -92,7 +95,8 @@ impl Daemon {
         };
         let instance = uuid::Uuid::now_v7().to_string();
         let max_parallel = config.limits.max_parallel as usize;
-        let fleet = Fleet::new(inventory, events, gate.clone(), instance, max_parallel);
+        let fleet =
+            Fleet::new(inventory, events, gate.clone(), instance, max_parallel, config.watch.pending_limit);
 
         let tasks = Tasks::default();
         let telling = CancellationToken::new();
@@ -110,6 +114,7 @@ impl Daemon {
         drop(
             tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
         );
+        fleet.watch_catalogs(CATALOG_POLL);
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
         tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");

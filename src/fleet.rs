@@ -14,14 +14,16 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
-    engine::{self, RepairAction, Run, Status, Stop, Verb},
+    engine::{self, Depth, RepairAction, Run, Status, Stop, Verb},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, drift::State, event::DatabaseReport,
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, Observation, drift::State,
+        event::DatabaseReport,
     },
     postgres::executor::Author,
     runtime::Tasks,
 };
 
+mod catalogs;
 pub mod inventory;
 pub mod operation;
 mod run;
@@ -45,6 +47,7 @@ pub struct Fleet {
     instance: String,
     started: Timestamp,
     max_parallel: usize,
+    pending_limit: Duration,
 }
 
 /// A request to do something to some databases.
@@ -64,6 +67,9 @@ pub struct MemberStatus {
     pub member: Arc<Member>,
     /// Its migrations, and what the directory has to say.
     pub status: Result<(Status, Vec<String>), Failure>,
+    /// Why the directory cannot be read: then the migrations are compared with its last good
+    /// catalog.
+    pub catalog_failure: Option<Failure>,
 }
 
 impl Fleet {
@@ -74,6 +80,7 @@ impl Fleet {
         gate: Gate,
         instance: String,
         max_parallel: usize,
+        pending_limit: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
             inventory,
@@ -85,6 +92,7 @@ impl Fleet {
             instance,
             started: Timestamp::now(),
             max_parallel: max_parallel.max(1),
+            pending_limit,
         })
     }
 
@@ -178,22 +186,38 @@ impl Fleet {
     pub async fn status(&self, selection: &Selection) -> Result<Vec<MemberStatus>, Failure> {
         let members = self.inventory.select(selection, Need::Any)?;
         let read = |member: Arc<Member>| async move {
-            let status = match member.catalog().await {
-                Ok(catalog) => engine::status(&member.database, &catalog)
-                    .await
-                    .map(|status| (status, catalog.notices().to_vec())),
-                Err(failure) => Err(failure),
+            let (status, catalog_failure) = match member.compared_with().await {
+                Ok((catalog, failure)) => {
+                    let status = engine::status(&member.database, &catalog).await;
+                    (status.map(|status| (status, catalog.notices().to_vec())), failure)
+                }
+                Err(failure) => (Err(failure), None),
             };
-            MemberStatus { member, status }
+            MemberStatus { member, status, catalog_failure }
         };
         Ok(run::bounded(self.max_parallel, members, read).await)
+    }
+
+    /// Looks at the selected databases, tells what it saw of each, and returns it in the order of
+    /// their names.
+    pub async fn observe(&self, selection: &Selection, depth: Depth) -> Result<Vec<Observation>, Failure> {
+        let members = self.inventory.select(selection, Need::Any)?;
+        let look = |member: Arc<Member>| async move { self.observe_one(&member, depth).await };
+        Ok(run::bounded(self.max_parallel, members, look).await)
+    }
+
+    async fn observe_one(&self, member: &Arc<Member>, depth: Depth) -> Observation {
+        let catalog = member.catalog().await;
+        let observation = member.observe(&catalog, self.pending_limit, depth).await;
+        self.sink(Uuid::nil()).emit(member.name(), EventKind::Observed(Box::new(observation.clone())));
+        observation
     }
 
     /// Looks at every database once and tells of the dirty rows that nobody works on.
     pub async fn tell_dirty(&self) {
         let Ok(found) = self.status(&Selection::default()).await else { return };
         let sink = self.sink(Uuid::nil());
-        for MemberStatus { member, status } in found {
+        for MemberStatus { member, status, .. } in found {
             let Ok((Status { standings, lock_holder: None }, _)) = status else { continue };
             let dirty = standings.into_iter().filter(|standing| matches!(standing.state, State::Dirty(_)));
             let versions: Vec<_> = dirty.map(|standing| standing.version).collect();

@@ -71,9 +71,9 @@ impl Metrics {
             alerts: Alerts::new(&register),
             catalog_reloads: register.known_counters(
                 "nexus_catalog_reloads_total",
-                "Changes of migration directories that were seen: changed, or failed to be read.",
+                "Migration directories that have changed: loaded, or failed to be read.",
                 "outcome",
-                &["changed", "failed"],
+                &["loaded", "failed"],
             ),
             audit_seconds: register.histogram(
                 "nexus_audit_duration_seconds",
@@ -113,7 +113,7 @@ impl Metrics {
                 self.databases.finished(event.operation, event.time, report);
             }
             EventKind::Observed(seen) => self.databases.observed(seen),
-            EventKind::CatalogChanged(_) => self.catalog_reloads.with_label_values(&["changed"]).inc(),
+            EventKind::CatalogChanged(_) => self.catalog_reloads.with_label_values(&["loaded"]).inc(),
             EventKind::CatalogFailed { .. } => self.catalog_reloads.with_label_values(&["failed"]).inc(),
             EventKind::AuditFinished(audit) => self.audited(audit),
             EventKind::AlertChanged(alert) => self.alerts.changed(alert),

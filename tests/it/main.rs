@@ -12,6 +12,7 @@ mod fleet;
 mod grpc;
 mod lost;
 mod pooler;
+mod prometheus;
 mod proxy;
 mod runbook;
 mod scripts;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::migration::{
-    Code, Direction, Event, EventKind, Failure, StepAction,
+    Code, Direction, Event, EventKind, Failure, StepAction, Version,
     event::{DatabaseOutcome, DatabaseReport, StepDone},
     plan::Source,
 };
@@ -128,6 +128,25 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
                 .with("notice", message.as_str())
                 .of(event)
         }
+        EventKind::CatalogChanged(change) => {
+            let names = |versions: &[Version]| versions.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let message = if change.is_empty() {
+                "Migration directory can be read again"
+            } else {
+                "Migrations changed"
+            };
+            line("info", message)
+                .with("directory", change.directory.as_str())
+                .with("added", names(&change.added))
+                .with("edited", names(&change.edited))
+                .with("removed", names(&change.removed))
+                .with("digest", change.digest.as_str())
+        }
+        EventKind::CatalogFailed { directory, failure } => {
+            line("error", "Migration directory cannot be read")
+                .with("directory", directory.as_str())
+                .why(failure)
+        }
         EventKind::DatabaseFinished(report) => return database_finished(event, report, reported),
         EventKind::OperationFinished { succeeded } => {
             reported.retain(|(operation, _)| *operation != event.operation);
@@ -140,8 +159,6 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
         | EventKind::StepStarted { .. }
         | EventKind::StepProgress { .. }
         | EventKind::Observed(_)
-        | EventKind::CatalogChanged(_)
-        | EventKind::CatalogFailed { .. }
         | EventKind::AuditFinished(_)
         | EventKind::AlertChanged(_)
         | EventKind::AlertSent { .. } => {

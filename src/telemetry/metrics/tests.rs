@@ -258,7 +258,7 @@ fn exported() -> BTreeSet<String> {
     let change = CatalogChange { directory, digest, added: vec![], edited: vec![], removed: vec![] };
     tell(&metrics, EventKind::CatalogChanged(change));
     tell(&metrics, EventKind::CatalogFailed { directory: String::new(), failure: failure() });
-    has(&metrics, "nexus_catalog_reloads_total{outcome=\"changed\"} 1");
+    has(&metrics, "nexus_catalog_reloads_total{outcome=\"loaded\"} 1");
     has(&metrics, "nexus_catalog_reloads_total{outcome=\"failed\"} 1");
     metrics.rpc("nexus.v1.FleetService/List", "OK", Duration::ZERO);
     metrics.connections("localhost:5432", "idle", 1);
