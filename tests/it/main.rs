@@ -16,4 +16,5 @@ mod prometheus;
 mod proxy;
 mod runbook;
 mod scripts;
+mod servers;
 mod support;

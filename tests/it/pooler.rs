@@ -7,7 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::{Server, World, await_that, free_port, server};
+use crate::{
+    servers::{Server, free_port},
+    support::{World, await_that, server},
+};
 
 fn start(home: &Path, port: u16, ignore_options: bool) -> Server {
     let more = if ignore_options { "ignore_startup_parameters = options,extra_float_digits\n" } else { "" };

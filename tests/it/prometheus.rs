@@ -8,14 +8,16 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 
-use crate::support::{Ended, Running, Server, World, await_that, fail, free_port, http_get, wait};
+use crate::{
+    servers::{Server, free_port, http_get},
+    support::{Ended, Running, World, await_that, wait},
+};
 use nexus::migration::FindingKind;
 
 fn deploy(file: &str) -> PathBuf {
