@@ -68,7 +68,9 @@ impl Watched {
     /// The next event is a change of these versions.
     async fn changes(&mut self, added: &[&str], edited: &[&str], removed: &[&str]) -> TestResult {
         let told = self.next().await?;
-        let EventKind::CatalogChanged(change) = told else { return Err(format!("no change: {told:?}").into()) };
+        let EventKind::CatalogChanged(change) = told else {
+            return Err(format!("no change: {told:?}").into());
+        };
         let names = |versions: &[Version]| versions.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             (names(&change.added), names(&change.edited), names(&change.removed)),

@@ -159,6 +159,7 @@ pub(super) fn lines(event: &Event, reported: &mut Reported, observed: &mut Obser
                 .of(event)
         }
         EventKind::DatabaseStarted { .. }
+        | EventKind::LockTaken { .. }
         | EventKind::StepStarted { .. }
         | EventKind::StepProgress { .. }
         | EventKind::AuditFinished(_)
