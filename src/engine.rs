@@ -27,6 +27,7 @@ mod run;
 mod scripts;
 mod status;
 mod steps;
+pub mod trace;
 
 pub use history::history;
 pub use repair::{RepairAction, repair};

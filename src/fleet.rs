@@ -11,12 +11,14 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
     engine::{self, RepairAction, Run, Status, Stop, Verb},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, drift::State, event::DatabaseReport,
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, TraceContext, drift::State,
+        event::DatabaseReport,
     },
     postgres::executor::Author,
     runtime::Tasks,
@@ -56,6 +58,8 @@ pub struct Request {
     pub requested_by: String,
     /// Which databases.
     pub selection: Selection,
+    /// The trace that it belongs to; `None` begins one.
+    pub trace: Option<TraceContext>,
 }
 
 /// How a database of the fleet stands.
@@ -115,7 +119,9 @@ impl Fleet {
             }
         };
         let author = self.author(id, request);
-        drop(self.tasks.spawn("operation", run::operation(self.clone(), author, verb, members)));
+        let span = engine::trace::operation(id, verb.name(), members.len());
+        let work = run::operation(self.clone(), author, verb, members).instrument(span);
+        drop(self.tasks.spawn("operation", work));
         Ok(operation)
     }
 
@@ -151,7 +157,7 @@ impl Fleet {
             operation,
             requested_by: request.requested_by.clone(),
             instance: self.instance.clone(),
-            trace_id: None,
+            trace: request.trace.unwrap_or_else(run::new_trace),
         }
     }
 
@@ -192,7 +198,7 @@ impl Fleet {
     /// Looks at every database once and tells of the dirty rows that nobody works on.
     pub async fn tell_dirty(&self) {
         let Ok(found) = self.status(&Selection::default()).await else { return };
-        let sink = self.sink(Uuid::nil());
+        let sink = self.sink(Uuid::nil(), None);
         for MemberStatus { member, status } in found {
             let Ok((Status { standings, lock_holder: None }, _)) = status else { continue };
             let dirty = standings.into_iter().filter(|standing| matches!(standing.state, State::Dirty(_)));
@@ -235,18 +241,19 @@ impl Fleet {
         let id = request.id.unwrap_or_else(Uuid::now_v7);
         let run = self.run(member, member.catalog().await?, self.author(id, request));
         let name = member.name().to_owned();
+        let span = engine::trace::operation(id, "repair", 1);
         // In a task of its own, so that a client that goes away does not leave it half done.
-        let (fleet, member) = (self.clone(), member.clone());
+        let member = member.clone();
         let repair = async move {
             let _busy = member.busy(&run).await?;
             let done = engine::repair(&run, &action, &version, &reason).await;
             if let Ok(message) = &done {
                 let message = format!("{message}; reason: {reason}");
-                fleet.sink(id).emit(&run.database.name, EventKind::Notice { version: None, message });
+                run.events.emit(&run.database.name, EventKind::Notice { version: None, message });
             }
             done
         };
-        let done = self.tasks.spawn("repair", repair).await;
+        let done = self.tasks.spawn("repair", repair.instrument(span)).await;
         let message = done.map_err(|_| Failure::new(Code::Internal, "The repair ended unexpectedly"))??;
         Ok((name, message, id))
     }
@@ -279,28 +286,29 @@ impl Fleet {
             database: member.database.clone(),
             catalog,
             reader: member.directory.clone(),
-            events: self.sink(author.operation),
+            events: self.sink(author.operation, Some(author.trace)),
             may_be_repeated: self.may_be_repeated(author.operation),
             author,
             stop: self.stop.clone(),
         }
     }
 
-    fn sink(&self, operation: Uuid) -> Arc<Sink> {
-        Arc::new(Sink { operation, events: self.events.clone() })
+    fn sink(&self, operation: Uuid, trace: Option<TraceContext>) -> Arc<Sink> {
+        Arc::new(Sink { operation, trace, events: self.events.clone() })
     }
 }
 
 /// The sink of one operation.
 struct Sink {
     operation: Uuid,
+    trace: Option<TraceContext>,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl EventSink for Sink {
     fn emit(&self, database: &str, kind: EventKind) {
-        let event =
-            Event { operation: self.operation, time: Timestamp::now(), database: database.to_owned(), kind };
+        let Self { operation, trace, .. } = *self;
+        let event = Event { operation, trace, time: Timestamp::now(), database: database.to_owned(), kind };
         // The receiver outlives every operation; after it, nobody is left to be told.
         let _ = self.events.send(event);
     }

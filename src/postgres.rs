@@ -12,6 +12,7 @@ pub mod pool;
 pub mod quote;
 pub mod repair;
 pub mod session;
+mod trace;
 pub mod tracking;
 pub mod url;
 

@@ -3,13 +3,17 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::migration::{Alert, AuditReport, Direction, Failure, Observation, Plan, Step, Version};
+use crate::migration::{
+    Alert, AuditReport, Direction, Failure, Observation, Plan, Step, TraceContext, Version,
+};
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// The operation.
     pub operation: Uuid,
+    /// The trace that the operation belongs to; `None` for what belongs to no operation.
+    pub trace: Option<TraceContext>,
     /// When.
     pub time: Timestamp,
     /// The database; empty for the operation as a whole.

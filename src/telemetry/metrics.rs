@@ -216,6 +216,7 @@ mod tests {
         let observe = |kind| {
             let event = Event {
                 operation: Uuid::nil(),
+                trace: None,
                 time: Timestamp::UNIX_EPOCH,
                 database: "orders".into(),
                 kind,
