@@ -159,7 +159,7 @@ fn journal() {
         requested_by: "eve@build-1".into(),
         instance: "build-1/4711".into(),
         checksum: CHECKSUM.into(),
-        ..Default::default()
+        trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
     };
     check("history", &History::from(&proto::HistoryResponse { attempts: vec![attempt], failures: vec![] }));
 }
