@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     engine::{Database, Verb},
-    migration::{Failure, Step, trace::SPAN_TARGET},
+    migration::{Failure, Mode, Step, trace::SPAN_TARGET},
 };
 
 /// The span of a whole operation.
@@ -42,11 +42,13 @@ pub fn database(database: &Database, id: Uuid, verb: &Verb) -> Span {
 /// The span of one step.
 pub(super) fn step(database: &Database, id: Uuid, step: &Step) -> Span {
     let direction = step.action.direction().map(|direction| direction.to_string());
+    // One message to the server, or the statements below it.
+    let kind = if step.mode == Mode::Transactional { "client" } else { "internal" };
     tracing::info_span!(
         target: SPAN_TARGET,
         "step",
         otel.name = format_args!("{} {}", step.action, step.version),
-        otel.kind = "client",
+        otel.kind = kind,
         otel.status_code = Empty,
         otel.status_description = Empty,
         db.system.name = "postgresql",

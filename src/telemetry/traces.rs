@@ -141,7 +141,7 @@ fn variable(name: &str) -> Option<String> {
 
 /// The exporter to the endpoint of the environment, else to the given one; `None` where there is
 /// neither, or where the environment switches it off.
-fn exporter(endpoint: Option<&str>) -> Result<Option<Told>, TracesError> {
+fn exporter(endpoint: Option<&str>) -> Result<Option<Told<SpanExporter>>, TracesError> {
     let is = |name: &str, word: &str| variable(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
     if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
         return Ok(None);
@@ -153,7 +153,7 @@ fn exporter(endpoint: Option<&str>) -> Result<Option<Told>, TracesError> {
         Some(endpoint) => builder.with_endpoint(endpoint).build()?,
         None => return Ok(None),
     };
-    Ok(Some(Told { exporter, is_failing: AtomicBool::new(false) }))
+    Ok(Some(Told::new(exporter)))
 }
 
 /// What the spans come from; the environment may name the service otherwise, and add to it.
@@ -165,12 +165,18 @@ fn resource(service: &'static str, more: impl IntoIterator<Item = KeyValue>) -> 
 
 /// An exporter that tells once when it begins to fail, and once when it works again.
 #[derive(Debug)]
-struct Told {
-    exporter: SpanExporter,
+struct Told<E> {
+    exporter: E,
     is_failing: AtomicBool,
 }
 
-impl opentelemetry_sdk::trace::SpanExporter for Told {
+impl<E> Told<E> {
+    fn new(exporter: E) -> Self {
+        Self { exporter, is_failing: AtomicBool::new(false) }
+    }
+}
+
+impl<E: opentelemetry_sdk::trace::SpanExporter> opentelemetry_sdk::trace::SpanExporter for Told<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let result = self.exporter.export(batch).await;
         match &result {
@@ -201,6 +207,14 @@ impl opentelemetry_sdk::trace::SpanExporter for Told {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fmt::Write as _,
+        sync::{Arc, Mutex, atomic::AtomicUsize},
+    };
+
+    use opentelemetry_sdk::error::OTelSdkError;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
     use super::*;
 
     #[test]
@@ -210,6 +224,48 @@ mod tests {
             assert_eq!(of(&to_remote(context)), Some(context));
         }
         assert_eq!(of(&SpanContext::empty_context()), None);
+    }
+
+    /// Fails as often as it says.
+    #[derive(Debug)]
+    struct Failing(AtomicUsize);
+
+    impl opentelemetry_sdk::trace::SpanExporter for Failing {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+                Ok(_) => Err(OTelSdkError::InternalFailure("postgres://u:CANARY@h/ is down".into())),
+                Err(_) => Ok(()),
+            }
+        }
+    }
+
+    /// Keeps the levels and the texts of events.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Kept {
+        fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            let mut text = event.metadata().level().to_string();
+            event.record(&mut |_: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                let _ = write!(text, " {value:?}");
+            });
+            self.0.lock().expect("nobody panicked").push(text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_is_down_is_told_once() {
+        let kept = Kept::default();
+        let subscriber = tracing_subscriber::registry().with(kept.clone());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let told = Told::new(Failing(AtomicUsize::new(3)));
+        for _ in 0..6 {
+            let _ = opentelemetry_sdk::trace::SpanExporter::export(&told, Vec::new()).await;
+        }
+        let texts = kept.0.lock().expect("nobody panicked").clone();
+        let [lost, found] = texts.as_slice() else { return assert_eq!(texts.len(), 2, "{texts:?}") };
+        assert!(lost.starts_with("WARN") && lost.contains("is down") && !lost.contains("CANARY"), "{lost}");
+        assert!(found.starts_with("INFO"), "{found}");
     }
 
     #[test]

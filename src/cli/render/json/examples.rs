@@ -150,6 +150,7 @@ fn journal() {
         direction: "up".into(),
         mode: "transactional".into(),
         outcome: "rolled_back".into(),
+        statements_done: 0,
         statements_total: 2,
         started_at: Some(at(123)),
         finished_at: Some(at(135)),
