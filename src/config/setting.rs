@@ -189,7 +189,7 @@ pub(super) struct OptionalEndpoint;
 impl Form for OptionalEndpoint {
     type Value = Option<String>;
     const TYPES: &'static [&'static str] = &["string"];
-    const EXPECTED: &'static str = "a URL such as \"http://127.0.0.1:4317\", or \"\" for none";
+    const EXPECTED: &'static str = "a URL without TLS such as \"http://127.0.0.1:4317\", or \"\" for none";
 
     fn parse(text: &str) -> Result<Option<String>, String> {
         let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));

@@ -117,11 +117,15 @@ fn refusals() {
             check(&text, &format!("2:8: [server] {key}: {address} {refused}7421"));
         }
     }
-    let url = "expected a URL such as \"http://127.0.0.1:4317\", or \"\" for none, found";
-    for endpoint in ["https://collector:4317", "localhost:4317", "http://", "http://h:1/v1/traces"] {
+    let url = "expected a URL without TLS such as \"http://127.0.0.1:4317\", or \"\" for none, found";
+    for endpoint in ["https://collector:4317", "http://", "http://h:1/v1/traces", "http://u:p@h:1"] {
         let text = format!("[telemetry]\nendpoint = {endpoint:?}");
-        check(&text, &format!("2:12: [telemetry] endpoint: {url} {endpoint:?}"));
+        check(&text, &format!("2:12: [telemetry] endpoint: {url} something that may hold a secret"));
     }
+    check(
+        "[telemetry]\nendpoint = \"localhost:4317\"",
+        &format!("2:12: [telemetry] endpoint: {url} \"localhost:4317\""),
+    );
     let share = "2:16: [telemetry] sample_ratio: expected a number from 0.0 to 1.0, found";
     check("[telemetry]\nsample_ratio = 1.5", &format!("{share} \"1.5\""));
     check("[telemetry]\nsample_ratio = nan", &format!("{share} \"nan\""));
