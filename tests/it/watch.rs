@@ -56,6 +56,22 @@ fn an_edited_file_and_a_dirty_row_are_told_once_and_so_is_their_end() {
     assert_eq!((&line["versions"][0], &line["level"]), (&"0002_t2".into(), &"warn".into()));
     world.database.sql("update schema_migrations set dirty = false");
     await_told(&world, "Finding is over", "dirty", 1);
+
+    // A table that is gone, and was quiet before, is looked at as a whole.
+    world.database.sql("update schema_migrations set checksum = 'ab' where version like '0001%'");
+    await_told(&world, "Finding appeared", "checksum_drift", 2);
+    world.database.sql("drop table schema_migrations, nexus_journal");
+    await_told(&world, "Finding is over", "checksum_drift", 2);
+}
+
+#[test]
+fn what_is_pending_for_too_long_is_told_though_nothing_changes() {
+    let world = World::new().more("\n[watch]\npoll = \"100ms\"\npending_limit = \"3s\"\n").start();
+    world.tables(1, 1);
+    let line = await_told(&world, "Finding appeared", "pending_too_long", 1);
+    assert_eq!(line["finding"], "Migration 0001_t1 has been pending for longer than 3s");
+    world.ctl(&["apply"]).expect(0);
+    await_told(&world, "Finding is over", "pending_too_long", 1);
 }
 
 #[test]

@@ -61,10 +61,12 @@ async fn hear(member: &Member, poll: Duration) -> Result<(), SessionError> {
         // The table is made by the first operation; it may also be dropped and made anew.
         let is_installed = within(notify::install(&connection, names, dbname)).await?;
         tokio::select! {
-            heard = connection.hear() => match heard {
-                true => member.nudge(Instant::now()),
-                false => return Ok(()),
-            },
+            heard = connection.hear() => {
+                if !heard {
+                    return Ok(());
+                }
+                member.nudge(Instant::now());
+            }
             _ = nudged.changed(), if !is_installed => {}
             () = tokio::time::sleep(if is_installed { CHECK } else { poll }) => {}
         }
