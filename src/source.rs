@@ -22,7 +22,9 @@ use std::{
 };
 
 use crate::{
-    migration::{Catalog, Code, Failure, Migration, Script, ScriptReader, catalog::CatalogResult, version::Naming},
+    migration::{
+        Catalog, Code, Failure, Migration, Script, ScriptReader, catalog::CatalogResult, version::Naming,
+    },
     source::{
         file::Content,
         listing::{Listed, Root},
@@ -134,7 +136,8 @@ impl Directory {
                 return Ok(self.keep(Catalog::new(migrations, notices)));
             }
         }
-        let message = format!("{}: the migration directory changed each time it was read", self.path.display());
+        let message =
+            format!("{}: the migration directory changed each time it was read", self.path.display());
         Err(Failure::new(Code::DirectoryUnreadable, message))
     }
 

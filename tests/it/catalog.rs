@@ -197,7 +197,8 @@ fn no_snapshot_is_of_two_sets_while_they_are_swapped() {
         seen
     };
     let seen = std::thread::scope(|scope| {
-        let readers = [Some(&shared), Some(&shared), None].map(|directory| scope.spawn(move || read(directory)));
+        let readers =
+            [Some(&shared), Some(&shared), None].map(|directory| scope.spawn(move || read(directory)));
         let mut volume = Volume { mount: volume.mount.clone(), sets: volume.sets };
         for number in 0..SWAPS {
             volume.mount(&sets[number % 2]);

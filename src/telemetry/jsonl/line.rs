@@ -130,8 +130,11 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
         }
         EventKind::CatalogChanged(change) => {
             let names = |versions: &[Version]| versions.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let message =
-                if change.is_empty() { "Migration directory can be read again" } else { "Migrations changed" };
+            let message = if change.is_empty() {
+                "Migration directory can be read again"
+            } else {
+                "Migrations changed"
+            };
             line("info", message)
                 .with("directory", change.directory.as_str())
                 .with("added", names(&change.added))
