@@ -22,7 +22,7 @@ use toml::de::DeTable;
 
 pub use crate::config::{
     problem::{ConfigError, Place, Problem},
-    setting::{Durability, MissingDown, Naming, Policy, Recovery},
+    setting::{Durability, MissingDown, Naming, Policy, Recovery, Watch},
 };
 use crate::{
     config::{
@@ -185,7 +185,7 @@ settings! {
         /// How many connections are kept or opened for looking, in the whole process.
         max_connections: u32 as Count<1> = "64",
         /// For how long a migration may be pending; 0 is without a limit.
-        pending_limit: Duration as Span<0> = "24h",
+        pending_limit: Duration as Span<0> = "1day",
     }
 
     /// Where traces go.
@@ -234,6 +234,8 @@ settings! {
         connect_timeout: Duration as Span<1> = "10s",
         /// After how long the server ends a session that fell silent in a transaction.
         idle_in_transaction_timeout: Duration as Span<1> = "60s",
+        /// How a change of the rows is noticed.
+        watch: Watch as Watch = "poll",
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Database {
     /// Whether such a connection stays open from one look to the next: not where a server has more
     /// databases than it should have connections.
     pub keeps_looks: bool,
+    /// Whether a trigger tells of changes of the rows.
+    pub notifies: bool,
     /// What is refused and what is let pass.
     pub policy: Policy,
     /// Bounds of its sessions.

@@ -8,6 +8,7 @@ pub mod index;
 pub mod journal;
 pub mod look;
 pub mod names;
+pub mod notify;
 pub mod observer;
 pub mod pool;
 pub mod quote;

@@ -334,4 +334,11 @@ policies! {
         /// For every migration.
         Each = "each",
     }
+    /// How a change of the rows is noticed.
+    Watch: "\"poll\" or \"notify\"" {
+        /// By looking.
+        Poll = "poll",
+        /// By looking, and at once by a trigger that Nexus installs.
+        Notify = "notify",
+    }
 }

@@ -382,6 +382,7 @@ fn every_key_and_default_is_documented() {
     check("server", ServerConfig::KEYS, &lines(ServerConfig::default().literals()));
     check("log", LogConfig::KEYS, &lines(LogConfig::default().literals()));
     check("limits", Limits::KEYS, &lines(Limits::default().literals()));
+    check("watch", WatchConfig::KEYS, &lines(WatchConfig::default().literals()));
     check("defaults", DatabaseSettings::KEYS, &lines(DatabaseSettings::default().literals()));
     for key in database::OWN_KEYS {
         assert!(

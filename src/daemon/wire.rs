@@ -90,7 +90,8 @@ impl<'a> Looks<'a> {
             let is_kept = *left > 0 && *of_server > 0;
             *left -= usize::from(is_kept);
             *of_server -= usize::from(is_kept);
-            (Pool::new(target.clone(), look::startup_settings(), 1), is_kept)
+            // As many as look at one server's databases at once: nobody waits for a connection.
+            (Pool::new(target.clone(), look::startup_settings(), per_server.max(1)), is_kept)
         });
         made.clone()
     }
@@ -115,6 +116,7 @@ fn database<'a>(config: &'a DatabaseConfig, target: Target, looks: &mut Looks<'a
         pool,
         looks,
         keeps_looks,
+        notifies: settings.watch == config::Watch::Notify,
         policy: policy(settings),
         limits,
         lock_wait: settings.lock_wait,

@@ -11,9 +11,9 @@ impl Fleet {
     /// Each is also looked at every `poll`: not every file system tells of its changes.
     pub fn watch_catalogs(&self, poll: Duration) {
         let watcher = Watcher::new();
-        let mut watched = HashSet::new();
+        let mut seen = HashSet::new();
         for member in self.inventory.members() {
-            if watched.insert(Arc::as_ptr(&member.directory)) {
+            if seen.insert(Arc::as_ptr(&member.directory)) {
                 let (directory, sink) = (member.directory.clone(), self.sink(Uuid::nil(), None));
                 let watch = watcher.clone().watch(directory, poll, sink, self.stop.drain.clone());
                 drop(self.tasks.spawn("watch-directory", watch));

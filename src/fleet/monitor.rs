@@ -25,6 +25,7 @@ use crate::{
     migration::{EventKind, EventSink as _, Failure, Finding, FindingKind, Observation},
 };
 
+mod listen;
 mod rhythm;
 
 use rhythm::Rhythm;
@@ -53,6 +54,10 @@ impl Fleet {
             let recent = directories.entry(Arc::as_ptr(&member.directory)).or_default().clone();
             let watch = watch(self.clone(), member.clone(), places.clone(), recent, Rhythm::new(poll));
             drop(self.tasks.spawn("watch", watch));
+            if member.database.notifies {
+                let listen = listen::listen(member.clone(), poll, self.stop.drain.clone());
+                drop(self.tasks.spawn("listen", listen));
+            }
         }
         drop(self.tasks.spawn("watch-log", watch_log(self.clone(), poll)));
     }
@@ -99,6 +104,8 @@ async fn watch(
     let mut nudged = member.nudged.subscribe();
     let mut memory = Memory::default();
     let mut is_doubtful = false;
+    // One may be there from when the setting was another one.
+    let mut may_have_trigger = !member.database.notifies;
     // What is compared with is not older than the nudge, or than a moment.
     let mut since = Instant::now();
     let stop = fleet.stop.drain.clone();
@@ -106,15 +113,19 @@ async fn watch(
         let look = async {
             let compared = recent.get(&member, since).await;
             let _places = places.take(&member.looks, is_doubtful).await;
-            engine::observe_again(&member.database, &compared, fleet.pending_limit, &mut memory).await
+            let limit = fleet.pending_limit;
+            let observation = engine::observe_again(&member.database, &compared, limit, &mut memory).await;
+            if may_have_trigger && !has(&observation, FindingKind::DatabaseUnreachable) {
+                may_have_trigger = !listen::remove(&member).await;
+            }
+            observation
         };
         let observation = tokio::select! {
             observation = look => observation,
             () = stop.cancelled() => return,
         };
         fleet.tell(&observation);
-        let has = |kind| observation.findings.iter().any(|finding| finding.kind == kind);
-        is_doubtful = has(FindingKind::DatabaseUnreachable);
+        is_doubtful = has(&observation, FindingKind::DatabaseUnreachable);
         let is_busy = !is_doubtful && observation.unknown.contains(&FindingKind::Dirty);
         tokio::select! {
             () = tokio::time::sleep(rhythm.pause(is_doubtful, is_busy)) => {
@@ -126,15 +137,16 @@ async fn watch(
     }
 }
 
+fn has(observation: &Observation, kind: FindingKind) -> bool {
+    observation.findings.iter().any(|finding| finding.kind == kind)
+}
+
 impl Places {
     /// A place of the server's and one of the process's, in this order: whoever waits for his
     /// server keeps no place of the process's.
     async fn take<'a>(&'a self, server: &'a Looks, is_doubtful: bool) -> [Option<SemaphorePermit<'a>>; 3] {
         // The semaphores are never closed; without a place, a look would still only be a look.
-        let doubtful = match is_doubtful {
-            true => server.doubtful.acquire().await.ok(),
-            false => None,
-        };
+        let doubtful = if is_doubtful { server.doubtful.acquire().await.ok() } else { None };
         let of_server = server.places.acquire().await.ok();
         let of_process = if is_doubtful { &self.doubtful } else { &self.healthy };
         [doubtful, of_server, of_process.acquire().await.ok()]

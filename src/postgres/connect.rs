@@ -63,6 +63,7 @@ pub struct Connection {
     pub client: Client,
     /// The server's notices, at most a thousand of them.
     pub notices: mpsc::Receiver<Notice>,
+    heard: mpsc::Receiver<()>,
     server: String,
     version: String,
     canceller: Canceller,
@@ -105,6 +106,12 @@ impl Connection {
     /// The notices that have arrived by now.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::iter::from_fn(|| self.notices.try_recv().ok()).collect()
+    }
+
+    /// Waits for the next notification of a channel that the session listens on; those that come
+    /// together count as one. False where the session has ended.
+    pub async fn hear(&mut self) -> bool {
+        self.heard.recv().await.is_some()
     }
 
     /// Closes the session and waits, for half a second at most, until the server has been told.
@@ -278,11 +285,12 @@ impl Attempt<'_> {
         }
         let (notices_in, notices) = mpsc::channel(NOTICES);
         let (alive, dropped) = oneshot::channel();
-        let driver = runtime::spawn_owned(drive(connection, notices_in, dropped));
+        let (heard_in, heard) = mpsc::channel(1);
+        let driver = runtime::spawn_owned(drive(connection, notices_in, heard_in, dropped));
         let server = self.endpoint.to_string();
         let canceller =
             Canceller { server: server.clone(), token: client.cancel_token(), tls: self.tls.clone() };
-        Ok(Connection { client, notices, server, version, canceller, driver, alive })
+        Ok(Connection { client, notices, heard, server, version, canceller, driver, alive })
     }
 
     /// All that does not depend on the address.
@@ -364,6 +372,7 @@ fn options(own: Option<&str>, settings: &[(&str, String)]) -> String {
 async fn drive(
     mut connection: tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>,
     notices: mpsc::Sender<Notice>,
+    heard: mpsc::Sender<()>,
     dropped: oneshot::Receiver<()>,
 ) {
     let work = async move {
@@ -372,6 +381,8 @@ async fn drive(
             match message {
                 // A full channel loses the notice: nobody reads them, and memory is bounded.
                 Ok(AsyncMessage::Notice(notice)) => drop(notices.try_send(Notice::from(&notice))),
+                // Where one waits already, it stands for this one too.
+                Ok(AsyncMessage::Notification(_)) => drop(heard.try_send(())),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(%error, "connection ended");

@@ -35,6 +35,19 @@ impl Names {
         }
     }
 
+    /// The name of the trigger that tells of changes of the rows, and of its function; unquoted.
+    pub fn watch(&self) -> String {
+        match self.table.as_str() {
+            "schema_migrations" => "nexus_watch".to_owned(),
+            other => format!("{other}_nexus_watch"),
+        }
+    }
+
+    /// The channel that the trigger notifies: `nexus_` and the lock's key in hexadecimal digits.
+    pub fn channel(&self, dbname: &str) -> String {
+        format!("nexus_{:016x}", self.lock_key(dbname))
+    }
+
     /// The key of the advisory lock: the first eight bytes, as a big-endian signed integer, of the
     /// SHA-256 of `nexus/DBNAME/SCHEMA.TABLE`. Documented, so that other tools can take it too.
     pub fn lock_key(&self, dbname: &str) -> i64 {
@@ -52,6 +65,8 @@ mod tests {
         // printf nexus/shop/public.schema_migrations | sha256sum | cut -c1-16
         let key = Names::new("public", "schema_migrations").lock_key("shop");
         assert_eq!(format!("{key:016x}"), "5056c5c0fa7dd97c");
+        let channel = Names::new("public", "schema_migrations").channel("shop");
+        assert_eq!(channel, "nexus_5056c5c0fa7dd97c");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use notify_debouncer_full::{
     DebounceEventResult, DebouncedEvent, Debouncer, RecommendedCache, new_debouncer,
     notify::{self, ErrorKind, RecommendedWatcher, RecursiveMode},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -23,11 +23,16 @@ use crate::{
     source::{Directory, watch::places::Places},
 };
 
-/// How long files are left alone before they are looked at: whoever copies a set of them is done.
+/// How long inotify's events are gathered, and how often they are looked through.
+const GATHER: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long nothing more may happen before a directory is looked at: whoever copies a set of files
+/// is done then.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// How often inotify's events are looked through.
-const TICK: Duration = Duration::from_millis(125);
+/// How long it may take to become quiet: somebody who writes without pause must not hide all.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// One inotify instance for all directories, of which a user may have only a few.
 #[derive(Clone)]
@@ -59,7 +64,7 @@ impl Watcher {
             move |happened: DebounceEventResult| ring(&lock(&bells), &happened)
         };
         let mut inotify = Inotify { debouncer: None, has_warned: false };
-        match new_debouncer(QUIET, Some(TICK), handler) {
+        match new_debouncer(GATHER, Some(TICK), handler) {
             Ok(debouncer) => inotify.debouncer = Some(debouncer),
             Err(error) => inotify.warn(&error),
         }
@@ -99,7 +104,7 @@ impl Watcher {
                 () = stop.cancelled() => return,
             }
             tokio::select! {
-                () = bell.rung.notified() => {}
+                () = bell.rung_out() => {}
                 () = tokio::time::sleep(poll) => {}
                 () = stop.cancelled() => return,
             }
@@ -123,6 +128,16 @@ impl Watcher {
             let is_recursive = directory.options().recursive && places.is_inside(place);
             inotify.watch(place, is_recursive);
         }
+    }
+}
+
+impl Bell {
+    /// Waits until something has happened, and for a while nothing more.
+    async fn rung_out(&self) {
+        self.rung.notified().await;
+        let more = async { while timeout(QUIET, self.rung.notified()).await.is_ok() {} };
+        // Quiet or not, it is time to look.
+        let _ = timeout(LONGEST, more).await;
     }
 }
 

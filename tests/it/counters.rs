@@ -82,7 +82,9 @@ impl Drop for Quiet {
 fn flushes(database: &Database, run: impl FnOnce()) -> u32 {
     let count = || -> u32 {
         await_that("the runs' sessions end", || {
-            database.sql("select 1 from pg_stat_activity where application_name like 'nexusd %'").is_empty()
+            let runs = "select 1 from pg_stat_activity where application_name like 'nexusd %' \
+                        and application_name <> 'nexusd watch'";
+            database.sql(runs).is_empty()
         });
         database.sql("select wal_sync from pg_stat_wal")[0].parse().expect("a number")
     };

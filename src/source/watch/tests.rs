@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use notify_debouncer_full::notify::{
     Event,
     event::{AccessKind, AccessMode, CreateKind, Flag, RemoveKind},
@@ -147,9 +148,9 @@ async fn files_that_come_change_and_go_are_seen() -> TestResult {
     let home = TempDir::new()?;
     let path = home.path().join("migrations");
     make(&path, &["0001_a"])?;
-    let watcher = Watcher::new();
-    let mut watched = Watched::new(watcher.clone(), &path, SELDOM).await;
-    let mut beside = Watched::new(watcher, &path, SELDOM).await;
+    let both = Watcher::new();
+    let mut watched = Watched::new(both.clone(), &path, SELDOM).await;
+    let mut beside = Watched::new(both, &path, SELDOM).await;
     make(&path, &["0002_b"])?;
     watched.changes(&["0002_b"], &[], &[]).await?;
     fs::write(path.join("0002_b.up.sql"), "select 2;")?;
@@ -159,6 +160,21 @@ async fn files_that_come_change_and_go_are_seen() -> TestResult {
     fs::remove_file(path.join("0002_b.up.sql"))?;
     watched.changes(&[], &[], &["0002_b"]).await?;
     beside.changes(&["0002_b"], &[], &[]).await
+}
+
+#[tokio::test]
+async fn files_that_come_one_by_one_are_told_together() -> TestResult {
+    let home = TempDir::new()?;
+    let path = home.path().join("migrations");
+    make(&path, &["0001_a"])?;
+    let mut watched = Watched::new(Watcher::new(), &path, SELDOM).await;
+    let versions: Vec<_> = (2..10).map(|number| format!("{number:04}_x")).collect();
+    let mut pace = tokio::time::interval(Duration::from_millis(60));
+    for version in &versions {
+        pace.tick().await;
+        make(&path, &[version])?;
+    }
+    watched.changes(&versions.iter().map(String::as_str).collect::<Vec<_>>(), &[], &[]).await
 }
 
 #[tokio::test]
@@ -203,8 +219,8 @@ async fn without_inotify_directories_are_polled() -> TestResult {
     let home = TempDir::new()?;
     make(home.path(), &["0001_a"])?;
     let none = Inotify { debouncer: None, has_warned: false };
-    let watcher = Watcher { inotify: Arc::new(Mutex::new(none)), bells: Arc::default() };
-    let mut watched = Watched::new(watcher, home.path(), Duration::from_millis(20)).await;
+    let blind = Watcher { inotify: Arc::new(Mutex::new(none)), bells: Arc::default() };
+    let mut watched = Watched::new(blind, home.path(), Duration::from_millis(20)).await;
     make(home.path(), &["0002_b"])?;
     // A poll may come between the two files.
     let told = watched.next().await?;
@@ -220,7 +236,6 @@ fn a_bell_rings_for_what_concerns_it() -> TestResult {
     let bell = Arc::new(Bell { places: Mutex::new(Places::of(&path)), rung: Notify::new() });
     let rings = |happened: DebounceEventResult| {
         ring(std::slice::from_ref(&bell), &happened);
-        use futures_util::FutureExt as _;
         bell.rung.notified().now_or_never().is_some()
     };
     let event = |kind, path: &Path| {
