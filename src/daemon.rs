@@ -110,11 +110,11 @@ impl Daemon {
         drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
         let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
         let health = grpc::start(&tasks, fleet.clone(), incoming, metrics, &ends).await?;
-        drop(tasks.spawn("startup-check", check_dirty(fleet.clone(), stop.clone())));
         drop(
             tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
         );
         fleet.watch_catalogs(CATALOG_POLL);
+        fleet.watch_databases(config.watch.poll, config.watch.max_connections as usize);
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
         tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");
@@ -195,14 +195,6 @@ async fn serve_http(
     if let Err(error) = http::serve(listener, state, close).await {
         tracing::error!(%error, "the HTTP server failed");
         failed.cancel();
-    }
-}
-
-/// The runbook's look at every database at the start: dirty rows are told at once.
-async fn check_dirty(fleet: Arc<Fleet>, stop: CancellationToken) {
-    tokio::select! {
-        () = fleet.tell_dirty() => {}
-        () = stop.cancelled() => {}
     }
 }
 

@@ -18,3 +18,4 @@ mod runbook;
 mod scripts;
 mod servers;
 mod support;
+mod watch;

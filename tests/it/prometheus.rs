@@ -53,6 +53,7 @@ impl Prometheus {
             .arg(format!("--web.listen-address={address}"))
             .args(["--log.level=error", "--rules.alert.resend-delay=500ms"])
             .stdin(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .expect("prometheus is installed: see make test");
         let prometheus = Self { address, _server: Server(server) };
@@ -168,6 +169,9 @@ fn without_threshold(expression: &str) -> &str {
     }
 }
 
+/// What this daemon has no cause to export: it has neither a sink nor an audit.
+const WITHOUT_CAUSE: [&str; 2] = ["nexus_alert_sink_sends_total", "nexus_last_audit_timestamp_seconds"];
+
 #[test]
 fn every_panel_and_every_rule_has_data() {
     let world = world();
@@ -184,6 +188,8 @@ fn every_panel_and_every_rule_has_data() {
     assert_eq!(rules.len(), file.matches("- alert: ").count());
     let queries = rules.iter().map(|rule| rule["query"].as_str().expect("a query"));
     wanted.extend(queries.map(|query| without_threshold(query).to_owned()));
+
+    wanted.retain(|expression| !WITHOUT_CAUSE.iter().any(|metric| expression.contains(metric)));
 
     let mut table = String::new();
     for expression in wanted {
@@ -237,6 +243,7 @@ fn a_dirty_row_reaches_the_receiver_and_is_resolved() {
             .arg(format!("--web.listen-address={address}"))
             .args(["--cluster.listen-address=", "--log.level=error"])
             .stdin(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .expect("prometheus-alertmanager is installed: see make test"),
     );

@@ -6,10 +6,13 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::migration::{
-    Code, Direction, Event, EventKind, Failure, StepAction, Version,
-    event::{DatabaseOutcome, DatabaseReport, StepDone},
-    plan::Source,
+use crate::{
+    migration::{
+        Code, Direction, Event, EventKind, Failure, StepAction, Version,
+        event::{DatabaseOutcome, DatabaseReport, StepDone},
+        plan::Source,
+    },
+    telemetry::jsonl::observed::Observed,
 };
 
 /// One line, not yet written.
@@ -36,7 +39,7 @@ impl Line {
         self
     }
 
-    fn with_some(self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
+    pub(super) fn with_some(self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
         match value {
             Some(value) => self.with(name, value),
             None => self,
@@ -86,7 +89,7 @@ impl Line {
 }
 
 /// The lines of an event; most have one, some have none.
-pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
+pub(super) fn lines(event: &Event, reported: &mut Reported, observed: &mut Observed) -> Vec<Line> {
     let line = |level, message: &str| Line::new(event.time, level, message);
     let one = match &event.kind {
         EventKind::OperationStarted { verb, databases, requested_by } => line("info", "Operation started")
@@ -147,6 +150,7 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
                 .with("directory", directory.as_str())
                 .why(failure)
         }
+        EventKind::Observed(observation) => return observed.lines(observation),
         EventKind::DatabaseFinished(report) => return database_finished(event, report, reported),
         EventKind::OperationFinished { succeeded } => {
             reported.retain(|(operation, _)| *operation != event.operation);
@@ -158,7 +162,6 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
         | EventKind::LockTaken { .. }
         | EventKind::StepStarted { .. }
         | EventKind::StepProgress { .. }
-        | EventKind::Observed(_)
         | EventKind::AuditFinished(_)
         | EventKind::AlertChanged(_)
         | EventKind::AlertSent { .. } => {

@@ -187,6 +187,9 @@ fn recoveries_are_counted_by_what_was_done() {
 #[test]
 fn a_database_that_does_not_answer_keeps_what_was_known() {
     let metrics = Metrics::new();
+    let of_the_daemon = Observation { database: String::new(), ..seen(None) };
+    tell(&metrics, EventKind::Observed(Box::new(of_the_daemon)));
+    assert!(!metrics.encode().contains("nexus_database_up{"), "the daemon is no database");
     tell(&metrics, observed(None));
     has(&metrics, "nexus_database_up{database=\"orders\"} 0");
     assert!(!metrics.encode().contains("nexus_dirty_migrations{"), "nothing is known of it yet");
