@@ -27,7 +27,10 @@ pub use crate::config::{
 use crate::{
     config::{
         reader::{Layer, Reader, Section, unknown_variables, variable},
-        setting::{Count, Flag, Form, Identifier, Location, Loopback, OptionalLocation, Size, Span},
+        setting::{
+            Count, Flag, Form, Identifier, Location, Loopback, OptionalEndpoint, OptionalLocation, Share,
+            Size, Span,
+        },
     },
     redact::SecretString,
 };
@@ -45,6 +48,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the databases are watched.
     pub watch: WatchConfig,
+    /// Where its traces go.
+    pub telemetry: TelemetryConfig,
     /// The fleet, in the file's order.
     pub databases: Vec<DatabaseConfig>,
     /// What is allowed, but probably not meant.
@@ -113,7 +118,7 @@ macro_rules! settings {
         $($(#[$key_doc:meta])* $key:ident: $type:ty as $form:ty = $default:literal,)*
     })*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Debug, Clone, PartialEq)]
         pub struct $group { $($(#[$key_doc])* pub $key: $type,)* }
 
         impl $group {
@@ -183,6 +188,16 @@ settings! {
         pending_limit: Duration as Span<0> = "24h",
     }
 
+    /// Where traces go.
+    TelemetryConfig {
+        /// The collector's URL, for OTLP over gRPC; none exports nothing.
+        endpoint: Option<String> as OptionalEndpoint = "",
+        /// Of how many traces the spans are recorded.
+        sample_ratio: f64 as Share = "1.0",
+        /// Whether spans have the text of statements.
+        sql_text: bool as Flag = "false",
+    }
+
     /// How one database's migrations are read and run.
     DatabaseSettings {
         /// The schema that the migrations run in and the tables are kept in.
@@ -229,6 +244,7 @@ fn home(key: &str) -> Option<&'static str> {
         (LogConfig::KEYS, "[log]"),
         (Limits::KEYS, "[limits]"),
         (WatchConfig::KEYS, "[watch]"),
+        (TelemetryConfig::KEYS, "[telemetry]"),
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
     ]
@@ -270,13 +286,14 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        reader.only(&root, &["server", "log", "limits", "watch", "defaults", "database"], home);
+        reader.only(&root, &["server", "log", "limits", "watch", "telemetry", "defaults", "database"], home);
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
         let log = group(&mut reader, &root, "log", LogConfig::KEYS, LogConfig::read);
         let limits = group(&mut reader, &root, "limits", Limits::KEYS, Limits::read);
         let watch = group(&mut reader, &root, "watch", WatchConfig::KEYS, WatchConfig::read);
+        let telemetry = group(&mut reader, &root, "telemetry", TelemetryConfig::KEYS, TelemetryConfig::read);
         if server.grpc == server.http && server.grpc.port() != 0 {
             let span = root.get("server").map_or(0..0, toml::Spanned::span);
             reader.complain(&span, format!("[server] grpc and http are both {}", server.grpc));
@@ -292,7 +309,16 @@ impl Config {
         }
         let used: Vec<_> = databases.iter().filter_map(|database| database.url_source.variable()).collect();
         warnings.extend(unknown_variables(&environment, &variables(), &used));
-        Ok(Self { file: file.map(Path::to_owned), server, log, limits, watch, databases, warnings })
+        Ok(Self {
+            file: file.map(Path::to_owned),
+            server,
+            log,
+            limits,
+            watch,
+            telemetry,
+            databases,
+            warnings,
+        })
     }
 
     /// The effective configuration as TOML, every value in it, secrets masked, in a stable order.
@@ -351,6 +377,7 @@ fn variables() -> Vec<String> {
         ("log", LogConfig::KEYS),
         ("limits", Limits::KEYS),
         ("watch", WatchConfig::KEYS),
+        ("telemetry", TelemetryConfig::KEYS),
         ("defaults", DatabaseSettings::KEYS),
     ];
     groups

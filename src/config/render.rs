@@ -17,6 +17,7 @@ pub(super) fn masked_toml(config: &Config) -> String {
         ("log", config.log.literals()),
         ("limits", config.limits.literals()),
         ("watch", config.watch.literals()),
+        ("telemetry", config.telemetry.literals()),
     ];
     for (name, literals) in groups {
         lines.extend([String::new(), format!("[{name}]")]);

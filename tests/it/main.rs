@@ -1,5 +1,6 @@
 //! Everything that needs the built binaries or a PostgreSQL server, in one binary.
 
+mod catalog;
 mod cli_local;
 mod cli_stub;
 mod concurrency;
@@ -11,6 +12,7 @@ mod escape;
 mod fleet;
 mod grpc;
 mod lost;
+mod otlp;
 mod pooler;
 mod prometheus;
 mod proxy;
@@ -18,4 +20,5 @@ mod runbook;
 mod scripts;
 mod servers;
 mod support;
+mod traces;
 mod watch;

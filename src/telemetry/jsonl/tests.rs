@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     migration::{
         Direction, EventKind, Location, Mode, Plan, Step, StepAction, Version,
-        event::{DatabaseOutcome, DatabaseReport, StepDone},
+        event::{CatalogChange, DatabaseOutcome, DatabaseReport, StepDone},
         header::Header,
         plan::Source,
     },
@@ -21,7 +21,7 @@ fn untouched(_: &mut Value) {}
 
 fn event(kind: EventKind) -> Event {
     let time: Timestamp = "2025-10-30T10:15:30.1239Z".parse().expect("a time stamp");
-    Event { operation: Uuid::from_u128(7), time, database: "orders".into(), kind }
+    Event { operation: Uuid::from_u128(7), trace: None, time, database: "orders".into(), kind }
 }
 
 fn version() -> Version {
@@ -60,7 +60,7 @@ fn report(result: Result<DatabaseOutcome, Failure>) -> EventKind {
 
 /// The event's lines, after what each begins with.
 fn check(kind: EventKind, expected: &[String]) {
-    let lines = lines(&event(kind), &mut HashSet::new());
+    let lines = lines(&event(kind), &mut HashSet::new(), &mut Observed::default());
     let lines: Vec<_> =
         lines.into_iter().map(|line| String::from_utf8_lossy(&line.encode(untouched)).into_owned()).collect();
     let expected: Vec<_> = expected
@@ -242,6 +242,25 @@ fn the_other_lines() {
             r#""level":"error","message":"Database failed",{PLACE},"duration_ms":34,"code":"NX0041","error":"the database cannot be reached","details":["refused"]"#
         )],
     );
+    let change = |added: &[Version]| {
+        EventKind::CatalogChanged(CatalogChange {
+            directory: "/m".into(),
+            digest: "d1".into(),
+            added: added.to_vec(),
+            edited: vec![],
+            removed: vec![],
+        })
+    };
+    let changed = |message: &str, added: &str| {
+        format!(
+            r#""level":"info","message":"{message}","directory":"/m","added":[{added}],"edited":[],"removed":[],"digest":"d1""#
+        )
+    };
+    check(change(&[version()]), &[changed("Migrations changed", r#""0010_add_products""#)]);
+    check(change(&[]), &[changed("Migration directory can be read again", "")]);
+    let failure = Box::new(Failure::new(Code::DirectoryUnreadable, "/m: it does not exist"));
+    let line = r#""level":"error","message":"Migration directory cannot be read","directory":"/m","code":"NX0014","error":"/m: it does not exist""#;
+    check(EventKind::CatalogFailed { directory: "/m".into(), failure }, &[line.to_owned()]);
     let quiet = step(StepAction::Apply, Some(Source::File), "");
     check(EventKind::DatabaseStarted { steps: vec![quiet.clone()] }, &[]);
     check(EventKind::StepStarted { step: quiet, number: 1, total: 2 }, &[]);
@@ -252,7 +271,7 @@ fn the_other_lines() {
 fn a_failure_is_told_once() {
     let mut reported = HashSet::new();
     let failure = Failure::new(Code::MigrationFailed, "no");
-    let count = |kind, reported: &mut _| lines(&event(kind), reported).len();
+    let count = |kind, reported: &mut _| lines(&event(kind), reported, &mut Observed::default()).len();
     assert_eq!(count(failed(failure.clone()), &mut reported), 1);
     assert_eq!(count(report(Err(failure.clone())), &mut reported), 0);
     assert_eq!(count(report(Err(failure.clone())), &mut reported), 1, "of another run");
