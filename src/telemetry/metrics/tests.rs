@@ -266,8 +266,8 @@ fn exported() -> BTreeSet<String> {
     metrics.rpc("nexus.v1.FleetService/List", "OK", Duration::ZERO);
     metrics.connections("localhost:5432", "idle", 1);
     let row = |family: &prometheus::proto::MetricFamily| {
-        let labels: BTreeSet<_> = family.get_metric().iter().flat_map(|metric| metric.get_label()).collect();
-        let labels: BTreeSet<_> = labels.iter().map(|label| label.name().to_owned()).collect();
+        let labels = family.get_metric().iter().flat_map(prometheus::proto::Metric::get_label);
+        let labels: BTreeSet<_> = labels.map(|label| label.name().to_owned()).collect();
         let kind = format!("{:?}", family.get_field_type()).to_lowercase();
         format!("{} | {kind} | {}", family.name(), labels.into_iter().collect::<Vec<_>>().join(", "))
     };
