@@ -80,8 +80,12 @@ impl Databases {
         }
     }
 
-    /// Takes what one look saw.
+    /// Takes what one look saw; one of the daemon itself, whose database has no name, is for the
+    /// alerts only.
     pub(super) fn observed(&self, seen: &Observation) {
+        if seen.database.is_empty() {
+            return;
+        }
         let database = &[seen.database.as_str()];
         self.observed.with_label_values(database).set(seconds(seen.time));
         self.up.with_label_values(database).set(i64::from(seen.counts.is_some()));

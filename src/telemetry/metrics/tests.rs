@@ -187,6 +187,9 @@ fn recoveries_are_counted_by_what_was_done() {
 #[test]
 fn a_database_that_does_not_answer_keeps_what_was_known() {
     let metrics = Metrics::new();
+    let of_the_daemon = Observation { database: String::new(), ..seen(None) };
+    tell(&metrics, EventKind::Observed(Box::new(of_the_daemon)));
+    assert!(!metrics.encode().contains("nexus_database_up{"), "the daemon is no database");
     tell(&metrics, observed(None));
     has(&metrics, "nexus_database_up{database=\"orders\"} 0");
     assert!(!metrics.encode().contains("nexus_dirty_migrations{"), "nothing is known of it yet");
@@ -263,8 +266,8 @@ fn exported() -> BTreeSet<String> {
     metrics.rpc("nexus.v1.FleetService/List", "OK", Duration::ZERO);
     metrics.connections("localhost:5432", "idle", 1);
     let row = |family: &prometheus::proto::MetricFamily| {
-        let labels: BTreeSet<_> = family.get_metric().iter().flat_map(|metric| metric.get_label()).collect();
-        let labels: BTreeSet<_> = labels.iter().map(|label| label.name().to_owned()).collect();
+        let labels = family.get_metric().iter().flat_map(prometheus::proto::Metric::get_label);
+        let labels: BTreeSet<_> = labels.map(|label| label.name().to_owned()).collect();
         let kind = format!("{:?}", family.get_field_type()).to_lowercase();
         format!("{} | {kind} | {}", family.name(), labels.into_iter().collect::<Vec<_>>().join(", "))
     };
