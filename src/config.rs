@@ -1,10 +1,12 @@
 //! Configuration: file < environment (`NEXUS_SECTION_KEY`) < flags, checked as a whole before
 //! anything starts. `deploy/nexus.toml` explains every key.
 
+mod alerts;
 mod database;
 mod problem;
 mod reader;
 mod render;
+mod secret_file;
 mod setting;
 #[cfg(test)]
 mod tests;
@@ -21,13 +23,16 @@ use std::{
 use toml::de::DeTable;
 
 pub use crate::config::{
+    alerts::{SinkConfig, SinkType},
     problem::{ConfigError, Place, Problem},
-    setting::{Durability, MissingDown, Naming, Policy, Recovery},
+    setting::{Durability, MinSeverity, MissingDown, Naming, Policy, Recovery},
 };
 use crate::{
     config::{
         reader::{Layer, Reader, Section, unknown_variables, variable},
-        setting::{Count, Flag, Form, Identifier, Location, Loopback, OptionalLocation, Size, Span},
+        setting::{
+            Count, Flag, Form, Identifier, Location, Loopback, OptionalLocation, PageBase, Size, Span,
+        },
     },
     redact::SecretString,
 };
@@ -43,6 +48,10 @@ pub struct Config {
     pub log: LogConfig,
     /// What it may use.
     pub limits: Limits,
+    /// How alerts live.
+    pub alerts: AlertsConfig,
+    /// Who is told of them.
+    pub sinks: Vec<SinkConfig>,
     /// The fleet, in the file's order.
     pub databases: Vec<DatabaseConfig>,
     /// What is allowed, but probably not meant.
@@ -171,6 +180,18 @@ settings! {
         idle_connection: Duration as Span<0> = "60s",
     }
 
+    /// How alerts live.
+    AlertsConfig {
+        /// How long something has to be wrong before its alert fires.
+        hold: Duration as Span<0> = "10s",
+        /// Within what time an alert that comes back is the same one.
+        flap_window: Duration as Span<0> = "5m",
+        /// Where alerts are kept over restarts.
+        state_file: PathBuf as Location = "logs/alerts.json",
+        /// What the address of a finding's page begins with.
+        runbook_base_url: String as PageBase = "docs/findings",
+    }
+
     /// How one database's migrations are read and run.
     DatabaseSettings {
         /// The schema that the migrations run in and the tables are kept in.
@@ -216,6 +237,7 @@ fn home(key: &str) -> Option<&'static str> {
         (ServerConfig::KEYS, "[server]"),
         (LogConfig::KEYS, "[log]"),
         (Limits::KEYS, "[limits]"),
+        (AlertsConfig::KEYS, "[alerts]"),
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
     ]
@@ -257,7 +279,7 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        reader.only(&root, &["server", "log", "limits", "defaults", "database"], home);
+        reader.only(&root, &["server", "log", "limits", "alerts", "defaults", "database"], home);
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
@@ -268,9 +290,10 @@ impl Config {
             reader.complain(&span, format!("[server] grpc and http are both {}", server.grpc));
         }
         let base = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        let (alerts, sinks, mut warnings) = alerts::read(&mut reader, &root, base);
         let mut fleet = database::Fleet::new(&mut reader, &environment, base);
         let databases = fleet.read(&root);
-        let mut warnings = fleet.warnings;
+        warnings.extend(fleet.warnings);
 
         let problems = reader.finish();
         if !problems.is_empty() {
@@ -278,7 +301,7 @@ impl Config {
         }
         let used: Vec<_> = databases.iter().filter_map(|database| database.url_source.variable()).collect();
         warnings.extend(unknown_variables(&environment, &variables(), &used));
-        Ok(Self { file: file.map(Path::to_owned), server, log, limits, databases, warnings })
+        Ok(Self { file: file.map(Path::to_owned), server, log, limits, alerts, sinks, databases, warnings })
     }
 
     /// The effective configuration as TOML, every value in it, secrets masked, in a stable order.
@@ -336,6 +359,7 @@ fn variables() -> Vec<String> {
         ("server", ServerConfig::KEYS),
         ("log", LogConfig::KEYS),
         ("limits", Limits::KEYS),
+        ("alerts", AlertsConfig::KEYS),
         ("defaults", DatabaseSettings::KEYS),
     ];
     groups

@@ -93,7 +93,7 @@ fn refusals() {
     check("[sever]\n", "1:2: unknown key `sever`; did you mean `server`?");
     check(
         "[tls]\ncert = \"a\"\n",
-        "1:2: unknown key `tls`; known are server, log, limits, defaults, database",
+        "1:2: unknown key `tls`; known are server, log, limits, alerts, defaults, database",
     );
     check("grpc = \"127.0.0.1:1\"\n", "1:1: unknown key `grpc`; it belongs in [server]");
     check(
@@ -311,7 +311,8 @@ fn the_effective_configuration_is_whole_and_masked() {
         .expect("it is well-formed");
     let printed = config.to_masked_toml();
     assert!(!printed.contains("hunter2"), "{printed}");
-    let groups = [ServerConfig::KEYS, LogConfig::KEYS, Limits::KEYS, DatabaseSettings::KEYS];
+    let groups =
+        [ServerConfig::KEYS, LogConfig::KEYS, Limits::KEYS, AlertsConfig::KEYS, DatabaseSettings::KEYS];
     for key in groups.concat() {
         assert!(printed.contains(&format!("\n{key} = ")), "{key} is not in\n{printed}");
     }
@@ -333,7 +334,8 @@ fn the_effective_configuration_is_whole_and_masked() {
 fn the_example_loads_and_is_the_defaults() {
     let file = Some(Path::new("deploy/nexus.toml"));
     let config = Config::parse(EXAMPLE, file, [], &Overrides::default()).expect("the example is well-formed");
-    assert_eq!((config.server, config.log, config.limits), Default::default());
+    assert_eq!((config.server, config.log, config.limits, config.alerts), Default::default());
+    assert!(config.sinks.is_empty());
     let settings =
         DatabaseSettings { migrations: "deploy/../migrations".into(), ..DatabaseSettings::default() };
     assert_eq!(config.databases[0].settings, settings);
@@ -345,7 +347,8 @@ fn every_key_and_default_is_documented() {
     let section = |name: &str| {
         let start = EXAMPLE.find(&format!("\n[{name}]\n")).expect("the section is there");
         let rest = &EXAMPLE[start + 2..];
-        &rest[..rest.find("\n[").unwrap_or(rest.len())]
+        let ends = ["\n[", "\n#[["].into_iter().filter_map(|next| rest.find(next));
+        &rest[..ends.min().unwrap_or(rest.len())]
     };
     let check = |name: &str, keys: &[&str], defaults: &str| {
         let documented: Vec<_> = section(name)
@@ -366,8 +369,9 @@ fn every_key_and_default_is_documented() {
     check("server", ServerConfig::KEYS, &lines(ServerConfig::default().literals()));
     check("log", LogConfig::KEYS, &lines(LogConfig::default().literals()));
     check("limits", Limits::KEYS, &lines(Limits::default().literals()));
+    check("alerts", AlertsConfig::KEYS, &lines(AlertsConfig::default().literals()));
     check("defaults", DatabaseSettings::KEYS, &lines(DatabaseSettings::default().literals()));
-    for key in database::OWN_KEYS {
+    for key in [database::OWN_KEYS, alerts::WEBHOOK_KEYS, alerts::ALERTMANAGER_KEYS].concat() {
         assert!(
             EXAMPLE.contains(&format!("\n{key} = ")) || EXAMPLE.contains(&format!("\n#{key} = ")),
             "{key}"
@@ -376,9 +380,7 @@ fn every_key_and_default_is_documented() {
 
     let uncommented: Vec<_> = EXAMPLE
         .lines()
-        .filter(|line| {
-            *line != "migrations = \"../migrations\"" && *line != "#url_file = \"/run/secrets/billing-url\""
-        })
+        .filter(|line| *line != "migrations = \"../migrations\"" && !line.contains("\"/run/secrets/"))
         .map(|line| {
             line.strip_prefix('#')
                 .filter(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()))
