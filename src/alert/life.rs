@@ -7,7 +7,7 @@
 //! fires, is resolved, fires again, and then stands until it is really over.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     time::Duration,
 };
 
@@ -22,7 +22,7 @@ use crate::migration::{
 const MOST: usize = 10_000;
 
 /// How many alerts that are over are remembered.
-const MOST_RESOLVED: usize = 1_000;
+const MOST_RESOLVED: usize = 2_000;
 
 /// For how long they are.
 const REMEMBERED: Duration = Duration::from_hours(24);
@@ -392,25 +392,30 @@ impl Lives {
         self.forget_unborn();
     }
 
-    /// Forgets what was over long ago, and the oldest where there is too much of it.
+    /// Forgets what was over long ago, and where there is too much of it the oldest, first of what
+    /// every sink has been told.
     fn forget(&mut self, now: Timestamp, outcome: &mut Outcome) {
-        let mut over: Vec<_> = self.all().filter_map(|life| life.alert.resolved).collect();
-        over.sort_unstable_by_key(|resolved| std::cmp::Reverse(*resolved));
-        let newest_that_goes = over.get(MOST_RESOLVED).copied();
-        let kept_for = REMEMBERED.max(self.rules.flap_window);
         let audiences = &self.audiences;
-        let mut stays = |life: &Life| {
-            let goes = life.alert.resolved.is_some_and(|resolved| {
-                elapsed(resolved, now) > kept_for || newest_that_goes.is_some_and(|newest| resolved <= newest)
-            });
-            if goes {
-                let untold = audiences.iter().filter(|audience| life.is_due(audience));
-                outcome.dropped.extend(untold.map(|audience| audience.name.clone()));
-            }
-            !goes
-        };
-        self.lives.retain(|_, life| stays(life));
-        self.past.retain(|life| stays(life));
+        let is_untold = |life: &Life| audiences.iter().any(|audience| life.is_due(audience));
+        let over = self.lives.values().chain(&self.past);
+        let mut over: Vec<_> =
+            over.filter_map(|life| Some((life.alert.resolved?, is_untold(life), life.alert.id))).collect();
+        over.sort_unstable_by_key(|(resolved, is_untold, _)| std::cmp::Reverse((*is_untold, *resolved)));
+        let kept_for = REMEMBERED.max(self.rules.flap_window);
+        let goes = over
+            .into_iter()
+            .enumerate()
+            .filter(|(index, (resolved, ..))| *index >= MOST_RESOLVED || elapsed(*resolved, now) > kept_for);
+        let goes: HashSet<Uuid> = goes.map(|(_, (.., id))| id).collect();
+        if goes.is_empty() {
+            return;
+        }
+        for life in self.lives.values().chain(&self.past).filter(|life| goes.contains(&life.alert.id)) {
+            let untold = audiences.iter().filter(|audience| life.is_due(audience));
+            outcome.dropped.extend(untold.map(|audience| audience.name.clone()));
+        }
+        self.lives.retain(|_, life| !goes.contains(&life.alert.id));
+        self.past.retain(|life| !goes.contains(&life.alert.id));
     }
 
     /// Forgets what was over before it fired: nobody was told.

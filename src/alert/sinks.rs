@@ -2,6 +2,8 @@
 //! it, and after a failure tries again later and later.
 
 mod alertmanager;
+#[cfg(test)]
+mod tests;
 mod webhook;
 
 use std::{

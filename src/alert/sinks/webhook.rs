@@ -94,7 +94,7 @@ fn given(text: &str) -> Option<&str> {
 }
 
 /// `sha256=` and the HMAC-SHA256 of the time, a full stop and the body, in hexadecimal digits.
-fn signature(secret: &SecretString, time: &str, body: &[u8]) -> String {
+pub(super) fn signature(secret: &SecretString, time: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes())
         .expect("HMAC takes a key of any length");
     mac.update(time.as_bytes());
