@@ -2,7 +2,7 @@
 # Sees to the programs that `make demo` and `make test` need beside Rust: installs what is missing
 # with Debian's apt-get, once, without questions, and says so. What is there already is left alone.
 #
-#   deploy/prerequisites.sh postgresql [pgbouncer]
+#   deploy/prerequisites.sh postgresql [pgbouncer] [prometheus-alertmanager]
 set -euo pipefail
 shopt -s nullglob
 
@@ -14,10 +14,12 @@ has_postgresql() {
 
 has_pgbouncer() { PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null; }
 
+has_prometheus-alertmanager() { command -v prometheus-alertmanager >/dev/null; }
+
 missing=()
 for program in "$@"; do
   case $program in
-    postgresql | pgbouncer) "has_$program" || missing+=("$program") ;;
+    postgresql | pgbouncer | prometheus-alertmanager) "has_$program" || missing+=("$program") ;;
     *) echo "error: no such prerequisite: $program" >&2 && exit 2 ;;
   esac
 done
@@ -37,8 +39,8 @@ END
 fi
 
 echo "missing: ${missing[*]}; installing Debian's packages: no cluster is created, no service is started"
-# Debian creates and starts a cluster for each new server package, and starts pgbouncer, unless told
-# otherwise. Both files are there for this installation only; files of the machine's own are kept.
+# Debian creates and starts a cluster for each new server package, and starts other daemons, unless
+# told otherwise. Both files are there for this installation only; files of the machine's own are kept.
 cluster=/etc/postgresql-common/createcluster.d/nexus.conf
 policy=/usr/sbin/policy-rc.d
 ours=("$cluster")
