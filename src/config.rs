@@ -48,6 +48,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What it may use.
     pub limits: Limits,
+    /// How the databases are watched.
+    pub watch: WatchConfig,
     /// How alerts live.
     pub alerts: AlertsConfig,
     /// Who is told of them.
@@ -180,6 +182,16 @@ settings! {
         idle_connection: Duration as Span<0> = "60s",
     }
 
+    /// How the databases are watched.
+    WatchConfig {
+        /// How often each database is looked at.
+        poll: Duration as Span<1> = "30s",
+        /// How many connections are kept or opened for looking, in the whole process.
+        max_connections: u32 as Count<1> = "64",
+        /// For how long a migration may be pending; 0 is without a limit.
+        pending_limit: Duration as Span<0> = "24h",
+    }
+
     /// How alerts live.
     AlertsConfig {
         /// How long something has to be wrong before its alert fires.
@@ -237,6 +249,7 @@ fn home(key: &str) -> Option<&'static str> {
         (ServerConfig::KEYS, "[server]"),
         (LogConfig::KEYS, "[log]"),
         (Limits::KEYS, "[limits]"),
+        (WatchConfig::KEYS, "[watch]"),
         (AlertsConfig::KEYS, "[alerts]"),
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
@@ -279,12 +292,13 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        reader.only(&root, &["server", "log", "limits", "alerts", "defaults", "database"], home);
+        reader.only(&root, &["server", "log", "limits", "watch", "alerts", "defaults", "database"], home);
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
         let log = group(&mut reader, &root, "log", LogConfig::KEYS, LogConfig::read);
         let limits = group(&mut reader, &root, "limits", Limits::KEYS, Limits::read);
+        let watch = group(&mut reader, &root, "watch", WatchConfig::KEYS, WatchConfig::read);
         if server.grpc == server.http && server.grpc.port() != 0 {
             let span = root.get("server").map_or(0..0, toml::Spanned::span);
             reader.complain(&span, format!("[server] grpc and http are both {}", server.grpc));
@@ -301,7 +315,17 @@ impl Config {
         }
         let used: Vec<_> = databases.iter().filter_map(|database| database.url_source.variable()).collect();
         warnings.extend(unknown_variables(&environment, &variables(), &used));
-        Ok(Self { file: file.map(Path::to_owned), server, log, limits, alerts, sinks, databases, warnings })
+        Ok(Self {
+            file: file.map(Path::to_owned),
+            server,
+            log,
+            limits,
+            watch,
+            alerts,
+            sinks,
+            databases,
+            warnings,
+        })
     }
 
     /// The effective configuration as TOML, every value in it, secrets masked, in a stable order.
@@ -359,6 +383,7 @@ fn variables() -> Vec<String> {
         ("server", ServerConfig::KEYS),
         ("log", LogConfig::KEYS),
         ("limits", Limits::KEYS),
+        ("watch", WatchConfig::KEYS),
         ("alerts", AlertsConfig::KEYS),
         ("defaults", DatabaseSettings::KEYS),
     ];

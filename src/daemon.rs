@@ -34,6 +34,9 @@ use listen::Listeners;
 /// How often idle connections are looked for.
 const EVICTION_PERIOD: Duration = Duration::from_secs(5);
 
+/// How often migration directories are looked at though inotify says nothing.
+const CATALOG_POLL: Duration = Duration::from_secs(30);
+
 /// Runs what the command line asks for.
 pub async fn main(args: args::Args) -> anyhow::Result<()> {
     match args.command {
@@ -95,7 +98,14 @@ impl Daemon {
         };
         let instance = uuid::Uuid::now_v7().to_string();
         let max_parallel = config.limits.max_parallel as usize;
-        let fleet = Fleet::new(inventory, events.clone(), gate.clone(), instance, max_parallel);
+        let fleet = Fleet::new(
+            inventory,
+            events.clone(),
+            gate.clone(),
+            instance,
+            max_parallel,
+            config.watch.pending_limit,
+        );
 
         let alerts = alerts::start(&config, events, &metrics)?;
 
@@ -112,10 +122,11 @@ impl Daemon {
         drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
         let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
         let health = grpc::start(&tasks, fleet.clone(), alerts.clone(), incoming, metrics, &ends).await?;
-        drop(tasks.spawn("startup-check", check_dirty(fleet.clone(), stop.clone())));
         drop(
             tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
         );
+        fleet.watch_catalogs(CATALOG_POLL);
+        fleet.watch_databases(config.watch.poll, config.watch.max_connections as usize);
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
         tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");
@@ -197,14 +208,6 @@ async fn serve_http(
     if let Err(error) = http::serve(listener, state, close).await {
         tracing::error!(%error, "the HTTP server failed");
         failed.cancel();
-    }
-}
-
-/// The runbook's look at every database at the start: dirty rows are told at once.
-async fn check_dirty(fleet: Arc<Fleet>, stop: CancellationToken) {
-    tokio::select! {
-        () = fleet.tell_dirty() => {}
-        () = stop.cancelled() => {}
     }
 }
 

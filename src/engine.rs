@@ -22,6 +22,7 @@ use crate::{
 
 mod failure;
 mod history;
+mod observe;
 mod repair;
 mod run;
 mod scripts;
@@ -29,6 +30,7 @@ mod status;
 mod steps;
 
 pub use history::history;
+pub use observe::{Compared, Depth, Memory, observe, observe_again};
 pub use repair::{RepairAction, repair};
 pub use run::{plan, run};
 pub use status::{Status, status};
@@ -44,6 +46,11 @@ pub struct Database {
     pub names: Names,
     /// Its connections.
     pub pool: Pool,
+    /// The connections of those who only look, shared by all databases with the same URL.
+    pub looks: Pool,
+    /// Whether such a connection stays open from one look to the next: not where a server has more
+    /// databases than it should have connections.
+    pub keeps_looks: bool,
     /// What is refused and what is let pass.
     pub policy: Policy,
     /// Bounds of its sessions.

@@ -19,6 +19,7 @@ pub(super) fn masked_toml(config: &Config) -> String {
         ("server", config.server.literals()),
         ("log", config.log.literals()),
         ("limits", config.limits.literals()),
+        ("watch", config.watch.literals()),
         ("alerts", config.alerts.literals()),
     ];
     for (name, literals) in groups {

@@ -155,3 +155,42 @@ fn a_state_that_cannot_be_kept_is_no_reason_to_stop() {
     world.tables(1, 1);
     world.ctl(&["apply"]).expect(0);
 }
+
+#[test]
+fn an_edited_file_is_an_alert_until_it_is_put_back() {
+    let (alertmanager, receiver) = (Alertmanager::start(), Receiver::start());
+    let sinks = format!(
+        "[watch]\npoll = \"200ms\"\n\
+         [[alerts.webhook]]\nurl = \"{}\"\n[[alerts.alertmanager]]\nurl = \"http://{}\"\n",
+        receiver.0.uri(),
+        alertmanager.address
+    );
+    let world = World::new().alerts("hold = \"500ms\"").more(&sinks).start();
+    world.tables(1, 1);
+    world.ctl(&["apply"]).expect(0);
+
+    world.write("0001_t1.up.sql", "create table t1 (id bigint primary key);\n");
+    await_that("Alertmanager has the alert", || !alertmanager.alerts().is_empty());
+    let alert = &alertmanager.alerts()[0];
+    let labels = json!({
+        "alertname": "NexusChecksumDrift", "database": "main", "kind": "checksum_drift",
+        "severity": "critical", "version": "0001_t1",
+    });
+    assert_eq!(alert["labels"], labels);
+    assert!(
+        alert["annotations"]["runbook_url"].as_str().is_some_and(|url| url.ends_with("checksum_drift.md"))
+    );
+    await_that("the webhook is told", || receiver.told() == ["checksum_drift firing"]);
+    let fired = world.logged("Alert is firing");
+    assert_eq!((&fired[0]["version"], &fired[0]["database"]), (&json!("0001_t1"), &json!("main")));
+
+    world.write("0001_t1.up.sql", "create table t1 (id int primary key);\n");
+    await_that("Alertmanager has it resolved", || alertmanager.alerts().is_empty());
+    await_that("the webhook is told of the end", || {
+        receiver.told() == ["checksum_drift firing", "checksum_drift resolved"]
+    });
+    assert_eq!(world.logged("Alert resolved")[0]["id"], fired[0]["id"]);
+    let listed = world.ctl(&["alerts", "--resolved", "--output", "json"]).json();
+    assert_eq!(listed["alerts"][0]["state"], "resolved");
+    assert_eq!(world.ctl(&["alerts"]).expect(0), "no alerts\n");
+}
