@@ -9,8 +9,9 @@ use tracing_subscriber::{
 };
 
 /// Libraries that say too much, with the most that each may say. tokio-postgres logs whole
-/// statements at debug and the server's notices, which may hold values from tables, at info.
-const CAPPED: [(&str, LevelFilter); 7] = [
+/// statements at debug and the server's notices, which may hold values from tables, at info; reqwest
+/// logs URLs, which may be secrets.
+const CAPPED: [(&str, LevelFilter); 8] = [
     ("tokio_postgres", LevelFilter::WARN),
     ("tonic", LevelFilter::INFO),
     ("tower", LevelFilter::INFO),
@@ -18,6 +19,7 @@ const CAPPED: [(&str, LevelFilter); 7] = [
     ("hyper", LevelFilter::WARN),
     ("hyper_util", LevelFilter::WARN),
     ("rustls", LevelFilter::WARN),
+    ("reqwest", LevelFilter::WARN),
 ];
 
 /// Sends what is traced at `level` and above to stderr, one compact line each. For the daemon's

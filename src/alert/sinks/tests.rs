@@ -21,6 +21,7 @@ use crate::{
     migration::{Acknowledgement, Event, EventKind, Finding, FindingKind, Observation, Severity},
 };
 
+const PAGE: &str = include_str!("../../../docs/alerts.md");
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Alerts with one sink, and what they tell the daemon.
@@ -131,6 +132,13 @@ async fn a_webhook_is_told_once_of_the_beginning_and_of_the_end() {
     assert_eq!((&last["alert"]["id"], &last["alert"]["state"]), (&first["alert"]["id"], &"resolved".into()));
     assert_eq!(first["alert"]["runbook_url"], "https://wiki/nexus/dirty.md");
     assert_eq!(first["alert"]["resolved_at"], Value::Null);
+
+    let example =
+        PAGE.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
+    let example: Value = serde_json::from_str(example).expect("the example is JSON");
+    let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&first), keys(&example));
+    assert_eq!(keys(&first["alert"]), keys(&example["alert"]), "docs/alerts.md tells of each key");
 }
 
 #[tokio::test]
