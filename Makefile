@@ -15,7 +15,7 @@ demo: ## PostgreSQL, three databases, the daemon, the sample migrations; EXIT=1 
 	$(CARGO) run --bin nexusd -- demo $(if $(EXIT),--exit)
 
 test: ## every test, against a PostgreSQL of its own
-	@deploy/prerequisites.sh postgresql pgbouncer prometheus-alertmanager
+	@deploy/prerequisites.sh postgresql pgbouncer prometheus prometheus-alertmanager
 	$(CARGO) test
 
 bench: ## the figures of the README, against psql in the same run

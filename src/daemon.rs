@@ -117,7 +117,8 @@ impl Daemon {
         drop(tasks.spawn("tell", tell));
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
-        let state = HttpState { metrics: metrics.clone(), readiness: ready, gate };
+        let refresh = count_connections(fleet.clone(), metrics.clone());
+        let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, refresh };
         let close = CancellationToken::new();
         drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
         let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
@@ -197,6 +198,16 @@ async fn tell(
     while let Ok(event) = events.try_recv() {
         ears.hear(event);
     }
+}
+
+/// Tells the metrics how many connections there are: asked when somebody scrapes, as nobody tells.
+fn count_connections(fleet: Arc<Fleet>, metrics: Metrics) -> Arc<dyn Fn() + Send + Sync> {
+    Arc::new(move || {
+        for (server, connections) in fleet.inventory().connections() {
+            metrics.connections(server, "idle", connections.idle);
+            metrics.connections(server, "in_use", connections.in_use);
+        }
+    })
 }
 
 async fn serve_http(

@@ -35,6 +35,8 @@ pub struct HttpState {
     pub readiness: watch::Receiver<Readiness>,
     /// Whether mutations are admitted: `/-/ready` says so.
     pub gate: Gate,
+    /// Brings up to date what is not told by events, before each `/metrics`.
+    pub refresh: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The pages. Every answer is plain text.
@@ -55,6 +57,7 @@ pub async fn serve(listener: TcpListener, state: HttpState, shutdown: Cancellati
 }
 
 async fn metrics(State(state): State<Arc<HttpState>>) -> Response {
+    (state.refresh)();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.encode()).into_response()
 }
 
@@ -86,6 +89,7 @@ mod tests {
             metrics: Metrics::new(),
             readiness: watch::channel(readiness).1,
             gate: Arc::new(|| Ok(())),
+            refresh: Arc::new(|| {}),
         };
         let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
         let response = router(state).oneshot(request).await.expect("it cannot fail");
@@ -125,7 +129,12 @@ mod tests {
         let address = listener.local_addr()?;
         let (sender, readiness) = watch::channel(Readiness::Starting);
         let shutdown = CancellationToken::new();
-        let state = HttpState { metrics: Metrics::new(), readiness, gate: Arc::new(|| Ok(())) };
+        let state = HttpState {
+            metrics: Metrics::new(),
+            readiness,
+            gate: Arc::new(|| Ok(())),
+            refresh: Arc::new(|| {}),
+        };
         let server = crate::runtime::spawn_owned(serve(listener, state, shutdown.clone()));
         let ready = async || -> io::Result<String> {
             let mut stream = tokio::net::TcpStream::connect(address).await?;

@@ -14,6 +14,8 @@ use std::{
 use crate::names::paths;
 use nexus::migration::Code;
 
+#[path = "architecture/findings.rs"]
+mod findings;
 #[path = "architecture/names.rs"]
 mod names;
 

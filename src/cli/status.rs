@@ -38,11 +38,12 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         for notice in render::status::notices(database) {
             console.note(&render::event::warning(&database.database, "", notice));
         }
-        if let Some(failure) = &database.failure {
+        for failure in database.failure.iter().chain(&database.catalog_failure) {
             console.note(&render::failure::block(Some(&database.database), failure));
         }
     }
-    let unreadable = databases.iter().any(|database| database.failure.is_some());
+    let unreadable =
+        databases.iter().any(|database| database.failure.is_some() || database.catalog_failure.is_some());
     Ok(match (args.check, unreadable) {
         (true, _) if findings.iter().any(Finding::fails_check) => Exit::Found,
         (false, true) => Exit::Failed,

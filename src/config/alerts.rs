@@ -88,7 +88,11 @@ impl Form for SinkUrl {
     fn parse(text: &str) -> Result<String, String> {
         let uri: Option<http::Uri> = text.parse().ok();
         let fits = uri.is_some_and(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https"))
+            let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+            let after_host = authority.rsplit(['@', ']']).next().unwrap_or_default();
+            let has_good_port = !after_host.contains(':') || uri.port_u16().is_some();
+            has_good_port
+                && matches!(uri.scheme_str(), Some("http" | "https"))
                 && uri.host().is_some_and(|host| !host.is_empty())
         });
         if fits { Ok(text.to_owned()) } else { Err(format!("expected {}", Self::EXPECTED)) }

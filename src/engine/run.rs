@@ -130,10 +130,18 @@ pub(super) async fn lock(
     session: &mut Session,
     cancel: &CancellationToken,
 ) -> Result<Shape, Failure> {
-    let deadline = tokio::time::Instant::now() + run.database.lock_wait;
-    let waiting = |holder: &str| run.emit(EventKind::LockWaiting { holder: holder.to_owned() });
-    let locked = session.lock(deadline, cancel, waiting).await;
-    Ok(locked.map_err(|error| of_session(error, "taking the database's lock"))?.shape)
+    let started = tokio::time::Instant::now();
+    let mut is_held = false;
+    let waiting = |holder: &str| {
+        is_held = true;
+        run.emit(EventKind::LockWaiting { holder: holder.to_owned() });
+    };
+    let locked = session.lock(started + run.database.lock_wait, cancel, waiting).await;
+    let shape = locked.map_err(|error| of_session(error, "taking the database's lock"))?.shape;
+    if is_held {
+        run.emit(EventKind::LockTaken { waited: started.elapsed() });
+    }
+    Ok(shape)
 }
 
 async fn prepare(

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -73,6 +74,15 @@ impl Server {
     }
 }
 
+/// The connections to one server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Connections {
+    /// Warm, and nobody uses them.
+    pub idle: usize,
+    /// In use, for reading or for a run.
+    pub in_use: usize,
+}
+
 impl Inventory {
     /// Adds a database; at most `per_server` databases of one server are worked on at once.
     pub fn add(
@@ -105,6 +115,18 @@ impl Inventory {
     /// All of them, in the order of their names.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members.values()
+    }
+
+    /// How many connections each server has: those that nobody uses, and those in use.
+    pub fn connections(&self) -> BTreeMap<&str, Connections> {
+        let mut servers = BTreeMap::<&str, Connections>::new();
+        for member in self.members() {
+            let pool = member.database.pool.status();
+            let server = servers.entry(&member.server).or_default();
+            server.idle += pool.available;
+            server.in_use += pool.size.saturating_sub(pool.available);
+        }
+        servers
     }
 
     /// Those that a request means, in the order of their names.
@@ -174,8 +196,12 @@ impl Member {
             return Ok(Busy::new(guard, run));
         }
         run.events.emit(self.name(), EventKind::LockWaiting { holder: held() });
+        let started = Instant::now();
         tokio::select! {
-            guard = self.busy.lock() => Ok(Busy::new(guard, run)),
+            guard = self.busy.lock() => {
+                run.events.emit(self.name(), EventKind::LockTaken { waited: started.elapsed() });
+                Ok(Busy::new(guard, run))
+            }
             () = tokio::time::sleep(run.database.lock_wait) => {
                 Err(Failure::new(Code::LockHeld, "Another run holds the database's lock").details(vec![format!("held by {}", held())]))
             }

@@ -42,6 +42,11 @@ pub enum EventKind {
         /// Who, for a person.
         holder: String,
     },
+    /// The lock that somebody else held was taken.
+    LockTaken {
+        /// How long that took.
+        waited: std::time::Duration,
+    },
     /// Dirty rows were found: the runbook's "Found migrations in dirty state".
     FoundDirty {
         /// Their versions.

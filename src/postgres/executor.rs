@@ -100,8 +100,8 @@ pub enum Flush {
 }
 
 /// What stands before a transactional script's own statements.
-fn prefix(step: &Step) -> (String, usize) {
-    let mut sql = Session::begin_sql();
+fn prefix(session: &Session, step: &Step) -> (String, usize) {
+    let mut sql = session.begin_sql();
     let mut statements = Session::BEGIN_STATEMENTS;
     for (setting, limit) in limits(step) {
         // Writing to a String cannot fail.
@@ -128,18 +128,17 @@ fn suffix(session: &Session, step: &Step, attempt: i64, flush: Flush) -> String 
         Flush::Later => "set local synchronous_commit = off; ",
     };
     format!(
-        "\n;{same}; {guard}; {end} {durable}commit; {reset}",
-        same = Session::same_transaction_sql(),
-        guard = session.guard_sql(),
+        "\n;{guard}; {end} {durable}commit; {reset}",
+        guard = session.guard_sql(true),
         end = end_sql(&session.names, step, attempt),
         reset = session.reset_sql(),
     )
 }
 
-/// How many statements [`suffix`] has before the COMMIT: the two of the guard, the four of
-/// [`end_sql`], the setting, and what closes the attempts that a recovery settles.
+/// How many statements [`suffix`] has before the COMMIT: the guard, the four of [`end_sql`],
+/// the setting, and what closes the attempts that a recovery settles.
 fn statements_before_commit(step: &Step) -> usize {
-    7 + usize::from(step.action.settles())
+    6 + usize::from(step.action.settles())
 }
 
 /// Ends a step in the table and in the journal. It fails where a row is not there, or where
@@ -223,7 +222,7 @@ pub async fn run_piece(
     piece: Piece<'_>,
     cancel: &CancellationToken,
 ) -> Result<(), StepError> {
-    let (mut sql, before) = if piece.first { prefix(step) } else { (String::new(), 0) };
+    let (mut sql, before) = if piece.first { prefix(session, step) } else { (String::new(), 0) };
     let prefix_characters = sql.chars().count();
     sql.push_str(piece.text);
     match piece.last {
@@ -272,7 +271,7 @@ pub async fn run_statement(
     cancel: &CancellationToken,
 ) -> Result<(), SessionError> {
     session.batch(statement, cancel).await.map_err(|failed| failed.error)?;
-    let guard = session.rows(&session.guard_sql()).await;
+    let guard = session.rows(&session.guard_sql(false)).await;
     let record = format!(
         "reset session authorization; reset role; begin; set local synchronous_commit = on; \
          update {} set statements_done = {done}, done_digest = '{digest}' where id = {attempt}; commit",

@@ -69,12 +69,6 @@ const QUERY_CANCELED: &str = "57014";
 /// SQLSTATE of a setting that does not exist.
 const UNDEFINED_OBJECT: &str = "42704";
 
-/// SQLSTATE of a cursor that does not exist.
-const INVALID_CURSOR_NAME: &str = "34000";
-
-/// The cursor by which a transaction is known.
-const TRANSACTION_CURSOR: &str = "nexus_transaction";
-
 /// SQLSTATE of the warning that there is no transaction.
 const NO_ACTIVE_TRANSACTION: &str = "25P01";
 
@@ -271,11 +265,27 @@ impl Session {
         )
     }
 
-    /// A statement that fails unless the session still holds its lock, and its role is the one it
-    /// began with.
-    pub fn guard_sql(&self) -> String {
+    /// A condition, for [`Self::fail_sql`], that the transaction is not the one that
+    /// [`Self::begin_sql`] opened. The setting ends with its transaction; where a RESET ALL took it,
+    /// the lock of that transaction decides, for which `pg_locks` is asked.
+    fn transaction_is_another_sql(&self) -> String {
+        let (high, low) = self.key_halves();
+        format!(
+            "pg_catalog.current_setting('nexus.transaction', true) is distinct from 'open' \
+             and not exists (select from pg_catalog.pg_lock_status() l \
+             where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'advisory' and l.granted \
+             and l.classid = {high} and l.objid = {low} and l.objsubid = 2)"
+        )
+    }
+
+    /// A statement that fails unless the session still holds its lock, its role is the one it began
+    /// with, and (`in_transaction`) the transaction that [`Self::begin_sql`] opened is still the
+    /// same one.
+    pub fn guard_sql(&self, in_transaction: bool) -> String {
         let role = format!("current_user <> {}", quote_literal(&self.role));
-        Self::fail_sql(&[("role", &role), ("lock", &self.lock_is_lost_sql())])
+        let (transaction, lock) = (self.transaction_is_another_sql(), self.lock_is_lost_sql());
+        let conditions = [("transaction", &*transaction), ("role", &role), ("lock", &lock)];
+        Self::fail_sql(if in_transaction { &conditions } else { &conditions[1..] })
     }
 
     /// A statement that fails when one of the conditions holds, checked in their order, with what
@@ -298,30 +308,32 @@ impl Session {
 
     /// What the guard says of an error, if the guard raised it.
     pub fn escaped(fault: &SqlFault) -> Option<&'static str> {
-        let says = |sqlstate: &str, text: &str| fault.sqlstate == sqlstate && fault.message.contains(text);
+        if fault.sqlstate != UNDEFINED_OBJECT {
+            return None;
+        }
         [
-            (INVALID_CURSOR_NAME, TRANSACTION_CURSOR, "its transaction"),
-            (UNDEFINED_OBJECT, "nexus.escaped.role", "its role"),
-            (UNDEFINED_OBJECT, "nexus.escaped.lock", "the database's lock"),
-            (UNDEFINED_OBJECT, "nexus.escaped.row", "its row of schema_migrations or of nexus_journal"),
+            ("nexus.escaped.transaction", "its transaction"),
+            ("nexus.escaped.role", "its role"),
+            ("nexus.escaped.lock", "the database's lock"),
+            ("nexus.escaped.row", "its row of schema_migrations or of nexus_journal"),
         ]
         .into_iter()
-        .find_map(|(sqlstate, text, what)| says(sqlstate, text).then_some(what))
+        .find_map(|(setting, what)| fault.message.contains(setting).then_some(what))
     }
 
-    /// Opens a transaction that [`Self::same_transaction_sql`] recognises: by a cursor, which lives
-    /// as long as its transaction. Two statements.
-    pub fn begin_sql() -> String {
-        format!("begin; declare {TRANSACTION_CURSOR} cursor for select 1;")
+    /// Opens a transaction that the guard recognises: by a setting, and by a lock that nothing can
+    /// give up, on the same key in PostgreSQL's other key space. Both end with it. Three statements.
+    pub fn begin_sql(&self) -> String {
+        // This form takes the halves as signed integers, and `pg_locks` shows them as unsigned ones.
+        let (high, low) = (self.key >> 32, (self.key << 32) >> 32);
+        format!(
+            "begin; set local nexus.transaction = 'open'; \
+             select pg_catalog.pg_try_advisory_xact_lock({high}, {low});"
+        )
     }
 
     /// How many statements [`Self::begin_sql`] has.
-    pub const BEGIN_STATEMENTS: usize = 2;
-
-    /// A statement that fails unless the transaction is the one that [`Self::begin_sql`] opened.
-    pub fn same_transaction_sql() -> String {
-        format!("close {TRANSACTION_CURSOR}")
-    }
+    pub const BEGIN_STATEMENTS: usize = 3;
 
     /// Puts back what a migration may have changed for the session, outside a transaction. It
     /// stands behind the commit, so nothing in it may run into a limit of the script's.

@@ -213,6 +213,8 @@ pub fn event(event: &Event) -> Option<proto::Event> {
         }),
         // The client hears of it in the database's result.
         EventKind::StepFailed { .. }
+        // What follows shows that it has the lock.
+        | EventKind::LockTaken { .. }
         // These belong to no operation.
         | EventKind::Observed(_)
         | EventKind::CatalogChanged(_)

@@ -1,21 +1,27 @@
-//! Prometheus metrics: the process, the RPCs, the migrations.
+//! Prometheus metrics: the process, the RPCs, the migrations, the databases, the alerts.
+//! `docs/metrics.md` describes each; a test compares the two.
 
+mod alerts;
+mod databases;
 mod process;
+mod register;
+mod runs;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
 use crate::{
-    migration::{Direction, Event, EventKind, event::DatabaseOutcome},
-    telemetry::metrics::process::Process,
+    migration::{AuditReport, Event, EventKind},
+    telemetry::metrics::{
+        alerts::Alerts, databases::Databases, process::Process, register::Register, runs::Runs,
+    },
 };
 
 const RPC_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
-const STEP_SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0];
+const AUDIT_SECONDS: &[f64] = &[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// All metrics of one daemon, in a registry of their own. Clones share it.
 #[derive(Debug, Clone)]
@@ -24,12 +30,12 @@ pub struct Metrics {
     process: Process,
     rpc_requests: IntCounterVec,
     rpc_seconds: HistogramVec,
-    steps: IntCounterVec,
-    step_seconds: HistogramVec,
-    retries: IntCounter,
-    database_runs: IntCounterVec,
-    operations: IntCounterVec,
-    operations_running: IntGauge,
+    runs: Runs,
+    databases: Databases,
+    alerts: Alerts,
+    catalog_reloads: IntCounterVec,
+    audit_seconds: Histogram,
+    connections: IntGaugeVec,
     log_failures: IntCounter,
 }
 
@@ -43,58 +49,44 @@ impl Metrics {
     /// Registers everything.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let histogram = |name: &str, help: &str, label: &str, buckets: &[f64]| {
-            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-            registered(&registry, HistogramVec::new(options, &[label]))
-        };
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels))
-        };
-        let counter = |name: &str, help: &str| registered(&registry, IntCounter::new(name, help));
-
-        let build = Opts::new("nexus_build_info", "The daemon's version; always 1.");
-        let build = registered(&registry, IntGaugeVec::new(build, &["version"]));
+        let register = Register(&registry);
+        let build =
+            register.gauges("nexus_build_info", "The daemon's version; the value is always 1.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let steps_help =
-            "Steps that ended, by direction (up, down, none: a dirty mark settled without SQL) and outcome.";
         Self {
-            process: Process::new(&registry),
-            rpc_requests: counters("nexus_rpc_requests_total", "RPCs that ended.", &["method", "code"]),
-            rpc_seconds: histogram(
+            process: Process::new(&register),
+            rpc_requests: register.counters(
+                "nexus_rpc_requests_total",
+                "RPCs that ended.",
+                &["method", "code"],
+            ),
+            rpc_seconds: register.histograms(
                 "nexus_rpc_duration_seconds",
                 "From an RPC's arrival to the end of its answer.",
                 "method",
                 RPC_SECONDS,
             ),
-            steps: counters("nexus_migration_steps_total", steps_help, &["direction", "outcome"]),
-            step_seconds: histogram(
-                "nexus_migration_step_duration_seconds",
-                "How long steps took that succeeded or failed.",
-                "direction",
-                STEP_SECONDS,
+            runs: Runs::new(&register),
+            databases: Databases::new(&register),
+            alerts: Alerts::new(&register),
+            catalog_reloads: register.known_counters(
+                "nexus_catalog_reloads_total",
+                "Migration directories that have changed: loaded, or failed to be read.",
+                "outcome",
+                &["loaded", "failed"],
             ),
-            retries: counter(
-                "nexus_migration_retries_total",
-                "Steps tried again after a lock timeout or a deadlock.",
+            audit_seconds: register.histogram(
+                "nexus_audit_duration_seconds",
+                "How long audits took, over all their databases.",
+                AUDIT_SECONDS,
             ),
-            database_runs: counters(
-                "nexus_database_runs_total",
-                "Runs on one database, by outcome.",
-                &["outcome"],
+            connections: register.gauges(
+                "nexus_connections",
+                "Connections to PostgreSQL servers, by state: idle, in_use.",
+                &["server", "state"],
             ),
-            operations: counters(
-                "nexus_operations_total",
-                "Operations that ended, by outcome.",
-                &["outcome"],
-            ),
-            operations_running: registered(
-                &registry,
-                IntGauge::new("nexus_operations_running", "Operations under way."),
-            ),
-            log_failures: counter(
-                "nexus_log_write_failures_total",
-                "Writes to the migration log that failed.",
-            ),
+            log_failures: register
+                .counter("nexus_log_write_failures_total", "Writes to the migration log that failed."),
             registry,
         }
     }
@@ -102,38 +94,35 @@ impl Metrics {
     /// Counts an event.
     pub fn observe(&self, event: &Event) {
         match &event.kind {
-            EventKind::OperationStarted { .. } => self.operations_running.inc(),
+            EventKind::OperationStarted { verb, .. } => {
+                self.runs.began();
+                self.databases.began(event.operation, verb);
+            }
             EventKind::OperationFinished { succeeded } => {
-                self.operations_running.dec();
-                self.operations.with_label_values(&[if *succeeded { "succeeded" } else { "failed" }]).inc();
+                self.runs.ended(*succeeded);
+                self.databases.ended(event.operation);
             }
-            EventKind::StepFinished(done) => {
-                self.step(done.step.action.direction(), "succeeded", done.duration_ms);
-            }
+            EventKind::LockTaken { waited } => self.runs.waited(*waited),
+            EventKind::StepFinished(done) => self.runs.done(done),
             EventKind::StepFailed { direction, duration_ms, .. } => {
-                self.step(Some(*direction), "failed", *duration_ms);
+                self.runs.failed(*direction, *duration_ms);
             }
-            EventKind::StepRetrying { .. } => self.retries.inc(),
+            EventKind::StepRetrying { .. } => self.runs.retrying(),
             EventKind::DatabaseFinished(report) => {
-                let outcome = match report.result {
-                    Ok(DatabaseOutcome::Succeeded) => "succeeded",
-                    Ok(DatabaseOutcome::UpToDate) => "up_to_date",
-                    Ok(DatabaseOutcome::Planned) => "planned",
-                    Err(_) => "failed",
-                };
-                self.database_runs.with_label_values(&[outcome]).inc();
+                self.runs.database(report);
+                self.databases.finished(event.operation, event.time, report);
             }
+            EventKind::Observed(seen) => self.databases.observed(seen),
+            EventKind::CatalogChanged(_) => self.catalog_reloads.with_label_values(&["loaded"]).inc(),
+            EventKind::CatalogFailed { .. } => self.catalog_reloads.with_label_values(&["failed"]).inc(),
+            EventKind::AuditFinished(audit) => self.audited(audit),
+            EventKind::AlertChanged(alert) => self.alerts.changed(alert),
+            EventKind::AlertSent { sink, outcome } => self.alerts.sent(sink, outcome),
             EventKind::DatabaseStarted { .. }
             | EventKind::LockWaiting { .. }
             | EventKind::FoundDirty { .. }
             | EventKind::StepStarted { .. }
             | EventKind::StepProgress { .. }
-            | EventKind::Observed(_)
-            | EventKind::CatalogChanged(_)
-            | EventKind::CatalogFailed { .. }
-            | EventKind::AuditFinished(_)
-            | EventKind::AlertChanged(_)
-            | EventKind::AlertSent { .. }
             | EventKind::Notice { .. } => {}
         }
     }
@@ -141,6 +130,12 @@ impl Metrics {
     /// Counts a write to the migration log that failed.
     pub fn log_write_failed(&self) {
         self.log_failures.inc();
+    }
+
+    /// Takes how many connections to a server there are in a state.
+    pub fn connections(&self, server: &str, state: &str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.connections.with_label_values(&[server, state]).set(count);
     }
 
     /// Counts an RPC that ended.
@@ -158,100 +153,10 @@ impl Metrics {
         })
     }
 
-    fn step(&self, direction: Option<Direction>, outcome: &str, duration_ms: u64) {
-        let direction = match direction {
-            Some(Direction::Up) => "up",
-            Some(Direction::Down) => "down",
-            None => "none",
-        };
-        self.steps.with_label_values(&[direction, outcome]).inc();
-        let seconds = Duration::from_millis(duration_ms).as_secs_f64();
-        self.step_seconds.with_label_values(&[direction]).observe(seconds);
-    }
-}
-
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
-    let metric = metric.expect("a metric's name and labels are well-formed");
-    registry.register(Box::new(metric.clone())).expect("a metric is registered once");
-    metric
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::migration::{Code, Failure, Version, event::DatabaseReport};
-
-    fn has(metrics: &Metrics, line: &str) {
-        let text = metrics.encode();
-        assert!(text.lines().any(|each| each == line), "{line} is not in\n{text}");
-    }
-
-    #[test]
-    fn the_process_and_the_build() {
-        let text = Metrics::new().encode();
-        let value = |name: &str| -> f64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.and_then(|value| value.parse().ok()).unwrap_or(-1.0)
-        };
-        assert!(value("process_resident_memory_bytes") > 1e6);
-        assert!(value("process_virtual_memory_bytes") > 1e6);
-        assert!(value("process_open_fds") >= 3.0);
-        assert!(value("process_max_fds") >= 3.0);
-        assert!(value("process_threads") >= 1.0);
-        assert!(value("process_cpu_seconds_total") >= 0.0);
-        let now = Timestamp::now().as_second();
-        assert!(
-            (now - 7200..=now + 1)
-                .contains(&format!("{:.0}", value("process_start_time_seconds")).parse().unwrap_or(0))
-        );
-        has(&Metrics::new(), concat!("nexus_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"));
-    }
-
-    #[test]
-    fn events_are_counted() {
-        let metrics = Metrics::new();
-        let observe = |kind| {
-            let event = Event {
-                operation: Uuid::nil(),
-                time: Timestamp::UNIX_EPOCH,
-                database: "orders".into(),
-                kind,
-            };
-            metrics.observe(&event);
-        };
-        observe(EventKind::OperationStarted {
-            verb: "apply",
-            databases: vec![],
-            requested_by: String::new(),
-        });
-        has(&metrics, "nexus_operations_running 1");
-        let failure = Box::new(Failure::new(Code::MigrationFailed, "no"));
-        observe(EventKind::StepFailed {
-            version: Version::from_row("0010_add_products"),
-            direction: Direction::Up,
-            failure: failure.clone(),
-            duration_ms: 20,
-        });
-        has(&metrics, "nexus_migration_steps_total{direction=\"up\",outcome=\"failed\"} 1");
-        has(&metrics, "nexus_migration_step_duration_seconds_bucket{direction=\"up\",le=\"0.01\"} 0");
-        has(&metrics, "nexus_migration_step_duration_seconds_bucket{direction=\"up\",le=\"0.025\"} 1");
-        let report = DatabaseReport {
-            database: "orders".into(),
-            plan: None,
-            done: vec![],
-            result: Err(failure),
-            duration_ms: 21,
-        };
-        observe(EventKind::DatabaseFinished(Box::new(report)));
-        has(&metrics, "nexus_database_runs_total{outcome=\"failed\"} 1");
-        observe(EventKind::OperationFinished { succeeded: false });
-        has(&metrics, "nexus_operations_running 0");
-        has(&metrics, "nexus_operations_total{outcome=\"failed\"} 1");
-        has(&metrics, "nexus_log_write_failures_total 0");
-        metrics.log_write_failed();
-        has(&metrics, "nexus_log_write_failures_total 1");
+    fn audited(&self, audit: &AuditReport) {
+        self.databases.audited(audit);
+        // A clock that was set back in between makes no negative duration.
+        let took = Duration::try_from(audit.ended.duration_since(audit.started)).unwrap_or_default();
+        self.audit_seconds.observe(took.as_secs_f64());
     }
 }

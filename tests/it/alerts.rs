@@ -2,20 +2,21 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::method};
 
-use crate::support::{World, await_that, wait};
+use crate::{
+    servers::{Server, free_port, http_get},
+    support::{World, await_that, wait},
+};
 
 /// An Alertmanager that runs, and tells nobody.
 struct Alertmanager {
-    child: Child,
+    _server: Server,
     address: String,
     _home: TempDir,
 }
@@ -26,10 +27,7 @@ impl Alertmanager {
         let config = home.path().join("alertmanager.yml");
         fs::write(&config, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
             .expect("it is written");
-        let address = {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port is bound");
-            listener.local_addr().expect("it has an address").to_string()
-        };
+        let address = format!("127.0.0.1:{}", free_port());
         let child = Command::new("prometheus-alertmanager")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.path={}", home.path().display()))
@@ -39,33 +37,17 @@ impl Alertmanager {
             .stderr(Stdio::null())
             .spawn()
             .expect("prometheus-alertmanager is installed: see make test");
-        let alertmanager = Self { child, address, _home: home };
-        await_that("Alertmanager is ready", || alertmanager.get("/-/ready").is_some());
+        let alertmanager = Self { _server: Server(child), address, _home: home };
+        await_that("Alertmanager is ready", || {
+            http_get(&alertmanager.address, "/-/ready").is_some_and(|(status, _)| status == 200)
+        });
         alertmanager
-    }
-
-    /// The body of a page; `None` where it cannot be had.
-    fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(&self.address).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.contains(" 200 ").then(|| body.to_owned())
     }
 
     /// The alerts that are active.
     fn alerts(&self) -> Vec<Value> {
-        let body = self.get("/api/v2/alerts").expect("Alertmanager answers");
+        let (_, body) = http_get(&self.address, "/api/v2/alerts").expect("Alertmanager answers");
         serde_json::from_str(&body).expect("a list of alerts")
-    }
-}
-
-impl Drop for Alertmanager {
-    fn drop(&mut self) {
-        // It may have ended; then there is nothing to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -282,3 +282,15 @@ fn values_of_tables_are_in_no_log_and_no_journal() {
     assert!(!log.contains("CANARY") && !journal.contains("CANARY"), "{log}\n{journal}");
     assert!(log.contains("22P02") && log.contains("23505"), "{log}");
 }
+
+#[test]
+fn the_guard_lets_a_script_reset_what_is_its_own() {
+    let world = World::new().start();
+    world.migration(
+        "0001_tidy",
+        "create table a (id int); reset all; close all; unlisten *;",
+        "drop table a;",
+    );
+    world.ctl(&["apply"]).expect(0);
+    assert_eq!(world.database.rows(), ["0001_tidy|f"]);
+}

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A text that stands only in the message that ends a transactional step.
-const END_OF_STEP: &str = "close nexus_transaction";
+const END_OF_STEP: &str = "nexus.escaped.transaction";
 
 #[test]
 fn a_commit_whose_answer_is_lost_counts() {

@@ -1,6 +1,7 @@
 //! Everything that needs the built binaries or a PostgreSQL server, in one binary.
 
 mod alerts;
+mod catalog;
 mod cli_local;
 mod cli_stub;
 mod concurrency;
@@ -13,8 +14,10 @@ mod fleet;
 mod grpc;
 mod lost;
 mod pooler;
+mod prometheus;
 mod proxy;
 mod runbook;
 mod scripts;
+mod servers;
 mod support;
 mod watch;

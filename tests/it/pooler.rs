@@ -2,26 +2,17 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use crate::support::{World, await_that, server};
+use crate::{
+    servers::{Server, free_port},
+    support::{World, await_that, server},
+};
 
-/// A pgbouncer that runs.
-struct Bouncer(Child);
-
-impl Drop for Bouncer {
-    fn drop(&mut self) {
-        // It may have ended; then there is nothing to do.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(home: &Path, port: u16, ignore_options: bool) -> Bouncer {
+fn start(home: &Path, port: u16, ignore_options: bool) -> Server {
     let more = if ignore_options { "ignore_startup_parameters = options,extra_float_digits\n" } else { "" };
     let url = server().url("postgres");
     let credentials = url.split("://").nth(1).and_then(|rest| rest.split('@').next());
@@ -44,7 +35,7 @@ fn start(home: &Path, port: u16, ignore_options: bool) -> Bouncer {
         command.args(["-u", "nobody"]);
     }
     let child = command.arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let bouncer = Bouncer(child.expect("pgbouncer is installed: see make test"));
+    let bouncer = Server(child.expect("pgbouncer is installed: see make test"));
     await_that("pgbouncer answers", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     bouncer
 }
@@ -52,10 +43,7 @@ fn start(home: &Path, port: u16, ignore_options: bool) -> Bouncer {
 #[test]
 fn a_pooler_in_transaction_mode_is_refused() {
     for ignore_options in [false, true] {
-        let port = {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port is bound");
-            listener.local_addr().expect("it has an address").port()
-        };
+        let port = free_port();
         let world = World::new();
         let bouncer_home = tempfile::tempdir().expect("a directory is made");
         let _bouncer = start(bouncer_home.path(), port, ignore_options);

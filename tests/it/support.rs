@@ -23,7 +23,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use crate::proxy::Proxy;
+use crate::{proxy::Proxy, servers::http_get};
 
 /// How long anything is waited for before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -166,7 +166,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         Self {
             code: output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -436,13 +436,7 @@ impl Daemon {
 
     /// The same; `None` where nothing answers.
     pub(crate) fn try_page(&self, path: &str) -> Option<(u16, String)> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(&self.http).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: nexus\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        http_get(&self.http, path)
     }
 }
 

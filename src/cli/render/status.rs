@@ -16,6 +16,7 @@ const SHOWN: usize = 20;
 const CLEAN: &str = "✓ Clean";
 const DIRTY: &str = "⚠️  DIRTY";
 const UNREADABLE: &str = "✗ Unreadable";
+const STALE: &str = "✗ Directory";
 
 /// What is wrong, or waits, in one database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +82,10 @@ pub fn findings(databases: &[DatabaseStatus]) -> Vec<Finding> {
             let (database, version) = (status.database.clone(), version.to_owned());
             found.push(Finding { database, version, kind, message });
         };
+        if status.catalog_failure.is_some() {
+            let message = "the directory cannot be read; compared with its last good catalog";
+            add("", "directory_unreadable", message.to_owned());
+        }
         if let Some(failure) = &status.failure {
             add("", "unreadable", sentence(&failure.message));
             continue;
@@ -272,6 +277,8 @@ fn overall(status: &DatabaseStatus) -> &'static str {
         UNREADABLE
     } else if dirty(status) > 0 {
         DIRTY
+    } else if status.catalog_failure.is_some() {
+        STALE
     } else if running(status) > 0 {
         "▶ Running"
     } else if status.drift > 0 {
@@ -332,6 +339,7 @@ fn paint(text: &str) -> String {
         (DIRTY, YELLOW),
         ("▶ Running", YELLOW),
         (UNREADABLE, RED),
+        (STALE, RED),
         ("✗ Drift", RED),
         ("✗ Missing file", RED),
         ("✗ Out of order", RED),

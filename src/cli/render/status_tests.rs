@@ -145,6 +145,26 @@ fn what_cannot_be_read_or_undone_is_told_once() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_read_is_told_beside_the_comparison() {
+    let failure = proto::Failure { message: "it does not exist".into(), ..Default::default() };
+    let status = DatabaseStatus {
+        database: "orders".into(),
+        migrations: vec![migration("0001_a", MigrationState::Applied, &[])],
+        applied: 1,
+        catalog_failure: Some(failure),
+        ..Default::default()
+    };
+    let found = findings(std::slice::from_ref(&status));
+    assert!(matches!(found.as_slice(), [Finding { kind: "directory_unreadable", .. }]), "{found:?}");
+    assert!(found[0].fails_check());
+    let view = View { full: false, pending: true, width: None };
+    let shown = plain(&text(std::slice::from_ref(&status), &found, view));
+    assert!(shown.contains("0001_a") && shown.contains("last good catalog"), "{shown}");
+    let shown = plain(&matrix(&[status, orders()], None));
+    assert!(shown.lines().nth(2).is_some_and(|row| row.trim_end().ends_with("✗ Directory")), "{shown}");
+}
+
+#[test]
 fn what_is_running_is_not_dirty() {
     let mut status = orders();
     status.migrations = vec![

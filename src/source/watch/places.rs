@@ -72,9 +72,11 @@ impl Places {
         self.inside.contains(place)
     }
 
-    /// Whether something that happened to `path` can be a change of the directory.
+    /// Whether something that happened to `path` can be a change of the directory: inside it, to an
+    /// entry on the way to it, or to what such an entry is in.
     pub(super) fn concern(&self, path: &Path) -> bool {
-        self.entries.contains(path) || self.inside.iter().any(|place| path.starts_with(place))
+        self.inside.iter().any(|place| path.starts_with(place))
+            || self.entries.iter().any(|entry| entry.starts_with(path))
     }
 }
 

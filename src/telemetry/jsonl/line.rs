@@ -160,6 +160,7 @@ pub(super) fn lines(event: &Event, reported: &mut Reported, observed: &mut Obser
         }
         EventKind::AlertChanged(alert) => return alert_changed(event, alert).into_iter().collect(),
         EventKind::DatabaseStarted { .. }
+        | EventKind::LockTaken { .. }
         | EventKind::StepStarted { .. }
         | EventKind::StepProgress { .. }
         | EventKind::AuditFinished(_)

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     migration::{
         Direction, EventKind, Location, Mode, Plan, Step, StepAction, Version,
-        event::{DatabaseOutcome, DatabaseReport, StepDone},
+        event::{CatalogChange, DatabaseOutcome, DatabaseReport, StepDone},
         header::Header,
         plan::Source,
     },
@@ -242,6 +242,25 @@ fn the_other_lines() {
             r#""level":"error","message":"Database failed",{PLACE},"duration_ms":34,"code":"NX0041","error":"the database cannot be reached","details":["refused"]"#
         )],
     );
+    let change = |added: &[Version]| {
+        EventKind::CatalogChanged(CatalogChange {
+            directory: "/m".into(),
+            digest: "d1".into(),
+            added: added.to_vec(),
+            edited: vec![],
+            removed: vec![],
+        })
+    };
+    let changed = |message: &str, added: &str| {
+        format!(
+            r#""level":"info","message":"{message}","directory":"/m","added":[{added}],"edited":[],"removed":[],"digest":"d1""#
+        )
+    };
+    check(change(&[version()]), &[changed("Migrations changed", r#""0010_add_products""#)]);
+    check(change(&[]), &[changed("Migration directory can be read again", "")]);
+    let failure = Box::new(Failure::new(Code::DirectoryUnreadable, "/m: it does not exist"));
+    let line = r#""level":"error","message":"Migration directory cannot be read","directory":"/m","code":"NX0014","error":"/m: it does not exist""#;
+    check(EventKind::CatalogFailed { directory: "/m".into(), failure }, &[line.to_owned()]);
     let quiet = step(StepAction::Apply, Some(Source::File), "");
     check(EventKind::DatabaseStarted { steps: vec![quiet.clone()] }, &[]);
     check(EventKind::StepStarted { step: quiet, number: 1, total: 2 }, &[]);

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use prometheus::{Counter, IntGauge, Registry};
+use prometheus::{Counter, IntGauge};
 
-use super::registered;
+use crate::telemetry::metrics::register::Register;
 
 /// The kernel's unit of CPU time as user space sees it, the same on every machine (`USER_HZ`).
 const TICKS_PER_SECOND: u64 = 100;
@@ -23,13 +23,10 @@ pub(super) struct Process {
 
 impl Process {
     /// Registers them.
-    pub(super) fn new(registry: &Registry) -> Self {
-        let gauge = |name: &str, help: &str| registered(registry, IntGauge::new(name, help));
+    pub(super) fn new(register: &Register<'_>) -> Self {
+        let gauge = |name: &str, help: &str| register.gauge(name, help);
         Self {
-            cpu: registered(
-                registry,
-                Counter::new("process_cpu_seconds_total", "CPU time, user and system."),
-            ),
+            cpu: register.add(Counter::new("process_cpu_seconds_total", "CPU time, user and system.")),
             resident: gauge("process_resident_memory_bytes", "Resident memory."),
             addressed: gauge("process_virtual_memory_bytes", "Virtual memory."),
             threads: gauge("process_threads", "Threads."),

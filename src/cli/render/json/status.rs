@@ -43,6 +43,7 @@ struct DatabaseStatus {
     out_of_order: u32,
     lock_holder: Option<String>,
     failure: Option<Failure>,
+    catalog_failure: Option<Failure>,
     notices: Vec<String>,
     migrations: Vec<MigrationStatus>,
 }
@@ -89,6 +90,7 @@ impl From<&proto::DatabaseStatus> for DatabaseStatus {
             out_of_order: status.out_of_order,
             lock_holder: given(&status.lock_holder),
             failure: status.failure.as_ref().map(Into::into),
+            catalog_failure: status.catalog_failure.as_ref().map(Into::into),
             notices: status.notices.clone(),
             migrations: status.migrations.iter().map(Into::into).collect(),
         }

@@ -1,0 +1,136 @@
+//! How each database stands, as it was last seen: gauges by `database`, and nothing by version.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use prometheus::{GaugeVec, IntGaugeVec};
+use uuid::Uuid;
+
+use crate::{
+    migration::{AuditReport, Counts, Observation, event::DatabaseReport},
+    telemetry::metrics::register::Register,
+};
+
+const DATABASE: &[&str] = &["database"];
+
+/// The gauges of all databases.
+///
+/// A database that does not answer has `nexus_database_up` 0, and every other gauge keeps what was
+/// last known: a dirty row is no less dirty because its server went away. One that was never
+/// reached has no other gauge.
+#[derive(Debug, Clone)]
+pub(super) struct Databases {
+    up: IntGaugeVec,
+    applied: IntGaugeVec,
+    pending: IntGaugeVec,
+    dirty: IntGaugeVec,
+    drift: IntGaugeVec,
+    missing: IntGaugeVec,
+    oldest_pending: GaugeVec,
+    observed: GaugeVec,
+    audited: GaugeVec,
+    operation_time: GaugeVec,
+    operation_success: IntGaugeVec,
+    /// What the running operations do: the report on a database does not say.
+    verbs: Arc<Mutex<HashMap<Uuid, &'static str>>>,
+}
+
+impl Databases {
+    /// Registers them.
+    pub(super) fn new(register: &Register<'_>) -> Self {
+        let gauge = |name: &str, help: &str| register.gauges(name, help, DATABASE);
+        let time = |name: &str, help: &str| register.times(name, help, DATABASE);
+        let of_operation = &["database", "verb"];
+        Self {
+            up: gauge("nexus_database_up", "Whether the database answered when it was last looked at."),
+            applied: gauge("nexus_applied_migrations", "Migrations that are applied and clean."),
+            pending: gauge("nexus_pending_migrations", "Migrations of the directory that are not applied."),
+            dirty: gauge("nexus_dirty_migrations", "Migrations whose row is dirty."),
+            drift: gauge(
+                "nexus_checksum_drift_migrations",
+                "Applied migrations whose file is another one than was applied.",
+            ),
+            missing: gauge("nexus_missing_migrations", "Applied migrations whose file is gone."),
+            oldest_pending: time(
+                "nexus_oldest_pending_timestamp_seconds",
+                "Since when the oldest pending migration is known to be pending; absent where none is.",
+            ),
+            observed: time(
+                "nexus_last_observation_timestamp_seconds",
+                "When the database was last looked at, whether or not it answered.",
+            ),
+            audited: time(
+                "nexus_last_audit_timestamp_seconds",
+                "When the last audit that could read the database ended.",
+            ),
+            operation_time: register.times(
+                "nexus_last_operation_timestamp_seconds",
+                "When the last apply, rollback or recover of the database ended.",
+                of_operation,
+            ),
+            operation_success: register.gauges(
+                "nexus_last_operation_success",
+                "Whether the last apply, rollback or recover of the database succeeded.",
+                of_operation,
+            ),
+            verbs: Arc::default(),
+        }
+    }
+
+    /// Takes what one look saw.
+    pub(super) fn observed(&self, seen: &Observation) {
+        let database = &[seen.database.as_str()];
+        self.observed.with_label_values(database).set(seconds(seen.time));
+        self.up.with_label_values(database).set(i64::from(seen.counts.is_some()));
+        let Some(Counts { applied, pending, dirty, drift, missing, oldest_pending }) = seen.counts else {
+            return;
+        };
+        for (gauge, count) in [
+            (&self.applied, applied),
+            (&self.pending, pending),
+            (&self.dirty, dirty),
+            (&self.drift, drift),
+            (&self.missing, missing),
+        ] {
+            gauge.with_label_values(database).set(i64::from(count));
+        }
+        match oldest_pending {
+            Some(since) => self.oldest_pending.with_label_values(database).set(seconds(since)),
+            // 0 would be read as 1970. Where it was not there, there is nothing to remove.
+            None => drop(self.oldest_pending.remove_label_values(database)),
+        }
+    }
+
+    /// Takes an audit's end for each database that it could read.
+    pub(super) fn audited(&self, audit: &AuditReport) {
+        for seen in audit.databases.iter().filter(|seen| seen.counts.is_some()) {
+            self.audited.with_label_values(&[seen.database.as_str()]).set(seconds(audit.ended));
+        }
+    }
+
+    /// An operation began.
+    pub(super) fn began(&self, operation: Uuid, verb: &'static str) {
+        self.verbs.lock().unwrap_or_else(PoisonError::into_inner).insert(operation, verb);
+    }
+
+    /// An operation is done with one database.
+    pub(super) fn finished(&self, operation: Uuid, time: Timestamp, report: &DatabaseReport) {
+        let verb = self.verbs.lock().unwrap_or_else(PoisonError::into_inner).get(&operation).copied();
+        let Some(verb) = verb else { return };
+        let labels = &[report.database.as_str(), verb];
+        self.operation_time.with_label_values(labels).set(seconds(time));
+        self.operation_success.with_label_values(labels).set(i64::from(report.result.is_ok()));
+    }
+
+    /// An operation ended.
+    pub(super) fn ended(&self, operation: Uuid) {
+        self.verbs.lock().unwrap_or_else(PoisonError::into_inner).remove(&operation);
+    }
+}
+
+fn seconds(time: Timestamp) -> f64 {
+    time.as_duration().as_secs_f64()
+}
