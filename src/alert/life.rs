@@ -86,7 +86,7 @@ pub(super) struct Lives {
     rules: Rules,
     audiences: Vec<Audience>,
     /// The last life of each finding.
-    lives: BTreeMap<Key, Life>,
+    current: BTreeMap<Key, Life>,
     /// Lives of findings that have a newer one.
     past: Vec<Life>,
 }
@@ -224,14 +224,14 @@ fn is_alert(kind: FindingKind) -> bool {
 impl Lives {
     /// Goes on with the lives that were kept. Sinks that are gone are forgotten.
     pub(super) fn new(rules: Rules, audiences: Vec<Audience>, kept: Vec<Life>) -> Self {
-        let (mut lives, mut past) = (BTreeMap::new(), Vec::new());
+        let (mut current, mut past) = (BTreeMap::new(), Vec::new());
         let mut kept = kept;
         kept.sort_by_key(|life| life.alert.started);
         for mut life in kept {
             life.delivered.retain(|sink, _| audiences.iter().any(|audience| audience.name == *sink));
-            past.extend(lives.insert(key(&life.alert), life));
+            past.extend(current.insert(key(&life.alert), life));
         }
-        Self { rules, audiences, lives, past }
+        Self { rules, audiences, current, past }
     }
 
     /// Takes what was seen of one database.
@@ -241,8 +241,8 @@ impl Lives {
         for finding in seen.findings.iter().filter(|finding| is_alert(finding.kind)) {
             there.insert((finding.kind, finding.subject.as_str()));
             let key = (seen.database.clone(), finding.kind, finding.subject.clone());
-            let has_room = self.lives.len() < MOST;
-            match self.lives.get_mut(&key) {
+            let has_room = self.current.len() < MOST;
+            match self.current.get_mut(&key) {
                 Some(life) => {
                     let over = life.alert.resolved;
                     let is_another = over.is_some_and(|at| elapsed(at, seen.time) > self.rules.flap_window);
@@ -257,14 +257,14 @@ impl Lives {
                 None if has_room => {
                     let life = Life::begin(&seen.database, finding, seen.time);
                     outcome.changed.push(life.alert.clone());
-                    self.lives.insert(key, life);
+                    self.current.insert(key, life);
                 }
                 None => outcome.refused += 1,
             }
         }
         let first = (seen.database.clone(), FindingKind::ALL[0], String::new());
         for ((_, kind, subject), life) in
-            self.lives.range_mut(first..).take_while(|((database, ..), _)| *database == seen.database)
+            self.current.range_mut(first..).take_while(|((database, ..), _)| *database == seen.database)
         {
             let is_known = !seen.unknown.contains(kind);
             if is_known && !there.contains(&(*kind, subject.as_str())) && life.missed(seen.time) {
@@ -289,7 +289,7 @@ impl Lives {
             let database = &life.alert.database;
             !database.is_empty() && !databases.contains(database) && life.alert.resolved.is_none()
         };
-        let resolved = self.lives.values_mut().filter(strange).map(|life| {
+        let resolved = self.current.values_mut().filter(strange).map(|life| {
             life.resolve(now);
             life.alert.clone()
         });
@@ -308,7 +308,7 @@ impl Lives {
         let bad = |message: String| Err(Failure::new(Code::BadRequest, message));
         let id = id.trim().to_ascii_lowercase();
         let named = |life: &&mut Life| !id.is_empty() && life.alert.id.to_string().starts_with(&id);
-        let lives = self.lives.values_mut().chain(&mut self.past);
+        let lives = self.current.values_mut().chain(&mut self.past);
         let mut found: Vec<_> = lives.filter(named).collect();
         let life = match found.as_mut_slice() {
             [life] => life,
@@ -356,7 +356,7 @@ impl Lives {
     /// A sink has been told, or has refused to be.
     pub(super) fn delivered(&mut self, audience: &Audience, told: &Telling) {
         let is_it = |life: &&mut Life| life.alert.id == told.alert.id;
-        let last = self.lives.get_mut(&key(&told.alert)).filter(is_it);
+        let last = self.current.get_mut(&key(&told.alert)).filter(is_it);
         if let Some(life) = last.or_else(|| self.past.iter_mut().find(is_it)) {
             let newest = life.delivered.entry(audience.name.clone()).or_default();
             *newest = told.revision.max(*newest);
@@ -372,11 +372,11 @@ impl Lives {
 
     /// All lives, to be kept.
     pub(super) fn all(&self) -> impl Iterator<Item = &Life> {
-        self.lives.values().chain(&self.past)
+        self.current.values().chain(&self.past)
     }
 
     fn advance(&mut self, now: Timestamp, outcome: &mut Outcome) {
-        for life in self.lives.values_mut() {
+        for life in self.current.values_mut() {
             if life.advance(now, self.rules) {
                 outcome.changed.push(life.alert.clone());
             }
@@ -397,7 +397,7 @@ impl Lives {
     fn forget(&mut self, now: Timestamp, outcome: &mut Outcome) {
         let audiences = &self.audiences;
         let is_untold = |life: &Life| audiences.iter().any(|audience| life.is_due(audience));
-        let over = self.lives.values().chain(&self.past);
+        let over = self.current.values().chain(&self.past);
         let mut over: Vec<_> =
             over.filter_map(|life| Some((life.alert.resolved?, is_untold(life), life.alert.id))).collect();
         over.sort_unstable_by_key(|(resolved, is_untold, _)| std::cmp::Reverse((*is_untold, *resolved)));
@@ -410,17 +410,17 @@ impl Lives {
         if goes.is_empty() {
             return;
         }
-        for life in self.lives.values().chain(&self.past).filter(|life| goes.contains(&life.alert.id)) {
+        for life in self.current.values().chain(&self.past).filter(|life| goes.contains(&life.alert.id)) {
             let untold = audiences.iter().filter(|audience| life.is_due(audience));
             outcome.dropped.extend(untold.map(|audience| audience.name.clone()));
         }
-        self.lives.retain(|_, life| !goes.contains(&life.alert.id));
+        self.current.retain(|_, life| !goes.contains(&life.alert.id));
         self.past.retain(|life| !goes.contains(&life.alert.id));
     }
 
     /// Forgets what was over before it fired: nobody was told.
     fn forget_unborn(&mut self) {
-        self.lives.retain(|_, life| life.alert.resolved.is_none() || life.alert.fired.is_some());
+        self.current.retain(|_, life| life.alert.resolved.is_none() || life.alert.fired.is_some());
     }
 }
 

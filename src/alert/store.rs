@@ -63,7 +63,7 @@ pub(super) fn read(path: &Path) -> Vec<Life> {
         Err(error) => error.to_string(),
     };
     let aside = path.with_extension("json.unreadable");
-    let kept = fs::rename(path, &aside).is_ok().then(|| aside.display().to_string()).unwrap_or_default();
+    let kept = if fs::rename(path, &aside).is_ok() { aside.display().to_string() } else { String::new() };
     tracing::warn!(
         path = %path.display(), kept, reason = refused,
         "the alerts of earlier runs cannot be read: acknowledgements are lost, and what stands is told again"

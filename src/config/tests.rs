@@ -307,7 +307,7 @@ fn sinks_of_alerts() {
     assert_eq!(config.alerts.hold, Duration::ZERO);
     let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
     assert_eq!(names, ["webhook-1", "pager", "alertmanager-1"]);
-    assert_eq!(config.sinks[0].secret.as_ref().map(|secret| secret.expose_secret()), Some("hunter3"));
+    assert_eq!(config.sinks[0].secret.as_ref().map(SecretString::expose_secret), Some("hunter3"));
     assert_eq!(config.sinks[1].min_severity, MinSeverity::Critical);
     let printed = config.to_masked_toml();
     assert!(!printed.contains("hunter") && !format!("{config:?}").contains("hunter"), "{printed}");

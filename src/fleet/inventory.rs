@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::{

@@ -425,7 +425,7 @@ fn alerts() {
             r#""id":"00000000-0000-0000-0000-000000000009","kind":"{kind}","severity":"{severity}","database":"orders","version":"0010_add_products","since":"2025-10-30T10:15:00.000Z","flaps":1,"finding":"The file is not what was applied""#
         )
     };
-    let line = |start: &str, of: &str, end: &str| vec![format!(r#"{start},{of}{end}"#)];
+    let line = |start: &str, of: &str, end: &str| vec![format!("{start},{of}{end}")];
     let critical = of("checksum_drift", "critical");
     let firing = r#""level":"error","message":"Alert is firing""#;
     check(alert(AlertState::Firing, fired, drift), &line(firing, &critical, ""));
