@@ -23,7 +23,7 @@ fn main() -> io::Result<()> {
     let metrics = Metrics::new();
     let time = Timestamp::now();
     let tell = |kind: EventKind| {
-        metrics.observe(&Event { operation: Uuid::nil(), time, database: String::new(), kind });
+        metrics.observe(&Event { operation: Uuid::nil(), trace: None, time, database: String::new(), kind });
     };
     let names: Vec<_> = (0..DATABASES).map(|number| format!("customer-{number:04}")).collect();
     let seen = |database: &String| {

@@ -182,8 +182,8 @@ impl Shared {
     }
 
     fn emit(&self, database: &str, kind: EventKind) {
-        let event =
-            Event { operation: Uuid::nil(), time: Timestamp::now(), database: database.to_owned(), kind };
+        let (operation, time, database) = (Uuid::nil(), Timestamp::now(), database.to_owned());
+        let event = Event { operation, trace: None, time, database, kind };
         // The receiver outlives every task; after it, nobody is left to be told.
         let _ = self.events.send(event);
     }

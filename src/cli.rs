@@ -30,7 +30,11 @@ pub mod session;
 pub mod status;
 pub mod version;
 
-use crate::{cli::session::Session, rpc::client::ClientError, rpc::proto};
+use crate::{
+    cli::session::Session,
+    rpc::{client::ClientError, proto},
+    telemetry::traces::ClientTrace,
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 found by `status --check`; \
 4 daemon unreachable, lost or not authenticated; 130 interrupted (the daemon goes on)";
@@ -87,6 +91,27 @@ enum Command {
     /// Print a shell's completion script (needs no daemon)
     #[command(defer(args::of_one_form))]
     Completions(completions::Args),
+}
+
+impl Command {
+    /// Its name, for its span.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Apply(_) => "apply",
+            Self::Rollback(_) => "rollback",
+            Self::Recover(_) => "recover",
+            Self::Repair(_) => "repair",
+            Self::Plan(_) => "plan",
+            Self::Status(_) => "status",
+            Self::History(_) => "history",
+            Self::New(_) => "new",
+            Self::Checksum(_) => "checksum",
+            Self::Alerts(_) => "alerts",
+            Self::Databases => "databases",
+            Self::Version => "version",
+            Self::Completions(_) => "completions",
+        }
+    }
 }
 
 /// How the process ends.
@@ -155,7 +180,9 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
     // One thread: the client waits for one daemon, and starts in a few milliseconds.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let exit = runtime.block_on(async {
-        match command {
+        let trace = ClientTrace::begin(command.name());
+        session.trace = Some(trace.context());
+        let exit = match command {
             Command::Apply(args) => apply::run(&args, session).await,
             Command::Rollback(args) => rollback::run(&args, session).await,
             Command::Recover(args) => recover::run(&args, session).await,
@@ -167,7 +194,9 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::Databases => databases::run(session).await,
             Command::Version => version::run(session).await,
             Command::New(_) | Command::Checksum(_) | Command::Completions(_) => Ok(Exit::Done),
-        }
+        };
+        trace.end(matches!(exit, Ok(Exit::Done | Exit::Found))).await;
+        exit
     });
     runtime.shutdown_background();
     exit

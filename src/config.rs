@@ -31,7 +31,8 @@ use crate::{
     config::{
         reader::{Layer, Reader, Section, unknown_variables, variable},
         setting::{
-            Count, Flag, Form, Identifier, Location, Loopback, OptionalLocation, PageBase, Size, Span,
+            Count, Flag, Form, Identifier, Location, Loopback, OptionalEndpoint, OptionalLocation, PageBase,
+            Share, Size, Span,
         },
     },
     redact::SecretString,
@@ -54,6 +55,8 @@ pub struct Config {
     pub alerts: AlertsConfig,
     /// Who is told of them.
     pub sinks: Vec<SinkConfig>,
+    /// Where its traces go.
+    pub telemetry: TelemetryConfig,
     /// The fleet, in the file's order.
     pub databases: Vec<DatabaseConfig>,
     /// What is allowed, but probably not meant.
@@ -122,7 +125,7 @@ macro_rules! settings {
         $($(#[$key_doc:meta])* $key:ident: $type:ty as $form:ty = $default:literal,)*
     })*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Debug, Clone, PartialEq)]
         pub struct $group { $($(#[$key_doc])* pub $key: $type,)* }
 
         impl $group {
@@ -204,6 +207,16 @@ settings! {
         runbook_base_url: String as PageBase = "docs/findings",
     }
 
+    /// Where traces go.
+    TelemetryConfig {
+        /// The collector's URL, for OTLP over gRPC; none exports nothing.
+        endpoint: Option<String> as OptionalEndpoint = "",
+        /// Of how many traces the spans are recorded.
+        sample_ratio: f64 as Share = "1.0",
+        /// Whether spans have the text of statements.
+        sql_text: bool as Flag = "false",
+    }
+
     /// How one database's migrations are read and run.
     DatabaseSettings {
         /// The schema that the migrations run in and the tables are kept in.
@@ -251,6 +264,7 @@ fn home(key: &str) -> Option<&'static str> {
         (Limits::KEYS, "[limits]"),
         (WatchConfig::KEYS, "[watch]"),
         (AlertsConfig::KEYS, "[alerts]"),
+        (TelemetryConfig::KEYS, "[telemetry]"),
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
     ]
@@ -292,13 +306,18 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        reader.only(&root, &["server", "log", "limits", "watch", "alerts", "defaults", "database"], home);
+        reader.only(
+            &root,
+            &["server", "log", "limits", "watch", "alerts", "telemetry", "defaults", "database"],
+            home,
+        );
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
         let log = group(&mut reader, &root, "log", LogConfig::KEYS, LogConfig::read);
         let limits = group(&mut reader, &root, "limits", Limits::KEYS, Limits::read);
         let watch = group(&mut reader, &root, "watch", WatchConfig::KEYS, WatchConfig::read);
+        let telemetry = group(&mut reader, &root, "telemetry", TelemetryConfig::KEYS, TelemetryConfig::read);
         if server.grpc == server.http && server.grpc.port() != 0 {
             let span = root.get("server").map_or(0..0, toml::Spanned::span);
             reader.complain(&span, format!("[server] grpc and http are both {}", server.grpc));
@@ -323,6 +342,7 @@ impl Config {
             watch,
             alerts,
             sinks,
+            telemetry,
             databases,
             warnings,
         })
@@ -385,6 +405,7 @@ fn variables() -> Vec<String> {
         ("limits", Limits::KEYS),
         ("watch", WatchConfig::KEYS),
         ("alerts", AlertsConfig::KEYS),
+        ("telemetry", TelemetryConfig::KEYS),
         ("defaults", DatabaseSettings::KEYS),
     ];
     groups

@@ -18,7 +18,7 @@ use crate::{
     migration::Event,
     redact::redact_json,
     runtime::Tasks,
-    telemetry::{Metrics, jsonl::JsonlLog},
+    telemetry::{Metrics, Traces, jsonl::JsonlLog},
 };
 
 mod alerts;
@@ -36,21 +36,31 @@ const EVICTION_PERIOD: Duration = Duration::from_secs(5);
 
 /// How often migration directories are looked at though inotify says nothing.
 const CATALOG_POLL: Duration = Duration::from_secs(30);
+/// How long the last spans may take to be exported when the daemon ends.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Runs what the command line asks for.
 pub async fn main(args: args::Args) -> anyhow::Result<()> {
     match args.command {
         args::Command::Serve(serve) => {
-            let config = load(&serve.config, &serve.overrides())?;
+            let config = read(&serve.config, &serve.overrides())?;
+            let instance = new_instance();
+            let traces = Traces::start(&wire::traces(&config.telemetry), &instance)?;
+            begin_log(&config, traces.as_ref())?;
             let stop = CancellationToken::new();
             signals::stop(stop.clone())?;
-            let daemon = Daemon::start(config, stop).await?;
+            let daemon = Daemon::start(config, instance, stop).await?;
             signals::reopen(daemon.log.clone())?;
-            daemon.run().await
+            let ended = daemon.run().await;
+            if let Some(traces) = traces {
+                traces.stop(LAST_SPANS).await;
+            }
+            ended
         }
         args::Command::CheckConfig(check) => {
             use std::io::Write as _;
-            let config = load(&check.config, &crate::config::Overrides::default())?;
+            let config = read(&check.config, &crate::config::Overrides::default())?;
+            begin_log(&config, None)?;
             wire::inventory(&config)?;
             std::io::stdout().write_all(config.to_masked_toml().as_bytes()).context("cannot write to stdout")
         }
@@ -58,13 +68,21 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
     }
 }
 
-fn load(path: &Path, overrides: &crate::config::Overrides) -> anyhow::Result<Config> {
-    let config = Config::load(Some(path), crate::config::process_environment(), overrides)?;
-    crate::telemetry::log::init(config.log.level)?;
+fn read(path: &Path, overrides: &crate::config::Overrides) -> anyhow::Result<Config> {
+    Ok(Config::load(Some(path), crate::config::process_environment(), overrides)?)
+}
+
+fn begin_log(config: &Config, traces: Option<&Traces>) -> anyhow::Result<()> {
+    crate::telemetry::log::init(config.log.level, traces)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    Ok(config)
+    Ok(())
+}
+
+/// The name of this run of the daemon, in the journal and in traces.
+fn new_instance() -> String {
+    uuid::Uuid::now_v7().to_string()
 }
 
 /// A daemon that has bound its ports and answers, but for SIGTERM.
@@ -86,7 +104,7 @@ struct Daemon {
 
 impl Daemon {
     /// Makes sure of the configuration, binds every port, opens the log, wires the layers, and begins to serve.
-    async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
+    async fn start(config: Config, instance: String, stop: CancellationToken) -> anyhow::Result<Self> {
         let inventory = wire::inventory(&config)?;
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
@@ -96,7 +114,6 @@ impl Daemon {
             let log = log.clone();
             Arc::new(move || log.is_writable().map_err(|failure| *failure)) as Gate
         };
-        let instance = uuid::Uuid::now_v7().to_string();
         let max_parallel = config.limits.max_parallel as usize;
         let fleet = Fleet::new(
             inventory,

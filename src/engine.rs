@@ -28,6 +28,7 @@ mod run;
 mod scripts;
 mod status;
 mod steps;
+pub mod trace;
 
 pub use history::history;
 pub use observe::{Compared, Depth, Memory, observe, observe_again};

@@ -11,12 +11,13 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
     engine::{self, RepairAction, Run, Status, Stop, Verb},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure,
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, TraceContext,
         event::{CatalogChange, DatabaseReport},
     },
     postgres::executor::Author,
@@ -60,6 +61,8 @@ pub struct Request {
     pub requested_by: String,
     /// Which databases.
     pub selection: Selection,
+    /// The trace that it belongs to; `None` begins one.
+    pub trace: Option<TraceContext>,
 }
 
 /// How a database of the fleet stands.
@@ -124,7 +127,9 @@ impl Fleet {
             }
         };
         let author = self.author(id, request);
-        drop(self.tasks.spawn("operation", run::operation(self.clone(), author, verb, members)));
+        let span = engine::trace::operation(id, verb.name(), members.len());
+        let work = run::operation(self.clone(), author, verb, members).instrument(span);
+        drop(self.tasks.spawn("operation", work));
         Ok(operation)
     }
 
@@ -160,7 +165,7 @@ impl Fleet {
             operation,
             requested_by: request.requested_by.clone(),
             instance: self.instance.clone(),
-            trace_id: None,
+            trace: request.trace.unwrap_or_else(run::new_trace),
         }
     }
 
@@ -231,19 +236,20 @@ impl Fleet {
         let id = request.id.unwrap_or_else(Uuid::now_v7);
         let run = self.run(member, member.catalog().await?, self.author(id, request));
         let name = member.name().to_owned();
+        let span = engine::trace::operation(id, "repair", 1);
         // In a task of its own, so that a client that goes away does not leave it half done.
-        let (fleet, member) = (self.clone(), member.clone());
+        let member = member.clone();
         let repair = async move {
             let _busy = member.busy(&run).await?;
             let done = engine::repair(&run, &action, &version, &reason).await;
             member.nudge(Instant::now());
             if let Ok(message) = &done {
                 let message = format!("{message}; reason: {reason}");
-                fleet.sink(id).emit(&run.database.name, EventKind::Notice { version: None, message });
+                run.events.emit(&run.database.name, EventKind::Notice { version: None, message });
             }
             done
         };
-        let done = self.tasks.spawn("repair", repair).await;
+        let done = self.tasks.spawn("repair", repair.instrument(span)).await;
         let message = done.map_err(|_| Failure::new(Code::Internal, "The repair ended unexpectedly"))??;
         Ok((name, message, id))
     }
@@ -282,28 +288,29 @@ impl Fleet {
             database: member.database.clone(),
             catalog,
             reader: member.directory.clone(),
-            events: self.sink(author.operation),
+            events: self.sink(author.operation, Some(author.trace)),
             may_be_repeated: self.may_be_repeated(author.operation),
             author,
             stop: self.stop.clone(),
         }
     }
 
-    fn sink(&self, operation: Uuid) -> Arc<Sink> {
-        Arc::new(Sink { operation, events: self.events.clone() })
+    fn sink(&self, operation: Uuid, trace: Option<TraceContext>) -> Arc<Sink> {
+        Arc::new(Sink { operation, trace, events: self.events.clone() })
     }
 }
 
 /// The sink of one operation.
 struct Sink {
     operation: Uuid,
+    trace: Option<TraceContext>,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl EventSink for Sink {
     fn emit(&self, database: &str, kind: EventKind) {
-        let event =
-            Event { operation: self.operation, time: Timestamp::now(), database: database.to_owned(), kind };
+        let Self { operation, trace, .. } = *self;
+        let event = Event { operation, trace, time: Timestamp::now(), database: database.to_owned(), kind };
         // The receiver outlives every operation; after it, nobody is left to be told.
         let _ = self.events.send(event);
     }

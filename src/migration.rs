@@ -17,6 +17,7 @@ pub mod header;
 pub mod observation;
 pub mod plan;
 pub mod row;
+pub mod trace;
 pub mod version;
 
 pub use alert::{Acknowledgement, Alert, AlertState};
@@ -29,4 +30,5 @@ pub use finding::{Finding, FindingKind, Severity};
 pub use observation::{AuditReport, Counts, Observation};
 pub use plan::{Plan, Step, StepAction};
 pub use row::{AppliedRow, Tracked};
+pub use trace::TraceContext;
 pub use version::Version;

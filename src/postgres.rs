@@ -13,6 +13,7 @@ pub mod pool;
 pub mod quote;
 pub mod repair;
 pub mod session;
+mod trace;
 pub mod tracking;
 pub mod url;
 

@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["redact", "runtime", "migration"]),
     ("rpc", &["runtime", "migration", "sql", "engine", "fleet", "alert"]),
     ("http", &["runtime", "migration", "fleet", "alert", "telemetry"]),
-    ("cli", &["rpc", "migration", "sql", "source"]),
+    ("cli", &["rpc", "migration", "sql", "source", "telemetry"]),
     ("config", &["redact"]),
     (
         "daemon",
@@ -151,7 +151,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("anyhow", &["cli", "bin", "daemon"]),
     ("backon", &["postgres", "engine", "fleet", "alert", "rpc"]),
-    ("fastrand", &["postgres", "engine", "fleet", "alert"]),
+    ("fastrand", &["postgres", "engine", "fleet", "alert", "telemetry"]),
     ("percent_encoding", &["redact", "postgres"]),
     ("globset", &["fleet"]),
     ("strsim", &["migration", "postgres", "config"]),

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     cli::{args::Global, console::Console},
+    migration::TraceContext,
     rpc::{
         client::{Client, ClientError},
         proto,
@@ -19,18 +20,24 @@ pub struct Session {
     pub console: Console,
     /// The id of the request, so that its outcome can be asked for again.
     pub request_id: Uuid,
+    /// The trace of the command, once it runs.
+    pub trace: Option<TraceContext>,
 }
 
 impl Session {
     /// A session that is not connected yet.
     pub fn new(global: Global) -> Self {
         let request_id = global.request_id.unwrap_or_else(Uuid::now_v7);
-        Self { console: Console::new(global.output), request_id, global }
+        Self { console: Console::new(global.output), request_id, trace: None, global }
     }
 
     /// Connects to the daemon.
     pub async fn connect(&self) -> Result<Client, ClientError> {
-        Client::connect(&self.global.server, self.global.timeout).await
+        let client = Client::connect(&self.global.server, self.global.timeout).await?;
+        Ok(match self.trace {
+            Some(trace) => client.traced(trace),
+            None => client,
+        })
     }
 
     /// The databases that the request is about.

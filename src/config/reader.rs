@@ -138,6 +138,7 @@ impl<'a> Reader<'a> {
                 i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(-1).to_string()
             }
             DeValue::Integer(number) => number.as_str().to_owned(),
+            DeValue::Float(number) => number.as_str().to_owned(),
             DeValue::Boolean(flag) => flag.to_string(),
             other => other.as_str().unwrap_or_default().to_owned(),
         };

@@ -21,6 +21,7 @@ pub(super) fn masked_toml(config: &Config) -> String {
         ("limits", config.limits.literals()),
         ("watch", config.watch.literals()),
         ("alerts", config.alerts.literals()),
+        ("telemetry", config.telemetry.literals()),
     ];
     for (name, literals) in groups {
         lines.extend([String::new(), format!("[{name}]")]);

@@ -182,6 +182,49 @@ impl Form for OptionalLocation {
     }
 }
 
+/// Where a collector listens, or an empty text for none. There is no TLS towards it: it stands on the
+/// same machine or in the same pod.
+pub(super) struct OptionalEndpoint;
+
+impl Form for OptionalEndpoint {
+    type Value = Option<String>;
+    const TYPES: &'static [&'static str] = &["string"];
+    const EXPECTED: &'static str = "a URL without TLS such as \"http://127.0.0.1:4317\", or \"\" for none";
+
+    fn parse(text: &str) -> Result<Option<String>, String> {
+        let authority = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        match authority {
+            None if text.is_empty() => Ok(None),
+            Some(authority) if !authority.is_empty() && !authority.contains(['/', '@', ' ', '?', '#']) => {
+                Ok(Some(text.to_owned()))
+            }
+            _ => Err(Self::unlike(text)),
+        }
+    }
+
+    fn literal(value: &Option<String>) -> String {
+        quoted(value.as_deref().unwrap_or_default())
+    }
+}
+
+/// A part of a whole.
+pub(super) struct Share;
+
+impl Form for Share {
+    type Value = f64;
+    const TYPES: &'static [&'static str] = &["float", "integer"];
+    const EXPECTED: &'static str = "a number from 0.0 to 1.0";
+
+    fn parse(text: &str) -> Result<f64, String> {
+        let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        share.ok_or_else(|| Self::unlike(text))
+    }
+
+    fn literal(value: &f64) -> String {
+        format!("{value:?}")
+    }
+}
+
 /// An address to listen on, on the loopback interface: whoever reaches the daemon may change every
 /// database, and there is neither TLS nor authentication yet.
 pub(super) struct Loopback;

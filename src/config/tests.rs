@@ -93,7 +93,7 @@ fn refusals() {
     check("[sever]\n", "1:2: unknown key `sever`; did you mean `server`?");
     check(
         "[tls]\ncert = \"a\"\n",
-        "1:2: unknown key `tls`; known are server, log, limits, watch, alerts, defaults, database",
+        "1:2: unknown key `tls`; known are server, log, limits, watch, alerts, telemetry, defaults, database",
     );
     check("grpc = \"127.0.0.1:1\"\n", "1:1: unknown key `grpc`; it belongs in [server]");
     check(
@@ -117,6 +117,19 @@ fn refusals() {
             check(&text, &format!("2:8: [server] {key}: {address} {refused}7421"));
         }
     }
+    let url = "expected a URL without TLS such as \"http://127.0.0.1:4317\", or \"\" for none, found";
+    for endpoint in ["https://collector:4317", "http://", "http://h:1/v1/traces", "http://u:p@h:1"] {
+        let text = format!("[telemetry]\nendpoint = {endpoint:?}");
+        check(&text, &format!("2:12: [telemetry] endpoint: {url} something that may hold a secret"));
+    }
+    check(
+        "[telemetry]\nendpoint = \"localhost:4317\"",
+        &format!("2:12: [telemetry] endpoint: {url} \"localhost:4317\""),
+    );
+    let share = "2:16: [telemetry] sample_ratio: expected a number from 0.0 to 1.0, found";
+    check("[telemetry]\nsample_ratio = 1.5", &format!("{share} \"1.5\""));
+    check("[telemetry]\nsample_ratio = nan", &format!("{share} \"nan\""));
+    check("[telemetry]\nsample_ratio = true", &format!("{share} a boolean (true)"));
     let address = "expected a loopback address with a port such as \"127.0.0.1:7421\" or \"[::1]:7421\"";
     check(
         "[server]\ngrpc = \"db.example:1\"",

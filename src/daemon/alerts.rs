@@ -21,7 +21,7 @@ pub(super) fn start(
     for alert in alerts.list() {
         let (operation, time, database) = (Uuid::nil(), Timestamp::now(), alert.database.clone());
         let kind = EventKind::AlertChanged(Box::new(alert));
-        metrics.observe(&Event { operation, time, database, kind });
+        metrics.observe(&Event { operation, trace: None, time, database, kind });
     }
     Ok(alerts)
 }

@@ -42,10 +42,10 @@ async fn tour(args: &args::Demo, nexusctl: &Path, server: &Embedded) -> anyhow::
         server.create_database(name).await.context("cannot create a database")?;
     }
     let config = Config::parse(&configuration(server, &args.migrations)?, None, [], &Overrides::default())?;
-    crate::telemetry::log::init(tracing::Level::WARN)?;
+    crate::telemetry::log::init(tracing::Level::WARN, None)?;
     let stop = CancellationToken::new();
     signals::stop(stop.clone())?;
-    let daemon = Daemon::start(config, stop.clone()).await?;
+    let daemon = Daemon::start(config, super::new_instance(), stop.clone()).await?;
     signals::reopen(daemon.log.clone())?;
     let address = daemon.addresses.grpc;
     let log = daemon.config.log.file.clone();

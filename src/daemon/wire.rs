@@ -17,11 +17,18 @@ use crate::{
     },
     redact::ExposeSecret as _,
     source::{Directory, MissingDown, Options},
+    telemetry::traces,
 };
 
 /// The most connections that one database's runs need: the run's own, one that looks at it from
 /// beside, and a few for reading.
 const CONNECTIONS_PER_DATABASE: usize = 4;
+
+/// What the configuration says of traces.
+pub(super) fn traces(config: &config::TelemetryConfig) -> traces::Settings {
+    let config::TelemetryConfig { endpoint, sample_ratio, sql_text } = config.clone();
+    traces::Settings { endpoint, sample_ratio, sql_text }
+}
 
 /// Makes the fleet that a configuration describes. Nothing is connected to.
 pub(super) fn inventory(config: &Config) -> anyhow::Result<Inventory> {

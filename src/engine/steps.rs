@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder as _;
+use tracing::Instrument as _;
 
 use crate::{
     engine::{
@@ -11,6 +12,7 @@ use crate::{
         failure::of_session,
         run::lock,
         scripts::{self, Prepared},
+        trace,
     },
     migration::{
         AttemptOutcome, Code, Direction, EventKind, Failure, Mode, Plan, Step, StepAction, event::StepDone,
@@ -119,10 +121,13 @@ impl<'a> Steps<'a> {
             // The server is at work on this step's mark while the next step's script is read.
             let next = async { steps.peek().map(|(_, (step, prepared))| scripts::feed(run, step, prepared)) };
             let script_of_step = script.take().unwrap_or_else(|| scripts::feed(run, step, prepared));
-            let (result, ahead) = tokio::join!(self.step(step, prepared, script_of_step, flush), next);
+            let span = trace::step(&run.database, run.author.operation, step);
+            let work = self.step(step, prepared, script_of_step, flush).instrument(span.clone());
+            let (result, ahead) = tokio::join!(work, next);
             script = ahead;
             let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             result.map_err(|failure| {
+                trace::failed(&span, &failure);
                 (Some(step), Failed { direction: step.action.direction(), duration_ms, failure })
             })?;
             let checksum = prepared.checksum_for(step);

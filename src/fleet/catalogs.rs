@@ -14,7 +14,7 @@ impl Fleet {
         let mut watched = HashSet::new();
         for member in self.inventory.members() {
             if watched.insert(Arc::as_ptr(&member.directory)) {
-                let (directory, sink) = (member.directory.clone(), self.sink(Uuid::nil()));
+                let (directory, sink) = (member.directory.clone(), self.sink(Uuid::nil(), None));
                 let watch = watcher.clone().watch(directory, poll, sink, self.stop.drain.clone());
                 drop(self.tasks.spawn("watch-directory", watch));
             }

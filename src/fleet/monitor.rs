@@ -84,7 +84,7 @@ impl Fleet {
 
     fn tell(&self, observation: &Observation) {
         let kind = EventKind::Observed(Box::new(observation.clone()));
-        self.sink(Uuid::nil()).emit(&observation.database, kind);
+        self.sink(Uuid::nil(), None).emit(&observation.database, kind);
     }
 }
 

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     engine::{self, Verb},
     fleet::{Fleet, inventory::Member},
-    migration::{Code, EventKind, EventSink as _, Failure, catalog::CatalogResult, event::DatabaseReport},
+    migration::{
+        Code, EventKind, EventSink as _, Failure, TraceContext, catalog::CatalogResult, event::DatabaseReport,
+    },
     postgres::executor::Author,
     source::Directory,
 };
@@ -26,6 +29,11 @@ where
     futures_util::stream::iter(members.into_iter().map(work)).buffered(limit).collect().await
 }
 
+/// A trace that begins here, which nobody has recorded.
+pub(super) fn new_trace() -> TraceContext {
+    TraceContext { trace: fastrand::u128(1..), span: fastrand::u64(1..), sampled: false }
+}
+
 /// The report on a database that was not even begun.
 pub(super) fn refused(member: &Member, failure: Failure) -> DatabaseReport {
     DatabaseReport {
@@ -39,7 +47,7 @@ pub(super) fn refused(member: &Member, failure: Failure) -> DatabaseReport {
 
 /// Runs an operation to its end.
 pub(super) async fn operation(fleet: Arc<Fleet>, author: Author, verb: Verb, members: Vec<Arc<Member>>) {
-    let sink = fleet.sink(author.operation);
+    let sink = fleet.sink(author.operation, Some(author.trace));
     let databases = members.iter().map(|member| member.name().to_owned()).collect();
     let (name, requested_by) = (verb.name(), author.requested_by.clone());
     sink.emit("", EventKind::OperationStarted { verb: name, databases, requested_by });
@@ -60,6 +68,9 @@ pub(super) async fn operation(fleet: Arc<Fleet>, author: Author, verb: Verb, mem
         database(fleet.clone(), author.clone(), verb.clone(), member, catalog)
     });
     let succeeded = reports.await.iter().all(|report| report.result.is_ok());
+    if !succeeded {
+        Span::current().record("otel.status_code", "ERROR");
+    }
     sink.emit("", EventKind::OperationFinished { succeeded });
 }
 
@@ -70,7 +81,8 @@ async fn database(
     member: Arc<Member>,
     catalog: Option<CatalogResult>,
 ) -> DatabaseReport {
-    let sink = fleet.sink(author.operation);
+    let sink = fleet.sink(author.operation, Some(author.trace));
+    let span = engine::trace::database(&member.database, author.operation, &verb);
     let internal = || Failure::new(Code::Internal, "The work on the database ended unexpectedly");
     let work = {
         let (fleet, member) = (fleet.clone(), member.clone());
@@ -82,13 +94,18 @@ async fn database(
             Ok(engine::run(&run, &verb).await)
         }
     };
+    let work = work.instrument(span.clone());
     let ended: Result<Result<DatabaseReport, Failure>, _> = fleet.tasks.spawn("database", work).await;
     member.nudge(Instant::now());
-    match ended {
+    let report = match ended {
         Ok(Ok(report)) => report,
         Ok(Err(failure)) => tell(&sink, refused(&member, failure)),
         Err(_) => tell(&sink, refused(&member, internal())),
+    };
+    if let Err(failure) = &report.result {
+        engine::trace::failed(&span, failure);
     }
+    report
 }
 
 fn tell(sink: &super::Sink, report: DatabaseReport) -> DatabaseReport {

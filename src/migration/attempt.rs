@@ -146,6 +146,8 @@ pub struct Attempt {
     pub requested_by: String,
     /// The daemon's instance.
     pub instance: String,
+    /// The trace of its operation.
+    pub trace_id: Option<String>,
     /// How long it took.
     pub duration_ms: Option<i64>,
 }

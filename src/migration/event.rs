@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::migration::{
-    Alert, AuditReport, Catalog, Direction, Failure, Migration, Observation, Plan, Step, Version,
+    Alert, AuditReport, Catalog, Direction, Failure, Migration, Observation, Plan, Step, TraceContext,
+    Version,
 };
 
 /// One thing that happened.
@@ -12,6 +13,8 @@ use crate::migration::{
 pub struct Event {
     /// The operation.
     pub operation: Uuid,
+    /// The trace that the operation belongs to; `None` for what belongs to no operation.
+    pub trace: Option<TraceContext>,
     /// When.
     pub time: Timestamp,
     /// The database; empty for the operation as a whole.

@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    migration::{Checksum, Direction, Mode, Step, StepAction, Version},
+    migration::{Checksum, Direction, Mode, Step, StepAction, TraceContext, Version},
     postgres::{
         names::Names,
         quote::quote_literal,
         session::{BatchError, Session, SessionError},
+        trace,
     },
 };
 
@@ -25,8 +26,8 @@ pub struct Author {
     pub requested_by: String,
     /// The daemon's instance.
     pub instance: String,
-    /// The trace, where there is one.
-    pub trace_id: Option<String>,
+    /// The trace.
+    pub trace: TraceContext,
 }
 
 /// What the dirty mark records.
@@ -84,7 +85,7 @@ fn mark_sql(names: &Names, author: &Author, mark: &Mark<'_>) -> String {
         down_text = optional(mark.down_text),
         total = mark.statements,
         requested_by = quote_literal(&author.requested_by),
-        trace_id = optional(author.trace_id.as_deref()),
+        trace_id = quote_literal(&author.trace.trace_id()),
         instance = quote_literal(&author.instance),
         digest = optional(mark.done_digest),
     )
@@ -99,9 +100,15 @@ pub enum Flush {
     Later,
 }
 
+/// The comment, in the form of sqlcommenter, by which `pg_stat_activity` and the server's log lead to
+/// the trace. It stands in front: `pg_stat_activity` shows the beginning of a message.
+fn comment(trace: &TraceContext) -> String {
+    format!("/*traceparent='{trace}'*/ ")
+}
+
 /// What stands before a transactional script's own statements.
-fn prefix(session: &Session, step: &Step) -> (String, usize) {
-    let mut sql = session.begin_sql();
+fn prefix(session: &Session, step: &Step, trace: &TraceContext) -> (String, usize) {
+    let mut sql = comment(trace) + &session.begin_sql();
     let mut statements = Session::BEGIN_STATEMENTS;
     for (setting, limit) in limits(step) {
         // Writing to a String cannot fail.
@@ -218,11 +225,11 @@ pub struct Piece<'a> {
 pub async fn run_piece(
     session: &Session,
     step: &Step,
-    attempt: i64,
+    (attempt, trace): (i64, &TraceContext),
     piece: Piece<'_>,
     cancel: &CancellationToken,
 ) -> Result<(), StepError> {
-    let (mut sql, before) = if piece.first { prefix(session, step) } else { (String::new(), 0) };
+    let (mut sql, before) = if piece.first { prefix(session, step, trace) } else { (comment(trace), 0) };
     let prefix_characters = sql.chars().count();
     sql.push_str(piece.text);
     match piece.last {
@@ -265,12 +272,15 @@ pub async fn set_limits(session: &Session, step: &Step) -> Result<(), SessionErr
 /// are done, with their digest: also where the guard has found that the script went astray.
 pub async fn run_statement(
     session: &Session,
-    attempt: i64,
+    (attempt, trace): (i64, &TraceContext),
     statement: &str,
     (done, digest): (u32, Checksum),
     cancel: &CancellationToken,
 ) -> Result<(), SessionError> {
-    session.batch(statement, cancel).await.map_err(|failed| failed.error)?;
+    let comment = comment(trace);
+    let sql = format!("{comment}{statement}");
+    let sent = trace::statement(session.dbname(), statement, session.batch(&sql, cancel));
+    sent.await.map_err(|failed| without_comment(failed.error, &comment))?;
     let guard = session.rows(&session.guard_sql(false)).await;
     let record = format!(
         "reset session authorization; reset role; begin; set local synchronous_commit = on; \
@@ -279,6 +289,15 @@ pub async fn run_statement(
     );
     session.rows(&record).await?;
     guard.map(drop)
+}
+
+/// An error with its position in the statement itself.
+fn without_comment(mut error: SessionError, comment: &str) -> SessionError {
+    if let SessionError::Sql(fault) = &mut error {
+        let characters = u32::try_from(comment.chars().count()).unwrap_or(u32::MAX);
+        fault.position = fault.position.map(|position| position.saturating_sub(characters));
+    }
+    error
 }
 
 /// Ends a non-transactional step, durably.

@@ -189,7 +189,7 @@ pub async fn history(
 ) -> Result<Vec<Attempt>, SessionError> {
     let sql = format!(
         "select id, operation_id, version, direction, mode, checksum, statements_done, statements_total, \
-           started_at, finished_at, outcome, sqlstate, message, requested_by, instance, duration_ms \
+           started_at, finished_at, outcome, sqlstate, message, requested_by, instance, duration_ms, trace_id \
          from {} where $1::text is null or version = $1 or \
            ($1 ~ '^[0-9]+$' and version ~ '^[0-9]{{1,18}}_' and split_part(version, '_', 1)::numeric = $1::numeric) \
          order by id desc limit $2",
@@ -213,6 +213,7 @@ pub async fn history(
         requested_by: row.get(13),
         instance: row.get(14),
         duration_ms: row.get(15),
+        trace_id: row.get(16),
     });
     Ok(attempts.collect())
 }

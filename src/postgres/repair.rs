@@ -116,7 +116,7 @@ pub async fn change(
                 (&name, Type::TEXT),
                 (&mask_text(reason), Type::TEXT),
                 (&author.requested_by, Type::TEXT),
-                (&author.trace_id, Type::TEXT),
+                (&author.trace.trace_id(), Type::TEXT),
                 (&author.instance, Type::TEXT),
             ],
         )

@@ -132,6 +132,7 @@ pub struct Session {
     /// The names of the tables.
     pub names: Names,
     key: i64,
+    dbname: String,
     application_name: String,
     role: String,
     pid: i32,
@@ -149,7 +150,21 @@ impl Session {
     pub fn new(connection: Pooled, names: Names, dbname: &str, operation: &str) -> Self {
         let key = names.lock_key(dbname);
         let application_name = format!("nexusd {operation}");
-        Self { connection: Some(connection), names, key, application_name, role: String::new(), pid: 0 }
+        let dbname = dbname.to_owned();
+        Self {
+            connection: Some(connection),
+            names,
+            key,
+            dbname,
+            application_name,
+            role: String::new(),
+            pid: 0,
+        }
+    }
+
+    /// PostgreSQL's name of the database.
+    pub fn dbname(&self) -> &str {
+        &self.dbname
     }
 
     /// The server's process id for this session.

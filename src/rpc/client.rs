@@ -7,14 +7,19 @@ use std::{error::Error as _, time::Duration};
 use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
 use tonic::{
-    Code, Response, Status, Streaming,
+    Code, Request, Response, Status, Streaming,
+    metadata::AsciiMetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt as _;
 
-use crate::rpc::proto::{
-    self, alert_service_client::AlertServiceClient, fleet_service_client::FleetServiceClient,
-    migration_service_client::MigrationServiceClient,
+use crate::{
+    migration::TraceContext,
+    rpc::proto::{
+        self, alert_service_client::AlertServiceClient, fleet_service_client::FleetServiceClient,
+        migration_service_client::MigrationServiceClient,
+    },
 };
 
 pub use address::{Address, AddressError, DEFAULT_ADDRESS};
@@ -80,6 +85,20 @@ impl ClientError {
 pub struct Client {
     channel: Channel,
     address: Address,
+    traced: Traced,
+}
+
+/// Puts the caller's place in a trace into every request, as W3C's Trace Context has it.
+#[derive(Debug, Clone, Default)]
+pub struct Traced(Option<AsciiMetadataValue>);
+
+impl Interceptor for Traced {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(parent) = &self.0 {
+            request.metadata_mut().insert("traceparent", parent.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl Client {
@@ -95,10 +114,16 @@ impl Client {
             .http2_keep_alive_interval(deadline.max(KEEP_ALIVE))
             .keep_alive_timeout(deadline);
         match tokio::time::timeout(deadline, endpoint.connect()).await {
-            Ok(Ok(channel)) => Ok(Self { channel, address: address.clone() }),
+            Ok(Ok(channel)) => Ok(Self { channel, address: address.clone(), traced: Traced::default() }),
             Ok(Err(error)) => Err(unreachable(innermost(&error))),
             Err(_) => Err(unreachable(format!("no answer within {}", humantime::format_duration(deadline)))),
         }
+    }
+
+    /// The same, with requests that belong to a trace.
+    #[must_use]
+    pub fn traced(self, context: TraceContext) -> Self {
+        Self { traced: Traced(context.to_string().parse().ok()), ..self }
     }
 
     /// Where it is connected to.
@@ -107,18 +132,21 @@ impl Client {
     }
 
     /// The service that works on migrations.
-    pub fn migrations(&self) -> MigrationServiceClient<Channel> {
-        MigrationServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub fn migrations(&self) -> MigrationServiceClient<InterceptedService<Channel, Traced>> {
+        MigrationServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The service that tells of the daemon and its databases.
-    pub fn fleet(&self) -> FleetServiceClient<Channel> {
-        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub fn fleet(&self) -> FleetServiceClient<InterceptedService<Channel, Traced>> {
+        FleetServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The service that tells of alerts.
-    pub fn alerts(&self) -> AlertServiceClient<Channel> {
-        AlertServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub fn alerts(&self) -> AlertServiceClient<InterceptedService<Channel, Traced>> {
+        AlertServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The message of a response, or what its status means.
@@ -207,7 +235,8 @@ mod tests {
 
     fn client() -> Client {
         let channel = Endpoint::from_static(DEFAULT_ADDRESS).connect_lazy();
-        Client { channel, address: DEFAULT_ADDRESS.parse().expect("the default is an address") }
+        let address = DEFAULT_ADDRESS.parse().expect("the default is an address");
+        Client { channel, address, traced: Traced::default() }
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use crate::{
     fleet::{self, MemberStatus, inventory::Member, selector::Selection},
     migration::{
         Attempt, Code, Event, EventKind, Failure, Finding, FindingKind, Mode, Severity, Step, StepAction,
-        Version,
+        TraceContext, Version,
         drift::{Standing, State},
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::{ApplyRequest, Extent, RollbackRequest, Source},
@@ -26,6 +26,7 @@ fn bad(message: impl Into<String>) -> Failure {
 pub fn request(
     selection: Option<proto::Selection>,
     context: Option<proto::RequestContext>,
+    trace: Option<TraceContext>,
 ) -> Result<fleet::Request, Failure> {
     let context = context.unwrap_or_default();
     let id = match context.request_id.as_str() {
@@ -35,7 +36,7 @@ pub fn request(
         }
     };
     let requested_by: String = context.requested_by.chars().filter(|c| !c.is_control()).take(200).collect();
-    Ok(fleet::Request { id, requested_by, selection: self::selection(selection) })
+    Ok(fleet::Request { id, requested_by, selection: self::selection(selection), trace })
 }
 
 /// Reads a selection.
@@ -373,5 +374,6 @@ pub fn attempt(database: &str, attempt: &Attempt) -> proto::Attempt {
         requested_by: attempt.requested_by.clone(),
         instance: attempt.instance.clone(),
         checksum: attempt.checksum.clone(),
+        trace_id: attempt.trace_id.clone().unwrap_or_default(),
     }
 }

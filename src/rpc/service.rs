@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     engine::Verb,
     fleet::{self, Fleet, operation::Operation},
-    migration::{Code, Event, EventKind, Failure, event::DatabaseReport},
+    migration::{Code, Event, EventKind, Failure, TraceContext, event::DatabaseReport},
     rpc::{
         convert,
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
@@ -53,6 +53,11 @@ impl Service {
     }
 }
 
+/// A request's message, and its place in a trace, which the layer around the services has read.
+fn traced<T>(request: Request<T>) -> (Option<TraceContext>, T) {
+    (request.extensions().get().copied(), request.into_inner())
+}
+
 /// The events of an operation, from the first to the last.
 fn follow(operation: Arc<Operation>) -> impl Stream<Item = proto::Event> + Send {
     futures_util::stream::unfold(Some((operation, 0)), |state| async move {
@@ -70,7 +75,7 @@ fn planned(request: &fleet::Request, verb: &Verb, reports: Vec<DatabaseReport>) 
     let operation = request.id.unwrap_or_else(uuid::Uuid::now_v7);
     let databases = reports.iter().map(|report| report.database.clone()).collect();
     let succeeded = reports.iter().all(|report| report.result.is_ok());
-    let requested_by = request.requested_by.clone();
+    let (requested_by, trace) = (request.requested_by.clone(), request.trace);
     let started = (String::new(), EventKind::OperationStarted { verb: verb.name(), databases, requested_by });
     let finished = reports
         .into_iter()
@@ -80,7 +85,7 @@ fn planned(request: &fleet::Request, verb: &Verb, reports: Vec<DatabaseReport>) 
         .chain(finished)
         .chain([ended])
         .filter_map(|(database, kind)| {
-            convert::event(&Event { operation, time: jiff::Timestamp::now(), database, kind })
+            convert::event(&Event { operation, trace, time: jiff::Timestamp::now(), database, kind })
         })
         .collect()
 }
@@ -95,8 +100,8 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::ApplyRequest>,
     ) -> Result<Response<Self::ApplyStream>, Status> {
-        let mut message = request.into_inner();
-        let request = convert::request(message.selection.take(), message.context.take());
+        let (trace, mut message) = traced(request);
+        let request = convert::request(message.selection.take(), message.context.take(), trace);
         let request = request.map_err(|failure| of_failure(&failure))?;
         let wrap = |event| proto::ApplyResponse { event: Some(event) };
         self.run(request, convert::apply(&message), message.dry_run, wrap).await
@@ -106,8 +111,8 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::RollbackRequest>,
     ) -> Result<Response<Self::RollbackStream>, Status> {
-        let mut message = request.into_inner();
-        let request = convert::request(message.selection.take(), message.context.take());
+        let (trace, mut message) = traced(request);
+        let request = convert::request(message.selection.take(), message.context.take(), trace);
         let request = request.map_err(|failure| of_failure(&failure))?;
         let verb = convert::rollback(&message).map_err(|failure| of_failure(&failure))?;
         let wrap = |event| proto::RollbackResponse { event: Some(event) };
@@ -118,8 +123,8 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::RecoverRequest>,
     ) -> Result<Response<Self::RecoverStream>, Status> {
-        let message = request.into_inner();
-        let request = convert::request(message.selection, message.context);
+        let (trace, message) = traced(request);
+        let request = convert::request(message.selection, message.context, trace);
         let request = request.map_err(|failure| of_failure(&failure))?;
         let wrap = |event| proto::RecoverResponse { event: Some(event) };
         self.run(request, Verb::Recover { resume: message.resume }, message.dry_run, wrap).await
@@ -129,9 +134,9 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::RepairRequest>,
     ) -> Result<Response<proto::RepairResponse>, Status> {
-        let mut message = request.into_inner();
+        let (trace, mut message) = traced(request);
         let repair = async {
-            let request = convert::request(message.selection.take(), message.context.take())?;
+            let request = convert::request(message.selection.take(), message.context.take(), trace)?;
             let action = convert::repair(&message)?;
             self.fleet.repair(&request, action, message.version, message.reason).await
         };
@@ -145,14 +150,15 @@ impl MigrationService for Service {
         request: Request<proto::PlanRequest>,
     ) -> Result<Response<proto::PlanResponse>, Status> {
         use proto::plan_request::Request as Asked;
+        let (trace, message) = traced(request);
         let plan = async {
-            let (request, verb) = match request.into_inner().request {
+            let (request, verb) = match message.request {
                 Some(Asked::Apply(mut message)) => {
-                    let request = convert::request(message.selection.take(), message.context.take())?;
+                    let request = convert::request(message.selection.take(), message.context.take(), trace)?;
                     (request, convert::apply(&message))
                 }
                 Some(Asked::Rollback(mut message)) => {
-                    let request = convert::request(message.selection.take(), message.context.take())?;
+                    let request = convert::request(message.selection.take(), message.context.take(), trace)?;
                     (request, convert::rollback(&message)?)
                 }
                 None => return Err(Failure::new(Code::BadRequest, "A plan is of an apply or of a rollback")),

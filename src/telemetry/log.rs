@@ -8,10 +8,14 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use crate::{migration::trace::SPAN_TARGET, telemetry::Traces};
+
 /// Libraries that say too much, with the most that each may say. tokio-postgres logs whole
 /// statements at debug and the server's notices, which may hold values from tables, at info; reqwest
 /// logs URLs, which may be secrets.
-const CAPPED: [(&str, LevelFilter); 8] = [
+/// What is made for traces is not for people to read here.
+const CAPPED: [(&str, LevelFilter); 9] = [
+    (SPAN_TARGET, LevelFilter::OFF),
     ("tokio_postgres", LevelFilter::WARN),
     ("tonic", LevelFilter::INFO),
     ("tower", LevelFilter::INFO),
@@ -23,11 +27,15 @@ const CAPPED: [(&str, LevelFilter); 8] = [
 ];
 
 /// Sends what is traced at `level` and above to stderr, one compact line each. For the daemon's
-/// start; it fails where the process has a subscriber already.
-pub fn init(level: tracing::Level) -> Result<(), tracing_subscriber::util::TryInitError> {
+/// start; it fails where the process has a subscriber already. Spans go to `traces`, if there are any.
+pub fn init(
+    level: tracing::Level,
+    traces: Option<&Traces>,
+) -> Result<(), tracing_subscriber::util::TryInitError> {
     let ansi =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::registry().with(lines(level, ansi, io::stderr)).try_init()
+    let lines = lines(level, ansi, io::stderr);
+    tracing_subscriber::registry().with(lines).with(traces.map(Traces::layer)).try_init()
 }
 
 fn lines<S, W>(level: tracing::Level, ansi: bool, writer: W) -> impl Layer<S>
@@ -76,7 +84,9 @@ mod tests {
             tracing::info!(target: "tonic::transport", "listening");
             tracing::warn!(target: "rustls", "handshake");
             tracing::debug!(database = "orders", "reading");
-            tracing::error!("failed");
+            let span = tracing::info_span!(target: SPAN_TARGET, "operation");
+            assert!(span.is_disabled(), "a span that nobody exports costs something");
+            span.in_scope(|| tracing::error!("failed"));
         });
         let bytes = captured.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let lines: Vec<_> = String::from_utf8_lossy(&bytes)

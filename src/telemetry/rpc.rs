@@ -1,4 +1,5 @@
-//! The layer that counts RPCs, each once, when its answer has ended.
+//! The layer that counts RPCs, each once, when its answer has ended, and that gives each its place in a
+//! trace.
 
 use std::{
     borrow::Cow,
@@ -11,8 +12,12 @@ use std::{
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tower::{Layer, Service};
+use tracing::{Instrument as _, Span, field::Empty};
 
-use crate::telemetry::Metrics;
+use crate::{
+    migration::{TraceContext, trace::SPAN_TARGET},
+    telemetry::{Metrics, traces},
+};
 
 /// gRPC's status codes by number, as metrics name them.
 const CODES: [&str; 17] = [
@@ -37,6 +42,10 @@ const CODES: [&str; 17] = [
 
 /// What is counted as the method where the client made the name up: its labels would have no bound.
 const OTHER: &str = "other";
+
+/// The statuses that are the server's own fault, by OpenTelemetry's conventions.
+const FAULTS: [&str; 6] =
+    ["Unknown", "DeadlineExceeded", "Unimplemented", "Internal", "Unavailable", "DataLoss"];
 
 /// Counts the RPCs of known services.
 #[derive(Debug, Clone)]
@@ -92,17 +101,44 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let method = self.layer.method(request.uri().path());
-        let mut call =
-            Call { metrics: self.layer.metrics.clone(), method, started: Instant::now(), code: None };
-        let answer = self.inner.call(request);
+        let span = span(&method);
+        if let Some(context) = traces::join(&span, caller(request.headers())) {
+            request.extensions_mut().insert(context);
+        }
+        let metrics = self.layer.metrics.clone();
+        let answer = self.inner.call(request).instrument(span.clone());
+        let mut call = Call { metrics, method, started: Instant::now(), code: None, span };
         Box::pin(async move {
             let answer = answer.await.inspect_err(|_| call.code = Some("Internal"))?;
             call.read_status(answer.headers());
             Ok(answer.map(|body| CountedBody { body, call }))
         })
     }
+}
+
+/// The span of an RPC; those that only ask for the daemon's health have none.
+fn span(method: &str) -> Span {
+    if !method.starts_with("nexus.") {
+        return Span::none();
+    }
+    tracing::info_span!(
+        target: SPAN_TARGET,
+        "rpc",
+        otel.name = method,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = Empty,
+        "error.type" = Empty,
+    )
+}
+
+/// The caller's place in a trace, by W3C's header.
+fn caller(headers: &HeaderMap) -> Option<TraceContext> {
+    headers.get("traceparent")?.to_str().ok().and_then(TraceContext::parse)
 }
 
 /// One RPC under way. It is counted when it is dropped, however it ended; one that nobody saw the
@@ -113,6 +149,7 @@ struct Call {
     method: Cow<'static, str>,
     started: Instant,
     code: Option<&'static str>,
+    span: Span,
 }
 
 impl Call {
@@ -130,6 +167,14 @@ impl Drop for Call {
         let code = self.code.unwrap_or("Canceled");
         let method = if code == "Unimplemented" { OTHER } else { &self.method };
         self.metrics.rpc(method, code, self.started.elapsed());
+        // Entered, so that its end is that of the answer's last part.
+        self.span.in_scope(|| {
+            self.span.record("rpc.response.status_code", code);
+            if FAULTS.contains(&code) {
+                self.span.record("otel.status_code", "ERROR");
+                self.span.record("error.type", code);
+            }
+        });
     }
 }
 

@@ -424,9 +424,7 @@ impl Daemon {
 
     /// Starts `nexusctl` and does not wait for it.
     pub(crate) fn ctl_begin(&self, arguments: &[&str]) -> Begun {
-        let mut command = self.ctl_command(arguments);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nexusctl starts");
-        Begun(child)
+        Begun::of(self.ctl_command(arguments))
     }
 
     /// A page of the HTTP server: status and body.
@@ -452,6 +450,11 @@ impl Drop for Daemon {
 pub(crate) struct Begun(Child);
 
 impl Begun {
+    pub(crate) fn of(mut command: Command) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nexusctl starts");
+        Self(child)
+    }
+
     pub(crate) fn end(self) -> Ended {
         Ended::of(&self.0.wait_with_output().expect("nexusctl ends"))
     }

@@ -70,7 +70,7 @@ impl World {
         };
         let kind = EventKind::Observed(Box::new(observation));
         let (operation, time, database) = (Uuid::nil(), Timestamp::now(), "orders".to_owned());
-        self.alerts.observe(&Event { operation, time, database, kind });
+        self.alerts.observe(&Event { operation, trace: None, time, database, kind });
     }
 
     /// The outcomes of the next sends.

@@ -158,7 +158,8 @@ impl Steps<'_> {
             }
             let record = (progress.done + 1, digest);
             let cancel = &self.run.stop.cancel;
-            let running = executor::run_statement(&self.session, progress.attempt, sql, record, cancel);
+            let attempt = (progress.attempt, &self.run.author.trace);
+            let running = executor::run_statement(&self.session, attempt, sql, record, cancel);
             let ran = self.told.watch(place.step, self.session.pid(), running).await;
             let (failure, is_whole) = match ran {
                 Ok(()) => break,

@@ -206,6 +206,7 @@ impl Steps<'_> {
             return Err(Trouble::Script(Failure::new(Code::Internal, "A step was begun without its mark")));
         };
         let piece = Piece { text: &group.text, statements: group.statements.len(), first, last };
+        let attempt = (attempt, &self.run.author.trace);
         let sending = executor::run_piece(&self.session, step, attempt, piece, &self.run.stop.cancel);
         let sent = self.told.watch(step, self.session.pid(), sending).await;
         sent.map_err(|error| {

@@ -49,7 +49,9 @@ impl Line {
     /// Where and in which operation it happened.
     fn of(self, event: &Event) -> Self {
         let database = Some(event.database.as_str()).filter(|name| !name.is_empty());
-        self.with_some("database", database).with("operation", event.operation.to_string())
+        self.with_some("database", database)
+            .with("operation", event.operation.to_string())
+            .with_some("trace_id", event.trace.map(|trace| trace.trace_id()))
     }
 
     /// Why it failed; never the text of the file.

@@ -21,7 +21,7 @@ fn untouched(_: &mut Value) {}
 
 fn event(kind: EventKind) -> Event {
     let time: Timestamp = "2025-10-30T10:15:30.1239Z".parse().expect("a time stamp");
-    Event { operation: Uuid::from_u128(7), time, database: "orders".into(), kind }
+    Event { operation: Uuid::from_u128(7), trace: None, time, database: "orders".into(), kind }
 }
 
 fn version() -> Version {

@@ -20,7 +20,7 @@ fn has(metrics: &Metrics, line: &str) {
 
 fn tell(metrics: &Metrics, kind: EventKind) {
     let (operation, time) = (Uuid::nil(), Timestamp::from_second(1_000).expect("in range"));
-    metrics.observe(&Event { operation, time, database: "orders".into(), kind });
+    metrics.observe(&Event { operation, trace: None, time, database: "orders".into(), kind });
 }
 
 fn failure() -> Box<Failure> {

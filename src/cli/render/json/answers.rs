@@ -45,6 +45,7 @@ struct Attempt {
     requested_by: String,
     instance: String,
     checksum: String,
+    trace_id: Option<String>,
 }
 
 /// What `databases` says.
@@ -141,6 +142,7 @@ impl From<&proto::Attempt> for Attempt {
             requested_by: attempt.requested_by.clone(),
             instance: attempt.instance.clone(),
             checksum: attempt.checksum.clone(),
+            trace_id: given(&attempt.trace_id),
         }
     }
 }

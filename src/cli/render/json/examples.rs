@@ -150,6 +150,7 @@ fn journal() {
         direction: "up".into(),
         mode: "transactional".into(),
         outcome: "rolled_back".into(),
+        statements_done: 0,
         statements_total: 2,
         started_at: Some(at(123)),
         finished_at: Some(at(135)),
@@ -159,7 +160,7 @@ fn journal() {
         requested_by: "eve@build-1".into(),
         instance: "build-1/4711".into(),
         checksum: CHECKSUM.into(),
-        ..Default::default()
+        trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".into(),
     };
     check("history", &History::from(&proto::HistoryResponse { attempts: vec![attempt], failures: vec![] }));
 }
