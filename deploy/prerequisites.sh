@@ -41,8 +41,8 @@ END
 fi
 
 echo "missing: ${missing[*]}; installing Debian's packages: no cluster is created, no service is started"
-# Debian creates and starts a cluster for each new server package, and starts pgbouncer, unless told
-# otherwise. Both files are there for this installation only; files of the machine's own are kept.
+# Debian creates and starts a cluster for each new server package, and starts other daemons, unless
+# told otherwise. Both files are there for this installation only; files of the machine's own are kept.
 cluster=/etc/postgresql-common/createcluster.d/nexus.conf
 policy=/usr/sbin/policy-rc.d
 ours=("$cluster")

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod alerts;
 pub mod apply;
 pub mod args;
 pub mod checksum;
@@ -72,6 +73,9 @@ enum Command {
     /// Show the attempts that the journal keeps, newest first
     #[command(defer(args::of_reading))]
     History(history::Args),
+    /// Show what is wrong now; `alerts ack` takes note of it
+    #[command(defer(args::of_reading))]
+    Alerts(alerts::Args),
     /// List the databases that the daemon knows
     #[command(defer(args::of_reading))]
     Databases,
@@ -102,6 +106,7 @@ impl Command {
             Self::History(_) => "history",
             Self::New(_) => "new",
             Self::Checksum(_) => "checksum",
+            Self::Alerts(_) => "alerts",
             Self::Databases => "databases",
             Self::Version => "version",
             Self::Completions(_) => "completions",
@@ -185,6 +190,7 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::Plan(args) => plan::run(&args, session).await,
             Command::Status(args) => status::run(&args, session).await,
             Command::History(args) => history::run(&args, session).await,
+            Command::Alerts(args) => alerts::run(&args, session).await,
             Command::Databases => databases::run(session).await,
             Command::Version => version::run(session).await,
             Command::New(_) | Command::Checksum(_) | Command::Completions(_) => Ok(Exit::Done),
@@ -231,6 +237,10 @@ mod tests {
             "nexusctl down --steps=-1",
             "nexusctl rollback --steps -1",
             "nexusctl rollback --steps 0 --from journal",
+            "nexusctl alerts",
+            "nexusctl alerts --resolved -d orders -o json",
+            "nexusctl alerts --watch",
+            "nexusctl alerts ack 01a2 --reason known --for 2h",
             "nexusctl plan",
             "nexusctl plan --to 0010",
             "nexusctl plan rollback --steps 2",
@@ -252,6 +262,9 @@ mod tests {
             "nexusctl apply -l !=prod",
             "nexusctl apply -l env=prod,",
             "nexusctl apply --request-id 7",
+            "nexusctl alerts --watch --resolved",
+            "nexusctl alerts ack 01a2",
+            "nexusctl alerts --watch ack 01a2 --reason x",
             "nexusctl repair clear-dirty 0010_x",
             "nexusctl repair rename 0012_feature --reason x",
             "nexusctl --server https://nexus databases",
@@ -281,7 +294,7 @@ mod tests {
             }
         };
         let reading = ["--server", "--timeout", "--output", "--database", "--selector", "--all"];
-        for line in ["plan", "plan rollback", "status", "history", "databases"] {
+        for line in ["plan", "plan rollback", "status", "history", "alerts", "databases"] {
             check(&format!("nexusctl {line} --help"), &reading);
         }
         let mutating = [reading.as_slice(), &["--yes", "--request-id"]].concat();
@@ -290,6 +303,7 @@ mod tests {
         }
         check("nexusctl new --help", &["--output"]);
         check("nexusctl checksum --help", &["--output"]);
+        check("nexusctl alerts ack --help", &["--server", "--timeout", "--output"]);
         check("nexusctl version --help", &["--server", "--timeout", "--output"]);
         check("nexusctl completions --help", &[]);
     }

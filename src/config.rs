@@ -1,10 +1,12 @@
 //! Configuration: file < environment (`NEXUS_SECTION_KEY`) < flags, checked as a whole before
 //! anything starts. `deploy/nexus.toml` explains every key.
 
+mod alerts;
 mod database;
 mod problem;
 mod reader;
 mod render;
+mod secret_file;
 mod setting;
 #[cfg(test)]
 mod tests;
@@ -21,15 +23,16 @@ use std::{
 use toml::de::DeTable;
 
 pub use crate::config::{
+    alerts::{SinkConfig, SinkType},
     problem::{ConfigError, Place, Problem},
-    setting::{Durability, MissingDown, Naming, Policy, Recovery, Watch},
+    setting::{Durability, MinSeverity, MissingDown, Naming, Policy, Recovery, Watch},
 };
 use crate::{
     config::{
         reader::{Layer, Reader, Section, unknown_variables, variable},
         setting::{
-            Count, Flag, Form, Identifier, Location, Loopback, OptionalEndpoint, OptionalLocation, Share,
-            Size, Span,
+            Count, Flag, Form, Identifier, Location, Loopback, OptionalEndpoint, OptionalLocation, PageBase,
+            Share, Size, Span,
         },
     },
     redact::SecretString,
@@ -48,6 +51,10 @@ pub struct Config {
     pub limits: Limits,
     /// How the databases are watched.
     pub watch: WatchConfig,
+    /// How alerts live.
+    pub alerts: AlertsConfig,
+    /// Who is told of them.
+    pub sinks: Vec<SinkConfig>,
     /// Where its traces go.
     pub telemetry: TelemetryConfig,
     /// The fleet, in the file's order.
@@ -188,6 +195,18 @@ settings! {
         pending_limit: Duration as Span<0> = "1day",
     }
 
+    /// How alerts live.
+    AlertsConfig {
+        /// How long something has to be wrong before its alert fires.
+        hold: Duration as Span<0> = "10s",
+        /// Within what time an alert that comes back is the same one.
+        flap_window: Duration as Span<0> = "5m",
+        /// Where alerts are kept over restarts.
+        state_file: PathBuf as Location = "logs/alerts.json",
+        /// What the address of a finding's page begins with.
+        runbook_base_url: String as PageBase = "docs/findings",
+    }
+
     /// Where traces go.
     TelemetryConfig {
         /// The collector's URL, for OTLP over gRPC; none exports nothing.
@@ -246,6 +265,7 @@ fn home(key: &str) -> Option<&'static str> {
         (LogConfig::KEYS, "[log]"),
         (Limits::KEYS, "[limits]"),
         (WatchConfig::KEYS, "[watch]"),
+        (AlertsConfig::KEYS, "[alerts]"),
         (TelemetryConfig::KEYS, "[telemetry]"),
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
@@ -288,7 +308,11 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        reader.only(&root, &["server", "log", "limits", "watch", "telemetry", "defaults", "database"], home);
+        reader.only(
+            &root,
+            &["server", "log", "limits", "watch", "alerts", "telemetry", "defaults", "database"],
+            home,
+        );
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
@@ -301,9 +325,10 @@ impl Config {
             reader.complain(&span, format!("[server] grpc and http are both {}", server.grpc));
         }
         let base = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        let (alerts, sinks, mut warnings) = alerts::read(&mut reader, &root, base);
         let mut fleet = database::Fleet::new(&mut reader, &environment, base);
         let databases = fleet.read(&root);
-        let mut warnings = fleet.warnings;
+        warnings.extend(fleet.warnings);
 
         let problems = reader.finish();
         if !problems.is_empty() {
@@ -317,6 +342,8 @@ impl Config {
             log,
             limits,
             watch,
+            alerts,
+            sinks,
             telemetry,
             databases,
             warnings,
@@ -379,6 +406,7 @@ fn variables() -> Vec<String> {
         ("log", LogConfig::KEYS),
         ("limits", Limits::KEYS),
         ("watch", WatchConfig::KEYS),
+        ("alerts", AlertsConfig::KEYS),
         ("telemetry", TelemetryConfig::KEYS),
         ("defaults", DatabaseSettings::KEYS),
     ];

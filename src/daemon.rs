@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 
 use crate::{
+    alert::Alerts,
     config::Config,
     fleet::{Fleet, Gate},
     http::{self, HttpState, Readiness},
@@ -20,6 +21,7 @@ use crate::{
     telemetry::{Metrics, Traces, jsonl::JsonlLog},
 };
 
+mod alerts;
 pub mod args;
 mod demo;
 mod grpc;
@@ -87,6 +89,7 @@ fn new_instance() -> String {
 struct Daemon {
     config: Config,
     fleet: Arc<Fleet>,
+    alerts: Alerts,
     log: Arc<JsonlLog>,
     tasks: Tasks,
     /// The daemon was told to stop: no new mutations.
@@ -112,12 +115,22 @@ impl Daemon {
             Arc::new(move || log.is_writable().map_err(|failure| *failure)) as Gate
         };
         let max_parallel = config.limits.max_parallel as usize;
-        let fleet =
-            Fleet::new(inventory, events, gate.clone(), instance, max_parallel, config.watch.pending_limit);
+        let fleet = Fleet::new(
+            inventory,
+            events.clone(),
+            gate.clone(),
+            instance,
+            max_parallel,
+            config.watch.pending_limit,
+        );
+
+        let alerts = alerts::start(&config, events, &metrics)?;
 
         let tasks = Tasks::default();
         let telling = CancellationToken::new();
-        let tell = tell(received, fleet.clone(), log.clone(), metrics.clone(), telling.clone(), stop.clone());
+        let ears =
+            Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };
+        let tell = tell(received, ears, telling.clone(), stop.clone());
         drop(tasks.spawn("tell", tell));
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
@@ -126,7 +139,7 @@ impl Daemon {
         let close = CancellationToken::new();
         drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
         let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
-        let health = grpc::start(&tasks, fleet.clone(), incoming, metrics, &ends).await?;
+        let health = grpc::start(&tasks, fleet.clone(), alerts.clone(), incoming, metrics, &ends).await?;
         drop(
             tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
         );
@@ -135,7 +148,7 @@ impl Daemon {
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
         tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");
-        Ok(Self { config, fleet, log, tasks, stop, close, readiness, health, addresses, telling })
+        Ok(Self { config, fleet, alerts, log, tasks, stop, close, readiness, health, addresses, telling })
     }
 
     /// Serves until told to stop; then drains: new mutations are refused, running steps end within
@@ -147,6 +160,7 @@ impl Daemon {
         self.readiness.send_replace(Readiness::Draining);
         self.health.tell(ServingStatus::NotServing).await;
         let drained = self.fleet.shutdown(self.config.server.shutdown_timeout).await;
+        self.alerts.shutdown().await;
         self.telling.cancel();
         self.close.cancel();
         let joined = self.tasks.join(Duration::from_secs(5)).await;
@@ -159,37 +173,47 @@ impl Daemon {
     }
 }
 
-/// Hands every event on: first to the log, then to the metrics, then to those who watch. One
-/// receiver, so that nobody is told of what the log has not.
-async fn tell(
-    mut events: mpsc::UnboundedReceiver<Event>,
-    fleet: Arc<Fleet>,
+/// Whoever is told of what happens, in this order.
+struct Ears {
     log: Arc<JsonlLog>,
     metrics: Metrics,
+    /// What becomes of alerts comes back as events of its own.
+    alerts: Alerts,
+    fleet: Arc<Fleet>,
+}
+
+impl Ears {
+    fn hear(&self, event: Event) {
+        if let Err(error) = self.log.write(&event) {
+            self.metrics.log_write_failed();
+            tracing::error!(%error, "the migration log cannot be written");
+        }
+        self.metrics.observe(&event);
+        self.alerts.observe(&event);
+        self.fleet.publish(event);
+    }
+}
+
+/// Hands every event on. One receiver, so that nobody is told of what the log has not.
+async fn tell(
+    mut events: mpsc::UnboundedReceiver<Event>,
+    ears: Ears,
     stop: CancellationToken,
     failed: CancellationToken,
 ) {
     // A daemon that tells nobody must not go on, however this task ends.
     let _stop_with_it = failed.drop_guard();
-    let hand_on = |event: Event| {
-        if let Err(error) = log.write(&event) {
-            metrics.log_write_failed();
-            tracing::error!(%error, "the migration log cannot be written");
-        }
-        metrics.observe(&event);
-        fleet.publish(event);
-    };
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => hand_on(event),
+                Some(event) => ears.hear(event),
                 None => return,
             },
             () = stop.cancelled() => break,
         }
     }
     while let Ok(event) = events.try_recv() {
-        hand_on(event);
+        ears.hear(event);
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub use self::{
     sql::safe_sql_message,
-    text::{mask_text, mask_url},
+    text::{mask_sink_url, mask_text, mask_url},
 };
 
 /// What stands in JSON in the place of a secret.

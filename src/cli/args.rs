@@ -95,7 +95,8 @@ fn label(text: &str) -> Result<String, String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A length of time longer than none.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero());
     duration.ok_or_else(|| "expected a time longer than 0, such as 500ms, 5s or 2min".to_owned())
 }

@@ -1,5 +1,6 @@
 //! Answers as text and as JSON: pure functions from the daemon's messages.
 
+pub mod alerts;
 pub mod databases;
 pub mod event;
 pub mod failure;

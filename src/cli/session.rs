@@ -53,8 +53,8 @@ impl Session {
     }
 }
 
-/// `user@host`, for the journal: by the process's effective user, not by what the environment claims.
-fn requested_by() -> String {
+/// `user@host`, for the journal and for acknowledgements: by the process's effective user, not by what the environment claims.
+pub fn requested_by() -> String {
     let uid = geteuid();
     let user = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
     let host =

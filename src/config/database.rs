@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     ops::Range,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +12,7 @@ use crate::{
     config::{
         DatabaseConfig, DatabaseSettings, UrlSource, home,
         reader::{Layer, Reader, Section, with_article},
+        secret_file,
         setting::{Form, Location},
     },
     redact::{ExposeSecret as _, SecretString},
@@ -31,8 +30,8 @@ pub(super) struct Fleet<'r, 'a> {
     pub(super) warnings: Vec<String>,
 }
 
-/// A database's name.
-struct Name;
+/// The name of a database or a sink.
+pub(super) struct Name;
 
 impl Form for Name {
     type Value = String;
@@ -250,18 +249,14 @@ impl<'r, 'a> Fleet<'r, 'a> {
     ) -> Option<(SecretString, UrlSource)> {
         let path: PathBuf = self.base.join(self.reader.value_of::<Location>(value, label)?);
         let shown = path.display();
-        let read = fs::read_to_string(&path).and_then(|text| Ok((text, fs::metadata(&path)?)));
-        match read {
-            Ok((text, metadata)) => {
+        match secret_file::read(&path, "a connection URL") {
+            Ok((text, warning)) => {
                 let url = self.checked_url(&text, &value.span(), &format!("{label}{shown}: "))?;
-                if metadata.permissions().mode() & 0o044 != 0 {
-                    let advice = format!("other users can read it: chmod 600 {shown}");
-                    self.warnings.push(format!("{label}{shown} holds a connection URL and {advice}"));
-                }
+                self.warnings.extend(warning.map(|warning| format!("{label}{warning}")));
                 Some((url, UrlSource::File(path)))
             }
             Err(error) => {
-                self.reader.complain(&value.span(), format!("{label}cannot read {shown}: {error}"));
+                self.reader.complain(&value.span(), format!("{label}{error}"));
                 None
             }
         }

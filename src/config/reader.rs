@@ -210,7 +210,8 @@ pub(super) fn unknown_variables(
     known: &[String],
     used: &[String],
 ) -> Vec<String> {
-    let prefixes = ["NEXUS_SERVER_", "NEXUS_LOG_", "NEXUS_LIMITS_", "NEXUS_DEFAULTS_"];
+    let prefixes =
+        ["NEXUS_SERVER_", "NEXUS_LOG_", "NEXUS_LIMITS_", "NEXUS_WATCH_", "NEXUS_ALERTS_", "NEXUS_DEFAULTS_"];
     let strange = environment.keys().filter(|name| {
         prefixes.iter().any(|prefix| name.starts_with(prefix))
             && !known.contains(name)

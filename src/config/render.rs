@@ -1,8 +1,11 @@
 //! Prints the effective configuration.
 
 use crate::{
-    config::{Config, DatabaseConfig, UrlSource, setting::quoted},
-    redact::{ExposeSecret as _, mask_url},
+    config::{
+        Config, DatabaseConfig, MinSeverity, SinkConfig, UrlSource,
+        setting::{Form as _, Span, quoted},
+    },
+    redact::{ExposeSecret as _, mask_sink_url, mask_url},
 };
 
 /// The effective configuration as TOML, secrets masked.
@@ -17,17 +20,41 @@ pub(super) fn masked_toml(config: &Config) -> String {
         ("log", config.log.literals()),
         ("limits", config.limits.literals()),
         ("watch", config.watch.literals()),
+        ("alerts", config.alerts.literals()),
         ("telemetry", config.telemetry.literals()),
     ];
     for (name, literals) in groups {
         lines.extend([String::new(), format!("[{name}]")]);
         lines.extend(assignments(literals));
     }
+    for sink in &config.sinks {
+        lines.push(String::new());
+        lines.extend(sink_lines(sink));
+    }
     for database in &config.databases {
         lines.extend([String::new(), "[[database]]".into()]);
         lines.extend(database_lines(database));
     }
     lines.join("\n") + "\n"
+}
+
+fn sink_lines(sink: &SinkConfig) -> Vec<String> {
+    let source = match &sink.url_file {
+        Some(path) => format!(" # from url_file = {}", quoted(&path.to_string_lossy())),
+        None => String::new(),
+    };
+    let url = quoted(&mask_sink_url(sink.url.expose_secret()));
+    let mut lines = vec![
+        format!("[[alerts.{}]]", sink.kind.name()),
+        format!("name = {}", quoted(&sink.name)),
+        format!("url = {url}{source}"),
+    ];
+    lines.extend(
+        sink.secret_file.as_ref().map(|path| format!("secret_file = {}", quoted(&path.to_string_lossy()))),
+    );
+    lines.push(format!("timeout = {}", Span::<1>::literal(&sink.timeout)));
+    lines.push(format!("min_severity = {}", MinSeverity::literal(&sink.min_severity)));
+    lines
 }
 
 fn database_lines(database: &DatabaseConfig) -> Vec<String> {

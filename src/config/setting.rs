@@ -294,7 +294,32 @@ macro_rules! policies {
     )*};
 }
 
+/// What the address of a documentation page begins with.
+pub(super) struct PageBase;
+
+impl Form for PageBase {
+    type Value = String;
+    const TYPES: &'static [&'static str] = &["string"];
+    const EXPECTED: &'static str = "an address or a path without white space, such as \"https://wiki/nexus\"";
+
+    fn parse(text: &str) -> Result<String, String> {
+        let fits = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+        if fits { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
+    }
+
+    fn literal(value: &String) -> String {
+        quoted(value)
+    }
+}
+
 policies! {
+    /// Of what severity an alert has to be for a sink to be told.
+    MinSeverity: "\"warning\" or \"critical\"" {
+        /// Of every alert.
+        Warning = "warning",
+        /// Only of what has to be seen to at once.
+        Critical = "critical",
+    }
     /// How strictly file names are read.
     Naming: "\"strict\" or \"relaxed\"" {
         /// Descriptions are `[a-z0-9_]`.

@@ -93,7 +93,7 @@ fn refusals() {
     check("[sever]\n", "1:2: unknown key `sever`; did you mean `server`?");
     check(
         "[tls]\ncert = \"a\"\n",
-        "1:2: unknown key `tls`; known are server, log, limits, watch, telemetry, defaults, database",
+        "1:2: unknown key `tls`; known are server, log, limits, watch, alerts, telemetry, defaults, database",
     );
     check("grpc = \"127.0.0.1:1\"\n", "1:1: unknown key `grpc`; it belongs in [server]");
     check(
@@ -302,6 +302,61 @@ fn files_and_their_readers() {
 }
 
 #[test]
+fn sinks_of_alerts() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("nexus.toml");
+    for (name, text) in
+        [("url", "https://hooks.example.com/T0/hunter2\n"), ("key", "hunter3\n"), ("empty", "")]
+    {
+        let path = directory.path().join(name);
+        fs::write(&path, text).expect("the secret is written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the mode is set");
+    }
+    let parse = |text: &str| Config::parse(text, Some(&file), [], &Overrides::default());
+    let text = "[alerts]\nhold = \"0s\"\n[[alerts.webhook]]\nurl_file = \"url\"\nsecret_file = \"key\"\n\
+                [[alerts.webhook]]\nname = \"pager\"\nurl = \"http://u:hunter2@h:1/?t=hunter2\"\n\
+                timeout = \"3s\"\nmin_severity = \"critical\"\n[[alerts.alertmanager]]\nurl = \"http://am:9093\"\n";
+    let config = parse(text).expect("it is well-formed");
+    assert_eq!(config.alerts.hold, Duration::ZERO);
+    let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    assert_eq!(names, ["webhook-1", "pager", "alertmanager-1"]);
+    assert_eq!(config.sinks[0].secret.as_ref().map(SecretString::expose_secret), Some("hunter3"));
+    assert_eq!(config.sinks[1].min_severity, MinSeverity::Critical);
+    let printed = config.to_masked_toml();
+    assert!(!printed.contains("hunter") && !format!("{config:?}").contains("hunter"), "{printed}");
+    assert!(printed.contains("url = \"https://hooks.example.com/***\" # from url_file = "), "{printed}");
+    assert!(printed.contains("url = \"http://h:1/***\"\ntimeout = \"3s\""), "{printed}");
+    assert!(printed.contains("[[alerts.alertmanager]]\nname = \"alertmanager-1\"\nurl = \"http://am:9093\""));
+
+    let check = |text: &str, expected: &str| {
+        let message = parse(text).expect_err("it is refused").to_string();
+        assert!(message.lines().next().unwrap_or_default().contains(expected), "{text}: {message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    };
+    let url = "expected a URL such as https://HOST/PATH or http://HOST:PORT";
+    for wrong in ["ftp://hunter2", "http://", "hunter2", "http://h:hunter2/", "http:// hunter2"] {
+        let text = format!("[[alerts.webhook]]\nurl = \"{wrong}\"\n");
+        check(&text, &format!("nexus.toml:2:7: sink \"webhook-1\": url: {url}"));
+    }
+    check("[[alerts.webhook]]\n", "1:1: sink \"webhook-1\": url is missing");
+    check("[[alerts.webhook]]\nurl = \"http://h\"\nurl_file = \"url\"\n", "url and url_file are both given");
+    check("[[alerts.webhook]]\nurl_file = \"key\"\n", url);
+    check("[[alerts.webhook]]\nurl = \"http://h\"\nsecret_file = \"empty\"\n", "empty is empty");
+    check("[[alerts.webhook]]\nurl = \"http://h\"\nsecret_file = \"none\"\n", "cannot read ");
+    check(
+        "[[alerts.alertmanager]]\nurl = \"http://h\"\nsecret_file = \"key\"\n",
+        "unknown key `secret_file`",
+    );
+    check("[alerts.webhook]\nurl = \"http://h\"\n", "each is a table of its own");
+    check(
+        "[[alerts.webhook]]\nurl = \"http://h\"\nmin_severity = \"info\"\n",
+        "expected \"warning\" or \"critical\"",
+    );
+    let twice = "[[alerts.webhook]]\nname = \"a\"\nurl = \"http://h\"\n";
+    check(&format!("{twice}{twice}"), "4:1: sink \"a\": another sink has this name");
+}
+
+#[test]
 fn strange_variables_are_warned_of() {
     let environment = [
         ("NEXUS_DEFAULTS_LOCK_TIMOUT", "1s"),
@@ -324,7 +379,8 @@ fn the_effective_configuration_is_whole_and_masked() {
         .expect("it is well-formed");
     let printed = config.to_masked_toml();
     assert!(!printed.contains("hunter2"), "{printed}");
-    let groups = [ServerConfig::KEYS, LogConfig::KEYS, Limits::KEYS, DatabaseSettings::KEYS];
+    let groups =
+        [ServerConfig::KEYS, LogConfig::KEYS, Limits::KEYS, AlertsConfig::KEYS, DatabaseSettings::KEYS];
     for key in groups.concat() {
         assert!(printed.contains(&format!("\n{key} = ")), "{key} is not in\n{printed}");
     }
@@ -349,7 +405,8 @@ fn the_effective_configuration_is_whole_and_masked() {
 fn the_example_loads_and_is_the_defaults() {
     let file = Some(Path::new("deploy/nexus.toml"));
     let config = Config::parse(EXAMPLE, file, [], &Overrides::default()).expect("the example is well-formed");
-    assert_eq!((config.server, config.log, config.limits, config.watch), Default::default());
+    assert_eq!((config.server, config.log, config.limits, config.watch, config.alerts), Default::default());
+    assert!(config.sinks.is_empty());
     let settings =
         DatabaseSettings { migrations: "deploy/../migrations".into(), ..DatabaseSettings::default() };
     assert_eq!(config.databases[0].settings, settings);
@@ -361,7 +418,8 @@ fn every_key_and_default_is_documented() {
     let section = |name: &str| {
         let start = EXAMPLE.find(&format!("\n[{name}]\n")).expect("the section is there");
         let rest = &EXAMPLE[start + 2..];
-        &rest[..rest.find("\n[").unwrap_or(rest.len())]
+        let ends = ["\n[", "\n#[["].into_iter().filter_map(|next| rest.find(next));
+        &rest[..ends.min().unwrap_or(rest.len())]
     };
     let check = |name: &str, keys: &[&str], defaults: &str| {
         let documented: Vec<_> = section(name)
@@ -383,8 +441,9 @@ fn every_key_and_default_is_documented() {
     check("log", LogConfig::KEYS, &lines(LogConfig::default().literals()));
     check("limits", Limits::KEYS, &lines(Limits::default().literals()));
     check("watch", WatchConfig::KEYS, &lines(WatchConfig::default().literals()));
+    check("alerts", AlertsConfig::KEYS, &lines(AlertsConfig::default().literals()));
     check("defaults", DatabaseSettings::KEYS, &lines(DatabaseSettings::default().literals()));
-    for key in database::OWN_KEYS {
+    for key in [database::OWN_KEYS, alerts::WEBHOOK_KEYS, alerts::ALERTMANAGER_KEYS].concat() {
         assert!(
             EXAMPLE.contains(&format!("\n{key} = ")) || EXAMPLE.contains(&format!("\n#{key} = ")),
             "{key}"
@@ -393,9 +452,7 @@ fn every_key_and_default_is_documented() {
 
     let uncommented: Vec<_> = EXAMPLE
         .lines()
-        .filter(|line| {
-            *line != "migrations = \"../migrations\"" && *line != "#url_file = \"/run/secrets/billing-url\""
-        })
+        .filter(|line| *line != "migrations = \"../migrations\"" && !line.contains("\"/run/secrets/"))
         .map(|line| {
             line.strip_prefix('#')
                 .filter(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()))

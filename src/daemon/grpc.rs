@@ -1,4 +1,4 @@
-//! The gRPC server: both services, health and reflection, on a port and on a socket.
+//! The gRPC server: its services, health and reflection, on a port and on a socket.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,12 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::layer::util::{Identity, Stack};
 
 use crate::{
+    alert::Alerts,
     fleet::Fleet,
     rpc::{
+        alert::AlertRpc,
         proto::{
-            DESCRIPTORS, fleet_service_server::FleetServiceServer,
+            DESCRIPTORS, alert_service_server::AlertServiceServer, fleet_service_server::FleetServiceServer,
             migration_service_server::MigrationServiceServer,
         },
         service::Service,
@@ -33,7 +35,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 256;
 
 /// The services that are served, and whose RPCs are counted.
-const SERVICES: [&str; 3] = ["nexus.v1.MigrationService", "nexus.v1.FleetService", "grpc.health.v1.Health"];
+const SERVICES: [&str; 4] =
+    ["nexus.v1.MigrationService", "nexus.v1.FleetService", "nexus.v1.AlertService", "grpc.health.v1.Health"];
 
 /// What the server listens on.
 pub(super) struct Incoming {
@@ -56,7 +59,7 @@ pub(super) struct Health(HealthReporter);
 impl Health {
     /// Tells it for each service and for the server as a whole.
     pub(super) async fn tell(&self, status: ServingStatus) {
-        for service in ["", SERVICES[0], SERVICES[1]] {
+        for service in ["", SERVICES[0], SERVICES[1], SERVICES[2]] {
             self.0.set_service_status(service, status).await;
         }
     }
@@ -66,6 +69,7 @@ impl Health {
 pub(super) async fn start(
     tasks: &Tasks,
     fleet: Arc<Fleet>,
+    alerts: Alerts,
     incoming: Incoming,
     metrics: Metrics,
     ends: &Ends,
@@ -78,6 +82,7 @@ pub(super) async fn start(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the descriptors of proto/ are not fit for reflection")?;
+    let alerts = AlertRpc::new(alerts, fleet.clone());
     let service = Service::new(fleet);
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -85,6 +90,7 @@ pub(super) async fn start(
         .layer(RpcLayer::new(metrics, SERVICES))
         .add_service(MigrationServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(FleetServiceServer::new(service).max_decoding_message_size(MAX_REQUEST))
+        .add_service(AlertServiceServer::new(alerts).max_decoding_message_size(MAX_REQUEST))
         .add_service(health_service)
         .add_service(reflection);
     if let Some(socket) = incoming.unix {

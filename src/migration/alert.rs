@@ -42,6 +42,14 @@ pub enum AlertState {
 }
 
 impl AlertState {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Firing, Self::Acknowledged, Self::Resolved];
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
     /// As in JSON, logs and labels.
     pub fn name(self) -> &'static str {
         match self {

@@ -141,6 +141,27 @@ kinds! {
 }
 
 impl FindingKind {
+    /// What its subject is called in labels and logs: `version` where it is a migration's.
+    pub fn subject_name(self) -> &'static str {
+        match self {
+            Self::Dirty
+            | Self::ChecksumDrift
+            | Self::LineEndings
+            | Self::MissingFile
+            | Self::UnknownRow
+            | Self::OutOfOrder
+            | Self::PendingTooLong
+            | Self::AttemptInterrupted
+            | Self::NoDown => "version",
+            Self::ForeignTable
+            | Self::InvalidIndex
+            | Self::NotValidConstraint
+            | Self::DatabaseUnreachable
+            | Self::DirectoryUnreadable
+            | Self::LogUnwritable => "subject",
+        }
+    }
+
     /// The kind of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)

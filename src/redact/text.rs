@@ -17,6 +17,20 @@ pub fn mask_url(url: &str) -> String {
     cover(url, hidden)
 }
 
+/// The URL of a webhook with nothing but its scheme, host and port: its userinfo, its query, and
+/// very often its path are secrets.
+pub fn mask_sink_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return MASK.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // A password with a raw `/` or `?` in it would leave its end in the path, which is hidden, and
+    // its beginning where the host is: then the host is hidden too.
+    let host = if path.contains('@') { MASK } else { host };
+    let shown = if path.trim_start_matches('/').is_empty() { path } else { "/***" };
+    format!("{scheme}://{host}{shown}")
+}
+
 /// A text with the credentials of every URL and keyword DSN in it masked.
 pub fn mask_text(text: &str) -> String {
     let mut hidden = secret_parameters(text, false);
@@ -135,6 +149,21 @@ mod tests {
         ];
         for (url, expected) in cases {
             assert_eq!(mask_url(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn urls_of_sinks() {
+        let cases = [
+            ("https://hooks.example.com/services/T0/B1/xyz", "https://hooks.example.com/***"),
+            ("https://u:p@hooks.example.com:8443/?token=x", "https://hooks.example.com:8443/***"),
+            ("http://127.0.0.1:9093", "http://127.0.0.1:9093"),
+            ("http://127.0.0.1:9093/", "http://127.0.0.1:9093/"),
+            ("https://u:p/q@host/x", "https://***/***"),
+            ("hunter2", "***"),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(mask_sink_url(url), expected, "{url}");
         }
     }
 

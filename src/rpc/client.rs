@@ -17,7 +17,8 @@ use tonic_types::StatusExt as _;
 use crate::{
     migration::TraceContext,
     rpc::proto::{
-        self, fleet_service_client::FleetServiceClient, migration_service_client::MigrationServiceClient,
+        self, alert_service_client::AlertServiceClient, fleet_service_client::FleetServiceClient,
+        migration_service_client::MigrationServiceClient,
     },
 };
 
@@ -142,6 +143,12 @@ impl Client {
             .max_decoding_message_size(MAX_MESSAGE)
     }
 
+    /// The service that tells of alerts.
+    pub fn alerts(&self) -> AlertServiceClient<InterceptedService<Channel, Traced>> {
+        AlertServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
     /// The message of a response, or what its status means.
     pub fn answer<T>(&self, response: Result<Response<T>, Status>) -> Result<T, ClientError> {
         response.map(Response::into_inner).map_err(|status| self.error(&status))
@@ -158,7 +165,7 @@ impl Client {
     }
 
     /// What a status of this daemon means.
-    fn error(&self, status: &Status) -> ClientError {
+    pub fn error(&self, status: &Status) -> ClientError {
         let address = self.address.clone();
         let reason = || status.message().to_owned();
         if status.source().is_some() {

@@ -11,9 +11,10 @@ use tracing_subscriber::{
 use crate::{migration::trace::SPAN_TARGET, telemetry::Traces};
 
 /// Libraries that say too much, with the most that each may say. tokio-postgres logs whole
-/// statements at debug and the server's notices, which may hold values from tables, at info.
+/// statements at debug and the server's notices, which may hold values from tables, at info; reqwest
+/// logs URLs, which may be secrets.
 /// What is made for traces is not for people to read here.
-const CAPPED: [(&str, LevelFilter); 8] = [
+const CAPPED: [(&str, LevelFilter); 9] = [
     (SPAN_TARGET, LevelFilter::OFF),
     ("tokio_postgres", LevelFilter::WARN),
     ("tonic", LevelFilter::INFO),
@@ -22,6 +23,7 @@ const CAPPED: [(&str, LevelFilter); 8] = [
     ("hyper", LevelFilter::WARN),
     ("hyper_util", LevelFilter::WARN),
     ("rustls", LevelFilter::WARN),
+    ("reqwest", LevelFilter::WARN),
 ];
 
 /// Sends what is traced at `level` and above to stderr, one compact line each. For the daemon's

@@ -152,6 +152,7 @@ pub(crate) struct World {
     /// The database as the daemon reaches it.
     daemon_url: String,
     settings: String,
+    alerts: String,
     more: String,
     shutdown_timeout: &'static str,
 }
@@ -209,6 +210,7 @@ impl World {
             database,
             home,
             settings: String::new(),
+            alerts: String::new(),
             more: String::new(),
             shutdown_timeout: "30s",
         }
@@ -235,6 +237,13 @@ impl World {
 
     pub(crate) fn shutdown_timeout(mut self, timeout: &'static str) -> Self {
         self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Adds lines to the `[alerts]` of the configuration.
+    pub(crate) fn alerts(mut self, lines: &str) -> Self {
+        self.alerts.push_str(lines);
+        self.alerts.push('\n');
         self
     }
 
@@ -279,10 +288,13 @@ impl World {
             "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nsocket = {socket:?}\n\
              shutdown_timeout = {timeout:?}\n\n\
              [log]\nfile = {log:?}\n\n\
+             [alerts]\nstate_file = {alerts:?}\n{alert_settings}\n\
              [[database]]\nname = \"main\"\nurl = {url:?}\nmigrations = {migrations:?}\n{settings}\n{more}",
             socket = self.path("nexusd.sock").display().to_string(),
             timeout = self.shutdown_timeout,
             log = self.path("migrations.jsonl").display().to_string(),
+            alerts = self.path("alerts.json").display().to_string(),
+            alert_settings = self.alerts,
             url = self.daemon_url,
             migrations = self.path("migrations").display().to_string(),
             settings = self.settings,
@@ -308,6 +320,7 @@ impl World {
         let configuration = self.configuration();
         let configuration = configuration.replace("nexusd.sock", "second.sock");
         let configuration = configuration.replace("migrations.jsonl", "second.jsonl");
+        let configuration = configuration.replace("alerts.json", "second.json");
         let path = self.path("second.toml");
         fs::write(&path, configuration).expect("the configuration is written");
         Daemon::start(&path, self.path("second.sock"))

@@ -1,6 +1,7 @@
 //! The answers as documents, described in `docs/json-output.md`. Every key is always there; what is
 //! absent is null; the values of enumerations are lower-case words.
 
+mod alerts;
 mod answers;
 #[cfg(test)]
 mod examples;
@@ -14,6 +15,7 @@ use crate::{
     rpc::proto,
 };
 
+pub use alerts::{Alert, Alerts};
 pub use answers::{Checksums, Created, Databases, History, Repaired, Versions};
 pub use status::Status;
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     migration::{
-        Code, Direction, Event, EventKind, Failure, StepAction, Version,
+        Alert, AlertState, Code, Direction, Event, EventKind, Failure, Severity, StepAction, Version,
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::Source,
     },
@@ -160,17 +160,45 @@ pub(super) fn lines(event: &Event, reported: &mut Reported, observed: &mut Obser
                 .with("succeeded", *succeeded)
                 .of(event)
         }
+        EventKind::AlertChanged(alert) => return alert_changed(event, alert).into_iter().collect(),
         EventKind::DatabaseStarted { .. }
         | EventKind::LockTaken { .. }
         | EventKind::StepStarted { .. }
         | EventKind::StepProgress { .. }
         | EventKind::AuditFinished(_)
-        | EventKind::AlertChanged(_)
         | EventKind::AlertSent { .. } => {
             return Vec::new();
         }
     };
     vec![one]
+}
+
+/// Of an alert that is pending, or was over before it fired, nobody is told.
+fn alert_changed(event: &Event, alert: &Alert) -> Option<Line> {
+    alert.fired?;
+    let kind = alert.finding.kind;
+    let grave = if kind.severity() == Severity::Critical { "error" } else { "warn" };
+    let (level, message) = match alert.state {
+        AlertState::Pending => return None,
+        AlertState::Firing => (grave, "Alert is firing"),
+        AlertState::Acknowledged => ("info", "Alert acknowledged"),
+        AlertState::Resolved => ("info", "Alert resolved"),
+    };
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let note = alert.acknowledged.as_ref().filter(|_| alert.state == AlertState::Acknowledged);
+    let line = Line::new(event.time, level, message)
+        .with("id", alert.id.to_string())
+        .with("kind", kind.name())
+        .with("severity", kind.severity().name())
+        .with_some("database", given(&alert.database))
+        .with_some(kind.subject_name(), given(&alert.finding.subject))
+        .with("since", format!("{:.3}", alert.started))
+        .with("flaps", alert.flaps)
+        .with("finding", alert.finding.message.as_str())
+        .with_some("by", note.map(|note| note.by.as_str()))
+        .with_some("reason", note.map(|note| note.reason.as_str()))
+        .with_some("until", note.and_then(|note| note.until).map(|until| format!("{until:.3}")));
+    Some(line)
 }
 
 fn step_done(event: &Event, done: &StepDone) -> Line {

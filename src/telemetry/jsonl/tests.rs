@@ -400,3 +400,43 @@ fn lines_of_several_writers_do_not_mix() {
     });
     assert_eq!(messages(&path).len(), 4 + 800);
 }
+
+#[test]
+fn alerts() {
+    use crate::migration::{Acknowledgement, Alert, AlertState, Finding, FindingKind};
+    let time = |text: &str| text.parse::<Timestamp>().expect("a time stamp");
+    let (started, fired) = (time("2025-10-30T10:15:00Z"), Some(time("2025-10-30T10:15:10Z")));
+    let alert = |state, fired, kind| {
+        EventKind::AlertChanged(Box::new(Alert {
+            id: Uuid::from_u128(9),
+            database: "orders".into(),
+            finding: Finding::new(kind, "0010_add_products", "The file is not what was applied"),
+            state,
+            started,
+            fired,
+            resolved: None,
+            acknowledged: Some(Acknowledgement { by: "eve".into(), reason: "known".into(), until: fired }),
+            flaps: 1,
+        }))
+    };
+    let drift = FindingKind::ChecksumDrift;
+    let of = |kind: &str, severity: &str| {
+        format!(
+            r#""id":"00000000-0000-0000-0000-000000000009","kind":"{kind}","severity":"{severity}","database":"orders","version":"0010_add_products","since":"2025-10-30T10:15:00.000Z","flaps":1,"finding":"The file is not what was applied""#
+        )
+    };
+    let line = |start: &str, of: &str, end: &str| vec![format!("{start},{of}{end}")];
+    let critical = of("checksum_drift", "critical");
+    let firing = r#""level":"error","message":"Alert is firing""#;
+    check(alert(AlertState::Firing, fired, drift), &line(firing, &critical, ""));
+    let warning = of("missing_file", "warning");
+    let firing = r#""level":"warn","message":"Alert is firing""#;
+    check(alert(AlertState::Firing, fired, FindingKind::MissingFile), &line(firing, &warning, ""));
+    let note = r#","by":"eve","reason":"known","until":"2025-10-30T10:15:10.000Z""#;
+    let noted = r#""level":"info","message":"Alert acknowledged""#;
+    check(alert(AlertState::Acknowledged, fired, drift), &line(noted, &critical, note));
+    let over = r#""level":"info","message":"Alert resolved""#;
+    check(alert(AlertState::Resolved, fired, drift), &line(over, &critical, ""));
+    check(alert(AlertState::Pending, None, drift), &[]);
+    check(alert(AlertState::Resolved, None, drift), &[]);
+}

@@ -166,6 +166,29 @@ fn journal() {
 }
 
 #[test]
+fn findings_with_a_life() {
+    let alert = proto::Alert {
+        id: OPERATION.into(),
+        finding: Some(proto::Finding {
+            database: "orders".into(),
+            kind: FindingKind::ChecksumDrift.into(),
+            severity: proto::Severity::Critical.into(),
+            subject: "0010_add_products".into(),
+            message: "The file is not what was applied".into(),
+            evidence: vec![format!("stored checksum: {CHECKSUM}")],
+            remedy: "Restore the file as it was applied".into(),
+        }),
+        state: proto::AlertState::Acknowledged.into(),
+        started_at: Some(at(123)),
+        fired_at: Some(Timestamp { seconds: 1_761_819_340, nanos: 123_000_000 }),
+        acknowledged_by: "eve@build-1".into(),
+        acknowledged_reason: "the file is being restored".into(),
+        ..Default::default()
+    };
+    check("alerts", &Alerts::from([alert].as_slice()));
+}
+
+#[test]
 fn answers() {
     let database = proto::Database {
         name: "orders".into(),

@@ -1,0 +1,248 @@
+//! Alerts: findings with a life, remembered over restarts, told to Alertmanager and to webhooks.
+//!
+//! [`life`] decides, without a clock or a network; this file gives it both, keeps its state in a
+//! file ([`store`]), and hands what has changed to the daemon's events and to whoever watches. There
+//! are no queues: each sink looks up what it has not been told yet, so that one that is down costs
+//! nothing, whatever happens, and gets the newest state of each alert when it is back.
+
+mod life;
+#[cfg(test)]
+mod life_tests;
+mod sinks;
+mod store;
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    alert::{
+        life::{Audience, Lives, Outcome, Rules, Telling},
+        sinks::Sink,
+    },
+    migration::{Acknowledgement, Alert, Event, EventKind, Failure},
+    runtime::Tasks,
+};
+
+pub use sinks::{SinkError, SinkKind, SinkSettings};
+
+/// How often time is looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The state is not written more often than this.
+const SAVE_PAUSE: Duration = Duration::from_millis(200);
+
+/// How many changes somebody who watches may be behind.
+const WATCHED: usize = 1_024;
+
+/// How long everything may take to end.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// How alerts live, and who is told.
+pub struct Settings {
+    /// How long a finding has to stand before its alert fires.
+    pub hold: Duration,
+    /// Within what time an alert that comes back is the same one.
+    pub flap_window: Duration,
+    /// Where the state is kept.
+    pub state_file: PathBuf,
+    /// What the address of a finding's page begins with.
+    pub runbook_base: String,
+    /// Who is told.
+    pub sinks: Vec<SinkSettings>,
+    /// The configured databases: what was kept of others is over.
+    pub databases: BTreeSet<String>,
+}
+
+/// The alerts of one daemon. Clones share them.
+#[derive(Clone)]
+pub struct Alerts(Arc<Shared>);
+
+struct Shared {
+    lives: Mutex<Lives>,
+    state_file: PathBuf,
+    events: mpsc::UnboundedSender<Event>,
+    watchers: broadcast::Sender<Alert>,
+    /// Something has changed that sinks may have to be told.
+    changed: watch::Sender<()>,
+    /// Something has changed that the file does not know.
+    unsaved: watch::Sender<()>,
+    tasks: Tasks,
+    stop: CancellationToken,
+}
+
+impl Alerts {
+    /// Goes on with what the state file knows and begins to tell the sinks. What changes is sent to
+    /// `events`.
+    pub fn start(settings: Settings, events: mpsc::UnboundedSender<Event>) -> Result<Self, SinkError> {
+        let rules = Rules { hold: settings.hold, flap_window: settings.flap_window };
+        let sinks = settings.sinks.into_iter().map(|sink| Sink::new(sink, &settings.runbook_base));
+        let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
+        let audiences = sinks.iter().map(|sink| sink.audience.clone()).collect();
+        let lives = Lives::new(rules, audiences, store::read(&settings.state_file));
+        let shared = Arc::new(Shared {
+            lives: Mutex::new(lives),
+            state_file: settings.state_file,
+            events,
+            watchers: broadcast::Sender::new(WATCHED),
+            changed: watch::Sender::new(()),
+            unsaved: watch::Sender::new(()),
+            tasks: Tasks::default(),
+            stop: CancellationToken::new(),
+        });
+        let strange = shared.lives().keep_only(&settings.databases, Timestamp::now());
+        shared.tell(Outcome { changed: strange, ..Outcome::default() });
+
+        for sink in sinks {
+            let run = sinks::run(sink, shared.clone(), shared.changed.subscribe());
+            drop(shared.tasks.spawn("sink", run));
+        }
+        drop(shared.tasks.spawn("alert-store", keep(shared.clone(), shared.unsaved.subscribe())));
+        drop(shared.tasks.spawn("alert-clock", tick(shared.clone())));
+        Ok(Self(shared))
+    }
+
+    /// Takes what happened: of observations, alerts are made.
+    pub fn observe(&self, event: &Event) {
+        if let EventKind::Observed(observation) = &event.kind {
+            let mut lives = self.0.lives();
+            let outcome = lives.observe(observation);
+            self.0.tell(outcome);
+        }
+    }
+
+    /// All alerts that are remembered, the gravest first and then the newest.
+    pub fn list(&self) -> Vec<Alert> {
+        self.0.lives().list()
+    }
+
+    /// All alerts, and each again whenever it is in another state. Who falls far behind is told so
+    /// by the receiver, and has to ask again.
+    pub fn watch(&self) -> (Vec<Alert>, broadcast::Receiver<Alert>) {
+        let lives = self.0.lives();
+        (lives.list(), self.0.watchers.subscribe())
+    }
+
+    /// Is over when the daemon's end is near.
+    pub fn ending(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.0.stop.clone().cancelled_owned()
+    }
+
+    /// Takes note of a firing alert, named by its id or the beginning of it.
+    pub fn acknowledge(&self, id: &str, acknowledgement: Acknowledgement) -> Result<Alert, Failure> {
+        let mut lives = self.0.lives();
+        let alert = lives.acknowledge(id, acknowledgement, Timestamp::now())?;
+        self.0.tell(Outcome { changed: vec![alert.clone()], ..Outcome::default() });
+        Ok(alert)
+    }
+
+    /// Tells the sinks what there is to tell, keeps the state, and ends; within a few seconds.
+    pub async fn shutdown(&self) {
+        self.0.stop.cancel();
+        if !self.0.tasks.join(SHUTDOWN).await {
+            tracing::warn!("some sinks of alerts did not end in time: they are told after the next start");
+        }
+        self.0.save(&mut false).await;
+    }
+}
+
+impl Shared {
+    fn lives(&self) -> MutexGuard<'_, Lives> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands on what has changed. It is called while the lives are locked, so that nobody hears of
+    /// two changes in the wrong order; nothing here waits.
+    fn tell(&self, outcome: Outcome) {
+        if outcome.refused > 0 {
+            tracing::warn!(findings = outcome.refused, "there are too many alerts: these findings have none");
+        }
+        for sink in outcome.dropped {
+            self.emit("", EventKind::AlertSent { sink, outcome: "dropped" });
+        }
+        if outcome.changed.is_empty() {
+            return;
+        }
+        for alert in outcome.changed {
+            // Nobody need be watching.
+            let _ = self.watchers.send(alert.clone());
+            let database = alert.database.clone();
+            self.emit(&database, EventKind::AlertChanged(Box::new(alert)));
+        }
+        self.changed.send_replace(());
+        self.unsaved.send_replace(());
+    }
+
+    fn emit(&self, database: &str, kind: EventKind) {
+        let (operation, time, database) = (Uuid::nil(), Timestamp::now(), database.to_owned());
+        let event = Event { operation, trace: None, time, database, kind };
+        // The receiver outlives every task; after it, nobody is left to be told.
+        let _ = self.events.send(event);
+    }
+
+    /// A sink has been told, or has refused to be.
+    fn delivered(&self, audience: &Audience, told: &Telling) {
+        self.lives().delivered(audience, told);
+        self.unsaved.send_replace(());
+    }
+
+    /// Writes the state. `failing` says whether the last time failed: that is told once.
+    async fn save(&self, failing: &mut bool) {
+        let encoded = store::encode(self.lives().all());
+        let path = self.state_file.clone();
+        let write = tokio::task::spawn_blocking(move || {
+            let bytes = encoded.map_err(std::io::Error::from)?;
+            store::write(&path, &bytes)
+        });
+        let failed = match write.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(error) = failed.as_ref().filter(|_| !*failing) {
+            let path = self.state_file.display();
+            tracing::warn!(%path, error, "the alerts cannot be kept: a restart would forget acknowledgements and tell sinks again");
+        }
+        *failing = failed.is_some();
+    }
+}
+
+/// Writes the state whenever it has changed.
+async fn keep(shared: Arc<Shared>, mut unsaved: watch::Receiver<()>) {
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            _ = unsaved.changed() => {}
+            () = shared.stop.cancelled() => return,
+        }
+        shared.save(&mut failing).await;
+        tokio::select! {
+            () = tokio::time::sleep(SAVE_PAUSE) => {}
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Tells the lives what time it is.
+async fn tick(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let mut lives = shared.lives();
+                let outcome = lives.tick(Timestamp::now());
+                shared.tell(outcome);
+            }
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}

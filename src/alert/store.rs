@@ -1,0 +1,146 @@
+//! What outlives the daemon: alerts, acknowledgements, and which sink has been told what, in one
+//! JSON file that only its owner reads.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    alert::life::Life,
+    migration::{Acknowledgement, Alert, AlertState, Finding, FindingKind},
+};
+
+/// The version of the file's form.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    alerts: Vec<Kept>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    id: String,
+    database: String,
+    kind: String,
+    subject: String,
+    message: String,
+    evidence: Vec<String>,
+    state: String,
+    started: Timestamp,
+    fired: Option<Timestamp>,
+    resolved: Option<Timestamp>,
+    acknowledged: Option<KeptAcknowledgement>,
+    flaps: u32,
+    gone: Option<Timestamp>,
+    revision: u32,
+    delivered: BTreeMap<String, u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptAcknowledgement {
+    by: String,
+    reason: String,
+    until: Option<Timestamp>,
+}
+
+/// Reads what was kept; nothing where there is no file. One that cannot be read is put aside, so
+/// that what is written next does not take it away.
+pub(super) fn read(path: &Path) -> Vec<Life> {
+    let refused = match fs::read(path).map(|bytes| parse(&bytes)) {
+        Ok(Ok(lives)) => return lives,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Ok(Err(reason)) => reason,
+        Err(error) => error.to_string(),
+    };
+    let aside = path.with_extension("json.unreadable");
+    let kept = if fs::rename(path, &aside).is_ok() { aside.display().to_string() } else { String::new() };
+    tracing::warn!(
+        path = %path.display(), kept, reason = refused,
+        "the alerts of earlier runs cannot be read: acknowledgements are lost, and what stands is told again"
+    );
+    Vec::new()
+}
+
+/// Writes everything anew: a reader sees the old file or the new one, never a part.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory)?;
+    }
+    let new = path.with_extension("json.new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(bytes).and_then(|()| file.sync_data())?;
+    fs::rename(&new, path)
+}
+
+/// The file's text.
+pub(super) fn encode<'a>(lives: impl Iterator<Item = &'a Life>) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(&File { version: VERSION, alerts: lives.map(keep).collect() })
+}
+
+fn parse(bytes: &[u8]) -> Result<Vec<Life>, String> {
+    let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if file.version != VERSION {
+        return Err(format!("its version is {}, and this nexusd knows {VERSION}", file.version));
+    }
+    // A kind that this nexusd does not know has no findings either: nothing could resolve it.
+    Ok(file.alerts.into_iter().filter_map(revive).collect())
+}
+
+fn keep(life: &Life) -> Kept {
+    let alert = life.alert.clone();
+    Kept {
+        id: alert.id.to_string(),
+        database: alert.database,
+        kind: alert.finding.kind.name().to_owned(),
+        subject: alert.finding.subject,
+        message: alert.finding.message,
+        evidence: alert.finding.evidence,
+        state: alert.state.name().to_owned(),
+        started: alert.started,
+        fired: alert.fired,
+        resolved: alert.resolved,
+        acknowledged: alert.acknowledged.map(|acknowledged| KeptAcknowledgement {
+            by: acknowledged.by,
+            reason: acknowledged.reason,
+            until: acknowledged.until,
+        }),
+        flaps: alert.flaps,
+        gone: life.gone,
+        revision: life.revision,
+        delivered: life.delivered.clone(),
+    }
+}
+
+fn revive(kept: Kept) -> Option<Life> {
+    let kind = FindingKind::from_name(&kept.kind)?;
+    let alert = Alert {
+        id: Uuid::parse_str(&kept.id).ok()?,
+        database: kept.database,
+        finding: Finding { kind, subject: kept.subject, message: kept.message, evidence: kept.evidence },
+        state: AlertState::from_name(&kept.state)?,
+        started: kept.started,
+        fired: kept.fired,
+        resolved: kept.resolved,
+        acknowledged: kept.acknowledged.map(|acknowledged| Acknowledgement {
+            by: acknowledged.by,
+            reason: acknowledged.reason,
+            until: acknowledged.until,
+        }),
+        flaps: kept.flaps,
+    };
+    Some(Life { alert, gone: kept.gone, revision: kept.revision, delivered: kept.delivered })
+}

@@ -1,0 +1,147 @@
+//! The service that tells of alerts and takes note of them.
+
+use std::{collections::BTreeSet, pin::Pin, sync::Arc};
+
+use futures_util::{Stream, StreamExt as _};
+use jiff::Timestamp;
+use tokio::sync::broadcast::error::RecvError;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    alert::Alerts,
+    fleet::{
+        Fleet,
+        selector::{Need, Selection},
+    },
+    migration::{Acknowledgement, Alert, AlertState, Code, Failure},
+    rpc::{
+        convert,
+        proto::{self, alert_service_server::AlertService},
+        status::of_failure,
+    },
+};
+
+/// A reason is a sentence or two.
+const LONGEST_REASON: usize = 1_000;
+
+/// The service over the daemon's alerts.
+pub struct AlertRpc {
+    alerts: Alerts,
+    fleet: Arc<Fleet>,
+}
+
+/// The databases that a request is about; `None`: all, and the daemon itself.
+type Chosen = Option<BTreeSet<String>>;
+
+impl AlertRpc {
+    /// A service over alerts; the fleet knows what the names of databases mean.
+    pub fn new(alerts: Alerts, fleet: Arc<Fleet>) -> Self {
+        Self { alerts, fleet }
+    }
+
+    fn chosen(&self, databases: Vec<String>) -> Result<Chosen, Status> {
+        if databases.is_empty() {
+            return Ok(None);
+        }
+        let selection = Selection { databases, ..Selection::default() };
+        let members = self.fleet.inventory().select(&selection, Need::Any);
+        let members = members.map_err(|failure| of_failure(&failure))?;
+        Ok(Some(members.iter().map(|member| member.name().to_owned()).collect()))
+    }
+}
+
+fn is_chosen(chosen: &Chosen, alert: &Alert) -> bool {
+    chosen.as_ref().is_none_or(|names| names.contains(&alert.database))
+}
+
+#[tonic::async_trait]
+impl AlertService for AlertRpc {
+    type WatchAlertsStream = Pin<Box<dyn Stream<Item = Result<proto::WatchAlertsResponse, Status>> + Send>>;
+
+    async fn list_alerts(
+        &self,
+        request: Request<proto::ListAlertsRequest>,
+    ) -> Result<Response<proto::ListAlertsResponse>, Status> {
+        let proto::ListAlertsRequest { databases, resolved } = request.into_inner();
+        let chosen = self.chosen(databases)?;
+        let mut alerts = self.alerts.list();
+        alerts.retain(|alert| is_chosen(&chosen, alert) && (resolved || alert.resolved.is_none()));
+        Ok(Response::new(proto::ListAlertsResponse { alerts: alerts.iter().map(message).collect() }))
+    }
+
+    async fn watch_alerts(
+        &self,
+        request: Request<proto::WatchAlertsRequest>,
+    ) -> Result<Response<Self::WatchAlertsStream>, Status> {
+        let chosen = self.chosen(request.into_inner().databases)?;
+        let (mut standing, receiver) = self.alerts.watch();
+        standing.retain(|alert| alert.resolved.is_none());
+        let changes = futures_util::stream::unfold(Some(receiver), |receiver| async move {
+            let mut receiver = receiver?;
+            match receiver.recv().await {
+                Ok(alert) => Some((Ok(alert), Some(receiver))),
+                Err(RecvError::Closed) => None,
+                // Alerts do not wait for anybody.
+                Err(RecvError::Lagged(_)) => {
+                    Some((Err(Status::resource_exhausted("Too slow to watch: ask again")), None))
+                }
+            }
+        });
+        let alerts = futures_util::stream::iter(standing.into_iter().map(Ok)).chain(changes);
+        let alerts = alerts.take_until(self.alerts.ending());
+        let told = alerts.filter_map(move |alert| {
+            let told = match alert {
+                Ok(alert) => is_chosen(&chosen, &alert)
+                    .then(|| Ok(proto::WatchAlertsResponse { alert: Some(message(&alert)) })),
+                Err(status) => Some(Err(status)),
+            };
+            std::future::ready(told)
+        });
+        Ok(Response::new(Box::pin(told)))
+    }
+
+    async fn acknowledge_alert(
+        &self,
+        request: Request<proto::AcknowledgeAlertRequest>,
+    ) -> Result<Response<proto::AcknowledgeAlertResponse>, Status> {
+        let message = request.into_inner();
+        let plain =
+            |text: &str, most| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>();
+        let until = message.until.map(|until| {
+            Timestamp::new(until.seconds, until.nanos).map_err(|_| {
+                of_failure(&Failure::new(Code::BadRequest, "The time of the acknowledgement's end is none"))
+            })
+        });
+        let acknowledgement = Acknowledgement {
+            by: plain(&message.requested_by, 200),
+            reason: plain(&message.reason, LONGEST_REASON),
+            until: until.transpose()?,
+        };
+        let alert = self.alerts.acknowledge(&message.id, acknowledgement);
+        let alert = alert.map_err(|failure| of_failure(&failure))?;
+        Ok(Response::new(proto::AcknowledgeAlertResponse { alert: Some(self::message(&alert)) }))
+    }
+}
+
+/// Tells an alert.
+fn message(alert: &Alert) -> proto::Alert {
+    let state = match alert.state {
+        AlertState::Pending => proto::AlertState::Pending,
+        AlertState::Firing => proto::AlertState::Firing,
+        AlertState::Acknowledged => proto::AlertState::Acknowledged,
+        AlertState::Resolved => proto::AlertState::Resolved,
+    };
+    let note = alert.acknowledged.as_ref();
+    proto::Alert {
+        id: alert.id.to_string(),
+        finding: Some(convert::finding(&alert.database, &alert.finding)),
+        state: state.into(),
+        started_at: Some(convert::timestamp(alert.started)),
+        fired_at: alert.fired.map(convert::timestamp),
+        resolved_at: alert.resolved.map(convert::timestamp),
+        acknowledged_by: note.map(|note| note.by.clone()).unwrap_or_default(),
+        acknowledged_reason: note.map(|note| note.reason.clone()).unwrap_or_default(),
+        acknowledged_until: note.and_then(|note| note.until).map(convert::timestamp),
+        flaps: alert.flaps,
+    }
+}
