@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 pub mod apply;
 pub mod args;
+pub mod audit;
 pub mod checksum;
 pub mod completions;
 pub mod confirm;
@@ -31,7 +32,7 @@ pub mod version;
 
 use crate::{cli::session::Session, rpc::client::ClientError, rpc::proto};
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 found by `status --check`; \
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 found by `--check`; \
 4 daemon unreachable, lost or not authenticated; 130 interrupted (the daemon goes on)";
 
 /// Applies, rolls back, recovers and shows SQL migrations, by asking nexusd
@@ -65,6 +66,9 @@ enum Command {
     /// Show how databases stand against their migration directories
     #[command(defer(args::of_reading))]
     Status(status::Args),
+    /// Check databases read-only, on request or on the daemon's schedules, and show what was found
+    #[command(subcommand, defer(args::of_reading))]
+    Audit(audit::Action),
     /// Show the attempts that the journal keeps, newest first
     #[command(defer(args::of_reading))]
     History(history::Args),
@@ -93,7 +97,7 @@ pub enum Exit {
     Done = 0,
     /// It failed or was refused.
     Failed = 1,
-    /// `status --check` found something.
+    /// `--check` found something.
     Found = 3,
     /// The daemon cannot be reached, was lost, or does not know who asks.
     Unreachable = 4,
@@ -158,6 +162,7 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::Repair(action) => repair::run(&action, session).await,
             Command::Plan(args) => plan::run(&args, session).await,
             Command::Status(args) => status::run(&args, session).await,
+            Command::Audit(action) => audit::run(&action, session).await,
             Command::History(args) => history::run(&args, session).await,
             Command::Databases => databases::run(session).await,
             Command::Version => version::run(session).await,
@@ -203,6 +208,11 @@ mod tests {
             "nexusctl down --steps=-1",
             "nexusctl rollback --steps -1",
             "nexusctl rollback --steps 0 --from journal",
+            "nexusctl audit run --check --fail-on critical -l env=prod",
+            "nexusctl audit run --format sarif",
+            "nexusctl audit list --limit 5 -o json",
+            "nexusctl audit show 01a2057a --format junit",
+            "nexusctl audit show -o json",
             "nexusctl plan",
             "nexusctl plan --to 0010",
             "nexusctl plan rollback --steps 2",
@@ -215,6 +225,12 @@ mod tests {
         for line in [
             "nexusctl",
             "nexusctl rollback --steps x",
+            "nexusctl audit",
+            "nexusctl audit run --format xml",
+            "nexusctl audit run --format junit -o json",
+            "nexusctl -o json audit run --format junit",
+            "nexusctl audit list --limit 0",
+            "nexusctl audit show --fail-on never",
             "nexusctl rollback --steps 1 --to 0003",
             "nexusctl apply --all -d orders",
             "nexusctl apply -l prod",
@@ -253,7 +269,7 @@ mod tests {
             }
         };
         let reading = ["--server", "--timeout", "--output", "--database", "--selector", "--all"];
-        for line in ["plan", "plan rollback", "status", "history", "databases"] {
+        for line in ["plan", "plan rollback", "status", "history", "databases", "audit", "audit run"] {
             check(&format!("nexusctl {line} --help"), &reading);
         }
         let mutating = [reading.as_slice(), &["--yes", "--request-id"]].concat();
@@ -262,6 +278,7 @@ mod tests {
         }
         check("nexusctl new --help", &["--output"]);
         check("nexusctl checksum --help", &["--output"]);
+        check("nexusctl audit show --help", &["--server", "--timeout", "--output"]);
         check("nexusctl version --help", &["--server", "--timeout", "--output"]);
         check("nexusctl completions --help", &[]);
     }

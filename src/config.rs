@@ -1,6 +1,7 @@
 //! Configuration: file < environment (`NEXUS_SECTION_KEY`) < flags, checked as a whole before
 //! anything starts. `deploy/nexus.toml` explains every key.
 
+mod audit;
 mod database;
 mod problem;
 mod reader;
@@ -45,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// The fleet, in the file's order.
     pub databases: Vec<DatabaseConfig>,
+    /// The scheduled audits, in the file's order.
+    pub audits: Vec<AuditConfig>,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -62,6 +65,21 @@ pub struct DatabaseConfig {
     pub labels: BTreeMap<String, String>,
     /// How its migrations are run, those of `[defaults]` included; `migrations` is resolved.
     pub settings: DatabaseSettings,
+}
+
+/// One scheduled audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// Its name, unique among the audits, of `[a-zA-Z0-9_.-]`.
+    pub name: String,
+    /// When it runs: a cron expression.
+    pub schedule: String,
+    /// The IANA time zone in which the expression is read.
+    pub time_zone: String,
+    /// Names or globs of databases; one must match. Empty: every name.
+    pub databases: Vec<String>,
+    /// `key=value` or `key!=value`; all must match.
+    pub selector: Vec<String>,
 }
 
 /// Where a database's URL was found.
@@ -218,6 +236,7 @@ fn home(key: &str) -> Option<&'static str> {
         (Limits::KEYS, "[limits]"),
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
+        (audit::KEYS, "[[audit]]"),
     ]
     .into_iter()
     .find_map(|(keys, place)| keys.contains(&key).then_some(place))
@@ -257,7 +276,7 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        reader.only(&root, &["server", "log", "limits", "defaults", "database"], home);
+        reader.only(&root, &["server", "log", "limits", "defaults", "database", "audit"], home);
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
@@ -271,6 +290,7 @@ impl Config {
         let mut fleet = database::Fleet::new(&mut reader, &environment, base);
         let databases = fleet.read(&root);
         let mut warnings = fleet.warnings;
+        let audits = audit::read(&mut reader, &root);
 
         let problems = reader.finish();
         if !problems.is_empty() {
@@ -278,7 +298,7 @@ impl Config {
         }
         let used: Vec<_> = databases.iter().filter_map(|database| database.url_source.variable()).collect();
         warnings.extend(unknown_variables(&environment, &variables(), &used));
-        Ok(Self { file: file.map(Path::to_owned), server, log, limits, databases, warnings })
+        Ok(Self { file: file.map(Path::to_owned), server, log, limits, databases, audits, warnings })
     }
 
     /// The effective configuration as TOML, every value in it, secrets masked, in a stable order.

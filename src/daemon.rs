@@ -12,7 +12,7 @@ use tonic_health::ServingStatus;
 
 use crate::{
     config::Config,
-    fleet::{Fleet, Gate},
+    fleet::{Fleet, Gate, audit::Audits},
     http::{self, HttpState, Readiness},
     migration::Event,
     redact::redact_json,
@@ -46,7 +46,8 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
         args::Command::CheckConfig(check) => {
             use std::io::Write as _;
             let config = load(&check.config, &crate::config::Overrides::default())?;
-            wire::inventory(&config)?;
+            let inventory = wire::inventory(&config)?;
+            wire::audits(&config, &inventory)?;
             std::io::stdout().write_all(config.to_masked_toml().as_bytes()).context("cannot write to stdout")
         }
         args::Command::Demo(demo) => demo::run(&demo).await,
@@ -82,6 +83,7 @@ impl Daemon {
     /// Makes sure of the configuration, binds every port, opens the log, wires the layers, and begins to serve.
     async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
         let inventory = wire::inventory(&config)?;
+        let scheduled = wire::audits(&config, &inventory)?;
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
@@ -104,8 +106,10 @@ impl Daemon {
         let close = CancellationToken::new();
         drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
         let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
-        let health = grpc::start(&tasks, fleet.clone(), incoming, metrics, &ends).await?;
+        let audits = Audits::new(fleet.clone(), scheduled);
+        let health = grpc::start(&tasks, fleet.clone(), audits.clone(), incoming, metrics, &ends).await?;
         drop(tasks.spawn("startup-check", check_dirty(fleet.clone(), stop.clone())));
+        audits.start();
         drop(
             tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
         );

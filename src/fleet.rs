@@ -22,9 +22,11 @@ use crate::{
     runtime::Tasks,
 };
 
+pub mod audit;
 pub mod inventory;
 pub mod operation;
 mod run;
+pub mod schedule;
 pub mod selector;
 
 use inventory::{Inventory, Member};

@@ -1,7 +1,7 @@
 //! Prints the effective configuration.
 
 use crate::{
-    config::{Config, DatabaseConfig, UrlSource, setting::quoted},
+    config::{Config, DatabaseConfig, UrlSource, audit, setting::quoted},
     redact::{ExposeSecret as _, mask_url},
 };
 
@@ -24,6 +24,10 @@ pub(super) fn masked_toml(config: &Config) -> String {
     for database in &config.databases {
         lines.extend([String::new(), "[[database]]".into()]);
         lines.extend(database_lines(database));
+    }
+    for audit in &config.audits {
+        lines.extend([String::new(), "[[audit]]".into()]);
+        lines.extend(audit::lines(audit));
     }
     lines.join("\n") + "\n"
 }

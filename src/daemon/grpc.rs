@@ -1,4 +1,4 @@
-//! The gRPC server: both services, health and reflection, on a port and on a socket.
+//! The gRPC server: its services, health and reflection, on a port and on a socket.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,11 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::layer::util::{Identity, Stack};
 
 use crate::{
-    fleet::Fleet,
+    fleet::{Fleet, audit::Audits},
     rpc::{
+        audit,
         proto::{
-            DESCRIPTORS, fleet_service_server::FleetServiceServer,
+            DESCRIPTORS, audit_service_server::AuditServiceServer, fleet_service_server::FleetServiceServer,
             migration_service_server::MigrationServiceServer,
         },
         service::Service,
@@ -33,7 +34,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 256;
 
 /// The services that are served, and whose RPCs are counted.
-const SERVICES: [&str; 3] = ["nexus.v1.MigrationService", "nexus.v1.FleetService", "grpc.health.v1.Health"];
+const SERVICES: [&str; 4] = [
+    "nexus.v1.MigrationService",
+    "nexus.v1.FleetService",
+    "nexus.v1.AuditService",
+    "grpc.health.v1.Health",
+];
 
 /// What the server listens on.
 pub(super) struct Incoming {
@@ -56,7 +62,8 @@ pub(super) struct Health(HealthReporter);
 impl Health {
     /// Tells it for each service and for the server as a whole.
     pub(super) async fn tell(&self, status: ServingStatus) {
-        for service in ["", SERVICES[0], SERVICES[1]] {
+        let ours = SERVICES.into_iter().filter(|service| service.starts_with("nexus."));
+        for service in ours.chain([""]) {
             self.0.set_service_status(service, status).await;
         }
     }
@@ -66,6 +73,7 @@ impl Health {
 pub(super) async fn start(
     tasks: &Tasks,
     fleet: Arc<Fleet>,
+    audits: Arc<Audits>,
     incoming: Incoming,
     metrics: Metrics,
     ends: &Ends,
@@ -85,6 +93,7 @@ pub(super) async fn start(
         .layer(RpcLayer::new(metrics, SERVICES))
         .add_service(MigrationServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(FleetServiceServer::new(service).max_decoding_message_size(MAX_REQUEST))
+        .add_service(AuditServiceServer::new(audit::Service::new(audits)).max_decoding_message_size(MAX_REQUEST))
         .add_service(health_service)
         .add_service(reflection);
     if let Some(socket) = incoming.unix {

@@ -13,7 +13,8 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 use crate::rpc::proto::{
-    self, fleet_service_client::FleetServiceClient, migration_service_client::MigrationServiceClient,
+    self, audit_service_client::AuditServiceClient, fleet_service_client::FleetServiceClient,
+    migration_service_client::MigrationServiceClient,
 };
 
 pub use address::{Address, AddressError, DEFAULT_ADDRESS};
@@ -113,6 +114,11 @@ impl Client {
     /// The service that tells of the daemon and its databases.
     pub fn fleet(&self) -> FleetServiceClient<Channel> {
         FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The service that audits.
+    pub fn audits(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The message of a response, or what its status means.

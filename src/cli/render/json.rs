@@ -2,6 +2,7 @@
 //! absent is null; the values of enumerations are lower-case words.
 
 mod answers;
+mod audits;
 #[cfg(test)]
 mod examples;
 mod status;
@@ -15,6 +16,7 @@ use crate::{
 };
 
 pub use answers::{Checksums, Created, Databases, History, Repaired, Versions};
+pub use audits::{Audited, Audits};
 pub use status::Status;
 
 /// A request that failed as a whole.
@@ -106,7 +108,7 @@ fn positive(number: u32) -> Option<u32> {
 }
 
 /// An enumeration's value as a word: `STEP_ACTION_FORGET_ATTEMPT` is `forget_attempt`.
-fn word(name: &str, prefix: &str) -> String {
+pub(super) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::migration::{
-    Code, Direction, Event, EventKind, Failure, StepAction,
+    AuditReport, Code, Direction, Event, EventKind, Failure, Severity, StepAction,
     event::{DatabaseOutcome, DatabaseReport, StepDone},
     plan::Source,
 };
@@ -135,19 +135,33 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
                 .with("succeeded", *succeeded)
                 .of(event)
         }
+        EventKind::AuditFinished(report) => audit_finished(event, report),
         EventKind::DatabaseStarted { .. }
         | EventKind::StepStarted { .. }
         | EventKind::StepProgress { .. }
         | EventKind::Observed(_)
         | EventKind::CatalogChanged(_)
         | EventKind::CatalogFailed { .. }
-        | EventKind::AuditFinished(_)
         | EventKind::AlertChanged(_)
         | EventKind::AlertSent { .. } => {
             return Vec::new();
         }
     };
     vec![one]
+}
+
+/// An audit belongs to no operation.
+fn audit_finished(event: &Event, report: &AuditReport) -> Line {
+    let [info, warning, critical] = Severity::ALL.map(|severity| report.count(severity));
+    let took = u64::try_from(report.ended.duration_since(report.started).as_millis()).unwrap_or_default();
+    Line::new(event.time, if warning + critical > 0 { "warn" } else { "info" }, "Audit finished")
+        .with("audit", report.id.to_string())
+        .with("name", report.name.as_str())
+        .with("databases", report.databases.len())
+        .with("critical", critical)
+        .with("warning", warning)
+        .with("info", info)
+        .with("duration_ms", took)
 }
 
 fn step_done(event: &Event, done: &StepDone) -> Line {
