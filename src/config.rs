@@ -44,6 +44,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What it may use.
     pub limits: Limits,
+    /// How the databases are watched.
+    pub watch: WatchConfig,
     /// The fleet, in the file's order.
     pub databases: Vec<DatabaseConfig>,
     /// The scheduled audits, in the file's order.
@@ -189,6 +191,14 @@ settings! {
         idle_connection: Duration as Span<0> = "60s",
     }
 
+    /// How the databases are watched.
+    WatchConfig {
+        /// How often each database is looked at.
+        poll: Duration as Span<1> = "30s",
+        /// For how long a migration may be pending; 0 is without a limit.
+        pending_limit: Duration as Span<0> = "24h",
+    }
+
     /// How one database's migrations are read and run.
     DatabaseSettings {
         /// The schema that the migrations run in and the tables are kept in.
@@ -234,6 +244,7 @@ fn home(key: &str) -> Option<&'static str> {
         (ServerConfig::KEYS, "[server]"),
         (LogConfig::KEYS, "[log]"),
         (Limits::KEYS, "[limits]"),
+        (WatchConfig::KEYS, "[watch]"),
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
         (audit::KEYS, "[[audit]]"),
@@ -276,12 +287,13 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        reader.only(&root, &["server", "log", "limits", "defaults", "database", "audit"], home);
+        reader.only(&root, &["server", "log", "limits", "watch", "defaults", "database", "audit"], home);
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
         let log = group(&mut reader, &root, "log", LogConfig::KEYS, LogConfig::read);
         let limits = group(&mut reader, &root, "limits", Limits::KEYS, Limits::read);
+        let watch = group(&mut reader, &root, "watch", WatchConfig::KEYS, WatchConfig::read);
         if server.grpc == server.http && server.grpc.port() != 0 {
             let span = root.get("server").map_or(0..0, toml::Spanned::span);
             reader.complain(&span, format!("[server] grpc and http are both {}", server.grpc));
@@ -298,7 +310,7 @@ impl Config {
         }
         let used: Vec<_> = databases.iter().filter_map(|database| database.url_source.variable()).collect();
         warnings.extend(unknown_variables(&environment, &variables(), &used));
-        Ok(Self { file: file.map(Path::to_owned), server, log, limits, databases, audits, warnings })
+        Ok(Self { file: file.map(Path::to_owned), server, log, limits, watch, databases, audits, warnings })
     }
 
     /// The effective configuration as TOML, every value in it, secrets masked, in a stable order.
@@ -356,6 +368,7 @@ fn variables() -> Vec<String> {
         ("server", ServerConfig::KEYS),
         ("log", LogConfig::KEYS),
         ("limits", Limits::KEYS),
+        ("watch", WatchConfig::KEYS),
         ("defaults", DatabaseSettings::KEYS),
     ];
     groups

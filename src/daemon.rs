@@ -94,7 +94,8 @@ impl Daemon {
         };
         let instance = uuid::Uuid::now_v7().to_string();
         let max_parallel = config.limits.max_parallel as usize;
-        let fleet = Fleet::new(inventory, events, gate.clone(), instance, max_parallel);
+        let fleet =
+            Fleet::new(inventory, events, gate.clone(), instance, max_parallel, config.watch.pending_limit);
 
         let tasks = Tasks::default();
         let telling = CancellationToken::new();

@@ -22,6 +22,7 @@ use crate::{
 
 mod failure;
 mod history;
+mod observe;
 mod repair;
 mod run;
 mod scripts;
@@ -29,6 +30,7 @@ mod status;
 mod steps;
 
 pub use history::history;
+pub use observe::{Depth, observe};
 pub use repair::{RepairAction, repair};
 pub use run::{plan, run};
 pub use status::{Status, status};
@@ -128,7 +130,12 @@ impl Run {
 impl Database {
     /// Takes a connection for a session of this operation.
     async fn session(&self, operation: &str) -> Result<Session, Failure> {
-        let connection = Box::pin(self.pool.get(self.limits.connect_timeout)).await;
+        self.session_within(operation, self.limits.connect_timeout).await
+    }
+
+    /// The same, with another limit for connecting.
+    async fn session_within(&self, operation: &str, limit: Duration) -> Result<Session, Failure> {
+        let connection = Box::pin(self.pool.get(limit)).await;
         let connection = connection.map_err(|error| Failure::from(&error))?;
         Ok(Session::new(connection, self.names.clone(), &self.dbname, operation))
     }

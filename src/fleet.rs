@@ -14,9 +14,10 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
-    engine::{self, RepairAction, Run, Status, Stop, Verb},
+    engine::{self, Depth, RepairAction, Run, Status, Stop, Verb},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, drift::State, event::DatabaseReport,
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, Observation, drift::State,
+        event::DatabaseReport,
     },
     postgres::executor::Author,
     runtime::Tasks,
@@ -47,6 +48,7 @@ pub struct Fleet {
     instance: String,
     started: Timestamp,
     max_parallel: usize,
+    pending_limit: Duration,
 }
 
 /// A request to do something to some databases.
@@ -76,6 +78,7 @@ impl Fleet {
         gate: Gate,
         instance: String,
         max_parallel: usize,
+        pending_limit: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
             inventory,
@@ -87,6 +90,7 @@ impl Fleet {
             instance,
             started: Timestamp::now(),
             max_parallel: max_parallel.max(1),
+            pending_limit,
         })
     }
 
@@ -189,6 +193,21 @@ impl Fleet {
             MemberStatus { member, status }
         };
         Ok(run::bounded(self.max_parallel, members, read).await)
+    }
+
+    /// Looks at the selected databases, tells what it saw of each, and returns it in the order of
+    /// their names.
+    pub async fn observe(&self, selection: &Selection, depth: Depth) -> Result<Vec<Observation>, Failure> {
+        let members = self.inventory.select(selection, Need::Any)?;
+        let look = |member: Arc<Member>| async move { self.observe_one(&member, depth).await };
+        Ok(run::bounded(self.max_parallel, members, look).await)
+    }
+
+    async fn observe_one(&self, member: &Arc<Member>, depth: Depth) -> Observation {
+        let catalog = member.catalog().await;
+        let observation = member.observe(&catalog, self.pending_limit, depth).await;
+        self.sink(Uuid::nil()).emit(member.name(), EventKind::Observed(Box::new(observation.clone())));
+        observation
     }
 
     /// Looks at every database once and tells of the dirty rows that nobody works on.

@@ -6,6 +6,7 @@ pub mod error;
 pub mod executor;
 pub mod index;
 pub mod journal;
+pub mod look;
 pub mod names;
 pub mod observer;
 pub mod pool;

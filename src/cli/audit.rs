@@ -25,7 +25,7 @@ pub enum Action {
 /// How an audit is shown, and what is made of it.
 #[derive(Debug, clap::Args)]
 pub struct View {
-    /// Exit with 3 if a finding is as grave as --fail-on, or graver
+    /// Exit with 3 if a finding is as grave as --fail-on, or a database could not be read
     #[arg(long)]
     check: bool,
     /// How grave a finding has to be for --check, and to be a failure in JUnit
@@ -123,6 +123,6 @@ fn shown(audit: &proto::Audit, view: &View, session: &mut Session) -> anyhow::Re
             console.data(&render::audit::text(audit, width))?;
         }
     }
-    let is_found = audit.databases.iter().flat_map(|it| &it.findings).any(|it| it.severity() >= least);
-    Ok(if view.check && is_found { Exit::Found } else { Exit::Done })
+    let fails = audit.databases.iter().any(|database| render::audit::fails(database, least));
+    Ok(if view.check && fails { Exit::Found } else { Exit::Done })
 }

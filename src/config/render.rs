@@ -16,6 +16,7 @@ pub(super) fn masked_toml(config: &Config) -> String {
         ("server", config.server.literals()),
         ("log", config.log.literals()),
         ("limits", config.limits.literals()),
+        ("watch", config.watch.literals()),
     ];
     for (name, literals) in groups {
         lines.extend([String::new(), format!("[{name}]")]);

@@ -93,7 +93,7 @@ fn refusals() {
     check("[sever]\n", "1:2: unknown key `sever`; did you mean `server`?");
     check(
         "[tls]\ncert = \"a\"\n",
-        "1:2: unknown key `tls`; known are server, log, limits, defaults, database",
+        "1:2: unknown key `tls`; known are server, log, limits, watch, defaults, database",
     );
     check("grpc = \"127.0.0.1:1\"\n", "1:1: unknown key `grpc`; it belongs in [server]");
     check(
@@ -326,14 +326,17 @@ fn the_effective_configuration_is_whole_and_masked() {
     let again =
         Config::parse(&printed, None, [], &Overrides::default()).expect("it is a configuration itself");
     assert_eq!(again.databases[0].settings, config.databases[0].settings);
-    assert_eq!((again.server, again.log, again.limits), (config.server, config.log, config.limits));
+    assert_eq!(
+        (again.server, again.log, again.limits, again.watch),
+        (config.server, config.log, config.limits, config.watch)
+    );
 }
 
 #[test]
 fn the_example_loads_and_is_the_defaults() {
     let file = Some(Path::new("deploy/nexus.toml"));
     let config = Config::parse(EXAMPLE, file, [], &Overrides::default()).expect("the example is well-formed");
-    assert_eq!((config.server, config.log, config.limits), Default::default());
+    assert_eq!((config.server, config.log, config.limits, config.watch), Default::default());
     let settings =
         DatabaseSettings { migrations: "deploy/../migrations".into(), ..DatabaseSettings::default() };
     assert_eq!(config.databases[0].settings, settings);

@@ -4,15 +4,16 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::{
-    engine::{Database, Run},
+    engine::{self, Database, Depth, Run},
     fleet::selector::{Need, Selection},
-    migration::{Catalog, Code, EventKind, Failure, catalog::CatalogResult},
+    migration::{Catalog, Code, EventKind, Failure, Observation, catalog::CatalogResult},
     source::Directory,
 };
 
@@ -30,6 +31,8 @@ pub struct Member {
     pub server: String,
     /// Bounds how many databases of the same server are worked on at once.
     server_places: Arc<Semaphore>,
+    /// Bounds how many databases of the same server are looked at at once.
+    server_looks: Arc<Semaphore>,
     /// Held by whoever works on it in this process: a session may take its own advisory lock again,
     /// and waiting here costs the server nothing. Holds the operation.
     busy: Mutex<Option<Uuid>>,
@@ -40,7 +43,20 @@ pub struct Member {
 pub struct Inventory {
     members: BTreeMap<String, Arc<Member>>,
     labels: BTreeMap<String, BTreeMap<String, String>>,
-    servers: HashMap<String, Arc<Semaphore>>,
+    servers: HashMap<String, Places>,
+}
+
+/// How many databases of one server may be worked on, and looked at, at once.
+struct Places {
+    work: Arc<Semaphore>,
+    looks: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(count: usize) -> Self {
+        let places = || Arc::new(Semaphore::new(count.max(1)));
+        Self { work: places(), looks: places() }
+    }
 }
 
 impl Inventory {
@@ -54,8 +70,8 @@ impl Inventory {
         server: String,
         per_server: usize,
     ) {
-        let places = self.servers.entry(server.clone());
-        let server_places = places.or_insert_with(|| Arc::new(Semaphore::new(per_server.max(1)))).clone();
+        let places = self.servers.entry(server.clone()).or_insert_with(|| Places::new(per_server));
+        let (server_places, server_looks) = (places.work.clone(), places.looks.clone());
         let name = database.name.clone();
         self.labels.insert(name.clone(), labels.clone());
         let member = Member {
@@ -65,6 +81,7 @@ impl Inventory {
             labels,
             server,
             server_places,
+            server_looks,
             busy: Mutex::default(),
         };
         self.members.insert(name, Arc::new(member));
@@ -94,6 +111,18 @@ impl Member {
         let read: Result<Result<Arc<Catalog>, Failure>, _> =
             tokio::task::spawn_blocking(move || directory.snapshot()).await;
         read.map_err(|_| Failure::new(Code::Internal, "Reading the directory ended unexpectedly"))?
+    }
+
+    /// Looks at it once. Those who look wait for each other, and never for those who work.
+    pub(super) async fn observe(
+        &self,
+        catalog: &CatalogResult,
+        pending_limit: Duration,
+        depth: Depth,
+    ) -> Observation {
+        // The semaphore is never closed; without a place, a look would still only be a look.
+        let _place = self.server_looks.acquire().await;
+        engine::observe(&self.database, catalog, pending_limit, depth).await
     }
 
     /// Waits for a place among those who work on the same server.

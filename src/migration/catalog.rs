@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::migration::{
@@ -22,6 +23,8 @@ pub struct Script {
     pub checksums: Checksums,
     /// Its size in bytes.
     pub size: u64,
+    /// When it came to be as it is in this directory, by the disk's clock.
+    pub arrived: Timestamp,
     /// What its header says.
     pub header: Header,
 }

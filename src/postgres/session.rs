@@ -244,7 +244,7 @@ impl Session {
     }
 
     /// A role without `pg_read_all_stats` sees less of other sessions: what it cannot see is left out.
-    fn holder_query(&self) -> String {
+    pub(super) fn holder_query(&self) -> String {
         let (high, low) = self.key_halves();
         format!(
             "select pg_catalog.format('pid %s (%s%s)%s', l.pid, \

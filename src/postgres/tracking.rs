@@ -169,19 +169,28 @@ pub async fn read(session: &Session, shape: Shape, kept: Kept) -> Result<Tracked
     if !shape.tracking {
         return Ok(Tracked::default());
     }
+    Ok(read_tracked(&session.rows(&queries(&session.names, shape, kept)).await?))
+}
+
+/// The queries of [`read`], for a tracking table that exists.
+pub(super) fn queries(names: &Names, shape: Shape, kept: Kept) -> String {
     let mut sql = format!(
         "select m.version as row_version, \
            (extract(epoch from m.applied_at) * 1000000)::bigint as applied_at, \
            m.checksum, m.dirty from {} m",
-        session.names.tracking_sql
+        names.tracking_sql
     );
     if shape.journal {
-        sql.push_str(&journal::evidence_queries(&session.names, kept));
+        sql.push_str(&journal::evidence_queries(names, kept));
     }
-    let rows = session.rows(&sql).await?;
+    sql
+}
+
+/// Reads the rows of [`queries`], among which there may be others.
+pub(super) fn read_tracked(rows: &[SimpleQueryRow]) -> Tracked {
     let mut tracked: Vec<AppliedRow> = Vec::with_capacity(rows.len());
     let (mut attempts, mut downs) = (HashMap::new(), HashMap::new());
-    for row in &rows {
+    for row in rows {
         if let Some(version) = text(row, "row_version") {
             tracked.push(read_row(version, row));
         } else if let Some(version) = text(row, "attempt_version") {
@@ -195,14 +204,19 @@ pub async fn read(session: &Session, shape: Shape, kept: Kept) -> Result<Tracked
         row.last_attempt = attempts.get(version).and_then(|found| journal::read_last_attempt(found));
         row.kept_down = downs.get(version).and_then(|found| journal::read_kept_down(found));
     }
-    Ok(Tracked::new(tracked))
+    Tracked::new(tracked)
+}
+
+/// A column that holds microseconds since 1970.
+pub(super) fn time(row: &SimpleQueryRow, column: &str) -> jiff::Timestamp {
+    let micros = text(row, column).and_then(|micros| micros.parse().ok()).unwrap_or_default();
+    jiff::Timestamp::from_microsecond(micros).unwrap_or_default()
 }
 
 fn read_row(version: &str, row: &SimpleQueryRow) -> AppliedRow {
-    let micros = text(row, "applied_at").and_then(|micros| micros.parse().ok()).unwrap_or_default();
     AppliedRow {
         version: Version::from_row(version),
-        applied_at: jiff::Timestamp::from_microsecond(micros).unwrap_or_default(),
+        applied_at: time(row, "applied_at"),
         checksum: text(row, "checksum").unwrap_or_default().to_owned(),
         dirty: text(row, "dirty") == Some("t"),
         last_attempt: None,

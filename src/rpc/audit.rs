@@ -94,6 +94,7 @@ fn audit(report: &AuditReport) -> proto::Audit {
 
 fn database(observation: &Observation) -> proto::AuditedDatabase {
     let findings = observation.findings.iter();
+    let unchecked = observation.unknown.iter().map(|&kind| convert::finding_kind(kind).into());
     let counts = observation.counts.unwrap_or_default();
     proto::AuditedDatabase {
         database: observation.database.clone(),
@@ -103,6 +104,7 @@ fn database(observation: &Observation) -> proto::AuditedDatabase {
         pending: counts.pending,
         unreadable: observation.counts.is_none(),
         files: Default::default(),
+        unchecked: unchecked.collect(),
     }
 }
 

@@ -55,6 +55,14 @@ impl Stamp {
         (self.device, self.inode)
     }
 
+    /// When the file came to be as it is: the change of its inode, which no copy brings along as it
+    /// does the time of the last write.
+    fn arrived(&self) -> jiff::Timestamp {
+        let (seconds, nanoseconds) = self.changed;
+        let nanoseconds = i32::try_from(nanoseconds).unwrap_or_default();
+        jiff::Timestamp::new(seconds, nanoseconds).unwrap_or_default()
+    }
+
     /// Whether the last change is too near to `now` for the next one to show, or ahead of it.
     fn is_racy(&self, now: SystemTime) -> bool {
         let (seconds, nanoseconds) = self.modified.max(self.changed);
@@ -130,6 +138,7 @@ impl Content {
             file_name: listed.name.clone(),
             checksums: self.checksums,
             size: self.size,
+            arrived: self.stamp.arrived(),
             header: self.header.clone().unwrap_or_default(),
         }
     }

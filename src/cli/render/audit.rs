@@ -16,7 +16,8 @@ const INDENT: usize = 12;
 /// An audit: its databases, their findings, and a summary.
 pub fn text(audit: &Audit, width: Option<u16>) -> String {
     let mut sections = vec![databases(&audit.databases, width)];
-    sections.extend(audit.databases.iter().filter(|it| !it.findings.is_empty()).map(|it| findings(it, width)));
+    let has_words = |it: &&AuditedDatabase| !(it.findings.is_empty() && it.unchecked.is_empty());
+    sections.extend(audit.databases.iter().filter(has_words).map(|it| findings(it, width)));
     sections.push(summary(audit));
     sections.join("\n")
 }
@@ -69,6 +70,18 @@ pub fn of_severity(database: &AuditedDatabase, severity: Severity) -> usize {
     database.findings.iter().filter(|finding| finding.severity() == severity).count()
 }
 
+/// Whether a database fails a check for findings as grave as `least`.
+pub fn fails(database: &AuditedDatabase, least: Severity) -> bool {
+    database.unreadable || database.findings.iter().any(|finding| finding.severity() >= least)
+}
+
+/// Why a database could not be read, where no finding says so.
+pub fn unread(database: &AuditedDatabase) -> Option<&'static str> {
+    let is_told = |finding: &Finding| finding.severity() == Severity::Critical;
+    (database.unreadable && !database.findings.iter().any(is_told))
+        .then_some("could not be read: a lock is held on its tables; audit it again")
+}
+
 fn databases(databases: &[AuditedDatabase], width: Option<u16>) -> String {
     let columns = [
         ("database", Fit::Whole),
@@ -95,6 +108,16 @@ fn findings(database: &AuditedDatabase, width: Option<u16>) -> String {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
     for finding in findings {
         lines(&mut text, finding, width);
+    }
+    let mut line = |line: String| {
+        let _ = writeln!(text, "{}", wrap(&line, width, INDENT));
+    };
+    if let Some(why) = unread(database) {
+        line(format!("  {why}"));
+    }
+    if !database.unchecked.is_empty() {
+        let kinds = database.unchecked().map(|kind| super::json::word(kind.as_str_name(), "FINDING_KIND_"));
+        line(format!("  not checked: {}", kinds.collect::<Vec<_>>().join(", ")));
     }
     text
 }
@@ -180,6 +203,7 @@ pub(super) fn example() -> Audit {
         pending: 1,
         unreadable: false,
         files: [("0010_add_products".to_owned(), file)].into(),
+        unchecked: vec![FindingKind::InvalidIndex.into(), FindingKind::NotValidConstraint.into()],
     };
     let billing = AuditedDatabase {
         database: "billing".into(),
@@ -231,6 +255,7 @@ orders
   info      no_down  0009_add_stock
             has no down migration
             hint: Write the down file
+  not checked: invalid_index, not_valid_constraint
 
 users
   critical  database_unreachable

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    cli::render::{audit::took, json::word, text::{clean, rfc3339}},
+    cli::render::{audit::{took, unread}, json::word, text::{clean, rfc3339}},
     rpc::proto::{Audit, AuditedDatabase, Finding, Severity},
 };
 
@@ -78,8 +78,13 @@ pub fn report(audit: &Audit, least: Severity) -> anyhow::Result<String> {
 fn suite(database: &AuditedDatabase, least: Severity) -> Suite {
     let name = clean(&database.database);
     let mut testcase: Vec<_> = database.findings.iter().map(|finding| case(&name, finding, least)).collect();
-    if testcase.is_empty() {
-        testcase.push(Case { classname: name.clone(), name: "audit".into(), failure: None, output: None });
+    let unread = unread(database).map(|why| {
+        let (severity, text) = ("unreadable".to_owned(), why.to_owned());
+        Failure { severity, message: text.clone(), text }
+    });
+    if testcase.is_empty() || unread.is_some() {
+        let (classname, name) = (name.clone(), "audit".to_owned());
+        testcase.push(Case { classname, name, failure: unread, output: None });
     }
     // JUnit's times have no zone: those of Nexus are UTC.
     let timestamp = rfc3339(database.checked_at.as_ref()).unwrap_or_default();

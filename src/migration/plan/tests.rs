@@ -20,6 +20,7 @@ fn script(name: &str, text: &str, no_transaction: bool) -> Script {
         file_name: name.to_owned(),
         checksums: Checksums::of(text.as_bytes()),
         size: text.len() as u64,
+        arrived: jiff::Timestamp::UNIX_EPOCH,
         header: Header { no_transaction, ..Header::default() },
     }
 }

@@ -44,6 +44,7 @@ struct Database {
     applied: Option<u32>,
     pending: Option<u32>,
     findings: Vec<Finding>,
+    unchecked: Vec<String>,
     files: BTreeMap<String, String>,
 }
 
@@ -111,6 +112,7 @@ impl From<&proto::AuditedDatabase> for Database {
             applied: number(database.applied),
             pending: number(database.pending),
             findings: database.findings.iter().map(Into::into).collect(),
+            unchecked: database.unchecked().map(|kind| word(kind.as_str_name(), "FINDING_KIND_")).collect(),
             files: database.files.clone().into_iter().collect(),
         }
     }

@@ -1,0 +1,111 @@
+//! A look at a database from beside: what its tables, its journal and its schema say, read only,
+//! without its lock, and with limits so short that it never stands in anybody's way.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use tokio_postgres::SimpleQueryRow;
+
+use crate::{
+    migration::Tracked,
+    postgres::{
+        names::Names,
+        quote::quote_literal,
+        session::{Session, SessionError, text},
+        tracking::{self, Kept, Shape},
+    },
+};
+
+/// What a look begins with. Each statement sees the present, so that the lock's holder, asked for
+/// before the rows and after them, tells a run's own mark from one that was left behind.
+const BEGIN: &str = "begin read only; set local lock_timeout = '1s'; set local statement_timeout = '5s'; ";
+
+/// What a look at one database saw.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// The rows, with the journal's evidence.
+    pub tracked: Tracked,
+    /// The versions that the journal knows, and when it last had to do with each.
+    pub journal: HashMap<String, Timestamp>,
+    /// Somebody held the lock: a dirty row may be an attempt under way.
+    pub is_locked: bool,
+    /// What is unfinished in the schema; `None` where that was not looked for.
+    pub leftovers: Option<Leftovers>,
+}
+
+/// What PostgreSQL holds in a schema and does not fully use, each with its table.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// INVALID indexes that nobody is building: name, table.
+    pub indexes: Vec<(String, String)>,
+    /// NOT VALID constraints: name, table.
+    pub constraints: Vec<(String, String)>,
+}
+
+/// Reads which tables exist.
+pub async fn shape(session: &Session) -> Result<Shape, SessionError> {
+    let sql = format!("{BEGIN}{}; commit", tracking::shape_query(&session.names));
+    Ok(tracking::read_shape(&session.names, &session.rows(&sql).await?)?)
+}
+
+/// Reads everything, in one message; `is_deep` also looks for what is unfinished in the schema.
+pub async fn look(session: &Session, shape: Shape, is_deep: bool) -> Result<Look, SessionError> {
+    let mut queries = vec![session.holder_query()];
+    if shape.tracking {
+        queries.push(tracking::queries(&session.names, shape, Kept::All));
+    }
+    if shape.journal {
+        queries.push(format!(
+            "select j.version as journal_version, \
+               (extract(epoch from max(coalesce(j.finished_at, j.started_at))) * 1000000)::bigint as journal_time \
+             from {} j group by j.version",
+            session.names.journal_sql
+        ));
+    }
+    if is_deep {
+        queries.push(leftovers_queries(&session.names));
+    }
+    queries.push(session.holder_query());
+    let rows = session.rows(&format!("{BEGIN}{}; commit", queries.join("; "))).await?;
+    let journal = rows.iter().filter_map(|row| {
+        Some((text(row, "journal_version")?.to_owned(), tracking::time(row, "journal_time")))
+    });
+    Ok(Look {
+        tracked: tracking::read_tracked(&rows),
+        journal: journal.collect(),
+        is_locked: rows.iter().any(|row| text(row, "holder").is_some()),
+        leftovers: is_deep.then(|| read_leftovers(&rows)),
+    })
+}
+
+/// An index that is being built is invalid too. A role that may not see what others build takes
+/// any build in the database for it.
+fn leftovers_queries(names: &Names) -> String {
+    let schema = quote_literal(&names.schema);
+    format!(
+        "select c.relname as invalid_index, t.relname as on_table \
+         from pg_catalog.pg_index i \
+         join pg_catalog.pg_class c on c.oid = i.indexrelid \
+         join pg_catalog.pg_class t on t.oid = i.indrelid \
+         join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+         where n.nspname = {schema} and not i.indisvalid and not exists (\
+           select from pg_catalog.pg_stat_progress_create_index p \
+           where p.datname = pg_catalog.current_database() \
+           and (p.index_relid = i.indexrelid or p.index_relid is null)) \
+         order by 1; \
+         select k.conname as not_valid, t.relname as on_table \
+         from pg_catalog.pg_constraint k \
+         join pg_catalog.pg_class t on t.oid = k.conrelid \
+         join pg_catalog.pg_namespace n on n.oid = k.connamespace \
+         where n.nspname = {schema} and not k.convalidated \
+         order by 2, 1"
+    )
+}
+
+fn read_leftovers(rows: &[SimpleQueryRow]) -> Leftovers {
+    let read = |column: &str| {
+        let found = rows.iter().filter_map(|row| Some((text(row, column)?, text(row, "on_table")?)));
+        found.map(|(name, table)| (name.to_owned(), table.to_owned())).collect()
+    };
+    Leftovers { indexes: read("invalid_index"), constraints: read("not_valid") }
+}
