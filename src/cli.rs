@@ -227,8 +227,6 @@ mod tests {
             "nexusctl rollback --steps x",
             "nexusctl audit",
             "nexusctl audit run --format xml",
-            "nexusctl audit run --format junit -o json",
-            "nexusctl -o json audit run --format junit",
             "nexusctl audit list --limit 0",
             "nexusctl audit show --fail-on never",
             "nexusctl rollback --steps 1 --to 0003",

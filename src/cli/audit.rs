@@ -31,8 +31,8 @@ pub struct View {
     /// How grave a finding has to be for --check, and to be a failure in JUnit
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = Threshold::Warning)]
     fail_on: Threshold,
-    /// A report for other tools on stdout, in place of the answer
-    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "output")]
+    /// A report for other tools, in place of the answer; with --output json, a refusal is still JSON
+    #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Report>,
 }
 

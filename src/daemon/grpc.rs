@@ -34,12 +34,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 256;
 
 /// The services that are served, and whose RPCs are counted.
-const SERVICES: [&str; 4] = [
-    "nexus.v1.MigrationService",
-    "nexus.v1.FleetService",
-    "nexus.v1.AuditService",
-    "grpc.health.v1.Health",
-];
+const SERVICES: [&str; 4] =
+    ["nexus.v1.MigrationService", "nexus.v1.FleetService", "nexus.v1.AuditService", "grpc.health.v1.Health"];
 
 /// What the server listens on.
 pub(super) struct Incoming {
@@ -93,7 +89,9 @@ pub(super) async fn start(
         .layer(RpcLayer::new(metrics, SERVICES))
         .add_service(MigrationServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(FleetServiceServer::new(service).max_decoding_message_size(MAX_REQUEST))
-        .add_service(AuditServiceServer::new(audit::Service::new(audits)).max_decoding_message_size(MAX_REQUEST))
+        .add_service(
+            AuditServiceServer::new(audit::Service::new(audits)).max_decoding_message_size(MAX_REQUEST),
+        )
         .add_service(health_service)
         .add_service(reflection);
     if let Some(socket) = incoming.unix {

@@ -18,9 +18,7 @@ use crate::{
         schedule::{Agenda, Schedule},
         selector::Selection,
     },
-    migration::{
-        AuditReport, Code, EventKind, EventSink as _, Failure, Observation, catalog::CatalogResult,
-    },
+    migration::{AuditReport, Code, EventKind, EventSink as _, Failure, Observation, catalog::CatalogResult},
     source::Directory,
 };
 
@@ -158,8 +156,7 @@ impl Audits {
         };
         // The end is by the clock that does not jump.
         let ended = started.checked_add(clock.elapsed()).unwrap_or(started);
-        let report =
-            AuditReport { id: Uuid::now_v7(), name: name.to_owned(), started, ended, databases };
+        let report = AuditReport { id: Uuid::now_v7(), name: name.to_owned(), started, ended, databases };
         let remembered = self.remember(report.clone());
         self.fleet.sink(Uuid::nil()).emit("", EventKind::AuditFinished(Box::new(report)));
         Ok(remembered)

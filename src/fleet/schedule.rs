@@ -157,7 +157,12 @@ mod tests {
         check("0 0 L * *", "UTC", noon, &["2026-11-30T00:00:00Z", "2026-12-31T00:00:00Z"]);
         check("0 0 29 2 *", "UTC", noon, &["2028-02-29T00:00:00Z"]);
         check("@hourly", "UTC", noon, &["2026-11-23T13:00:00Z"]);
-        check("* * * * * *", "UTC", "2026-11-23T12:00:00.4Z", &["2026-11-23T12:00:01Z", "2026-11-23T12:00:02Z"]);
+        check(
+            "* * * * * *",
+            "UTC",
+            "2026-11-23T12:00:00.4Z",
+            &["2026-11-23T12:00:01Z", "2026-11-23T12:00:02Z"],
+        );
         // A time is due after itself only.
         check("0 12 * * *", "UTC", noon, &["2026-11-24T12:00:00Z"]);
         // The clocks go forward: 02:30 does not come, and is due at 03:00.
@@ -167,7 +172,8 @@ mod tests {
         // The clocks go back: 02:30 comes twice, and is due once; an interval goes on.
         let october = "2026-10-24T12:00:00Z";
         check("30 2 * * *", "Europe/Berlin", october, &["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
-        let twice = ["2026-10-25T00:00:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:00:00Z", "2026-10-25T01:30:00Z"];
+        let twice =
+            ["2026-10-25T00:00:00Z", "2026-10-25T00:30:00Z", "2026-10-25T01:00:00Z", "2026-10-25T01:30:00Z"];
         check("*/30 * * * *", "Europe/Berlin", "2026-10-24T23:30:00Z", &twice);
         // South of the equator the half-hour of Lord Howe.
         check("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T12:00:00Z", &["2026-10-03T15:30:00Z"]);
@@ -205,14 +211,27 @@ mod tests {
         // Due, and then not again.
         check("0 3 * * *", &[(&t0250, false), (&t0300, true), (&t0300, false), (&t0310, false)]);
         // Set forward, or asleep, over several runs: once.
-        check("0 * * * *", &[(&t0250, false), ("2026-11-23T09:20:00Z", true), ("2026-11-23T09:21:00Z", false)]);
-        check("0 * * * *", &[(&t0250, false), ("2026-11-23T09:20:00Z", true), ("2026-11-23T10:00:00Z", true)]);
+        check(
+            "0 * * * *",
+            &[(&t0250, false), ("2026-11-23T09:20:00Z", true), ("2026-11-23T09:21:00Z", false)],
+        );
+        check(
+            "0 * * * *",
+            &[(&t0250, false), ("2026-11-23T09:20:00Z", true), ("2026-11-23T10:00:00Z", true)],
+        );
         // Set back behind a run that was: not again; the next day's comes.
         let back = [(t0250.as_str(), false), (&t0310, true), (&t0230, false), (&t0300, false)];
-        check("0 3 * * *", &[&back[..], &[("2026-11-24T02:59:00Z", false), ("2026-11-24T03:00:00Z", true)]].concat());
+        check(
+            "0 3 * * *",
+            &[&back[..], &[("2026-11-24T02:59:00Z", false), ("2026-11-24T03:00:00Z", true)]].concat(),
+        );
         // Set back by hours: every five minutes goes on, after the two minutes that were left.
-        let hours = [("2026-11-23T12:01:00Z", false), ("2026-11-23T12:03:00Z", false), (t0300.as_str(), false)];
-        check("*/5 * * * *", &[&hours[..], &[("2026-11-23T03:04:00Z", false), ("2026-11-23T03:05:00Z", true)]].concat());
+        let hours =
+            [("2026-11-23T12:01:00Z", false), ("2026-11-23T12:03:00Z", false), (t0300.as_str(), false)];
+        check(
+            "*/5 * * * *",
+            &[&hours[..], &[("2026-11-23T03:04:00Z", false), ("2026-11-23T03:05:00Z", true)]].concat(),
+        );
         // Set back by a year, from a clock that was wrong: the next day's comes.
         let year = [("2027-11-23T12:00:00Z", false), ("2026-11-23T12:00:00Z", false)];
         check("0 3 * * *", &[&year[..], &[("2026-11-24T03:00:00Z", true)]].concat());

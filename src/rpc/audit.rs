@@ -32,10 +32,10 @@ impl Service {
     /// An audit with its databases.
     async fn whole(&self, report: &AuditReport) -> proto::Audit {
         let files = self.audits.files(report).await.into_iter();
-        let files = files.map(|files| files.into_iter().map(|(version, path)| (version, path.display().to_string())));
-        let databases = report.databases.iter().zip(files).map(|(observation, files)| proto::AuditedDatabase {
-            files: files.collect(),
-            ..database(observation)
+        let files =
+            files.map(|files| files.into_iter().map(|(version, path)| (version, path.display().to_string())));
+        let databases = report.databases.iter().zip(files).map(|(observation, files)| {
+            proto::AuditedDatabase { files: files.collect(), ..database(observation) }
         });
         proto::Audit { databases: databases.collect(), ..audit(report) }
     }

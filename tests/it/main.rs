@@ -1,5 +1,6 @@
 //! Everything that needs the built binaries or a PostgreSQL server, in one binary.
 
+mod audit;
 mod cli_local;
 mod cli_stub;
 mod concurrency;

@@ -167,14 +167,16 @@ fn summary(audit: &Audit) -> String {
 pub(super) fn example() -> Audit {
     use crate::rpc::proto::FindingKind;
 
-    let at = |milliseconds: i32| Some(prost_types::Timestamp { seconds: 1_761_819_330, nanos: milliseconds * 1_000_000 });
+    let at = |milliseconds: i32| {
+        Some(prost_types::Timestamp { seconds: 1_761_819_330, nanos: milliseconds * 1_000_000 })
+    };
     let drift = Finding {
         database: "orders".into(),
         kind: FindingKind::ChecksumDrift.into(),
         severity: Severity::Critical.into(),
         subject: "0010_add_products".into(),
         message: "the file is not what was applied".into(),
-        evidence: vec!["stored checksum: b3fc0486".into(), "the file's: 65ab01 <&> \u{1b}".into()],
+        evidence: vec!["stored checksum: b3fc0486".into(), "file checksum: 65ab01f2".into()],
         remedy: "Restore the file as it was applied".into(),
     };
     let no_down = Finding {
@@ -205,12 +207,8 @@ pub(super) fn example() -> Audit {
         files: [("0010_add_products".to_owned(), file)].into(),
         unchecked: vec![FindingKind::InvalidIndex.into(), FindingKind::NotValidConstraint.into()],
     };
-    let billing = AuditedDatabase {
-        database: "billing".into(),
-        checked_at: at(150),
-        applied: 3,
-        ..Default::default()
-    };
+    let billing =
+        AuditedDatabase { database: "billing".into(), checked_at: at(150), applied: 3, ..Default::default() };
     let users = AuditedDatabase {
         database: "users".into(),
         findings: vec![unreachable],
@@ -250,7 +248,7 @@ orders
   critical  checksum_drift  0010_add_products
             the file is not what was applied
             - stored checksum: b3fc0486
-            - the file's: 65ab01 <&> \u{fffd}
+            - file checksum: 65ab01f2
             hint: Restore the file as it was applied
   info      no_down  0009_add_stock
             has no down migration
@@ -281,7 +279,11 @@ audit 01a2057a-e634-703b-b949-7edbe9f5581c (nightly): 3 databases in 120 ms, 2 c
         let shown = list(&listed, None);
         let rows: Vec<_> = shown.lines().collect();
         let cells: Vec<_> = rows[2].split_whitespace().collect();
-        assert_eq!(cells[1..], ["nightly", "2025-10-30", "10:15:30Z", "120", "ms", "3", "2", "0", "1"], "{shown}");
+        assert_eq!(
+            cells[1..],
+            ["nightly", "2025-10-30", "10:15:30Z", "120", "ms", "3", "2", "0", "1"],
+            "{shown}"
+        );
         assert_eq!(rows[6], "nightly   30 3 * * *  Europe/Berlin  2025-10-31 02:33:20Z", "{shown}");
     }
 }

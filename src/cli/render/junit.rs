@@ -3,7 +3,11 @@
 use serde::Serialize;
 
 use crate::{
-    cli::render::{audit::{took, unread}, json::word, text::{clean, rfc3339}},
+    cli::render::{
+        audit::{took, unread},
+        json::word,
+        text::{clean, rfc3339},
+    },
     rpc::proto::{Audit, AuditedDatabase, Finding, Severity},
 };
 
@@ -135,7 +139,7 @@ Write the down file</system-out>
     <testcase classname=\"orders\" name=\"checksum_drift 0010_add_products\">
       <failure type=\"critical\" message=\"the file is not what was applied\">the file is not what was applied
 stored checksum: b3fc0486
-the file&apos;s: 65ab01 &lt;&amp;&gt; \u{fffd}
+file checksum: 65ab01f2
 Restore the file as it was applied</failure>
     </testcase>
   </testsuite>
@@ -148,6 +152,11 @@ See that the server runs</failure>
 </testsuites>
 ";
         assert_eq!(report(&example(), Severity::Warning).expect("it is XML"), expected);
+        let mut hostile = example();
+        hostile.databases[1].findings[1].message = "a \"b\" <c> & \u{1b}]]>".into();
+        let escaped = report(&hostile, Severity::Warning).expect("it is XML");
+        assert!(escaped.contains("message=\"a &quot;b&quot; &lt;c&gt; &amp; \u{fffd}]]&gt;\""), "{escaped}");
+        assert!(escaped.contains(">a \"b\" &lt;c&gt; &amp; \u{fffd}]]&gt;\n"), "{escaped}");
         let strict = report(&example(), Severity::Info).expect("it is XML");
         assert!(strict.contains("tests=\"4\" failures=\"3\""), "{strict}");
     }

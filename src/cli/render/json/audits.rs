@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    cli::render::{audit::took, json::{given, word}, text::rfc3339},
+    cli::render::{
+        audit::took,
+        json::{given, word},
+        text::rfc3339,
+    },
     rpc::proto,
 };
 
