@@ -195,6 +195,8 @@ settings! {
     WatchConfig {
         /// How often each database is looked at.
         poll: Duration as Span<1> = "30s",
+        /// How many connections are kept or opened for looking, in the whole process.
+        max_connections: u32 as Count<1> = "64",
         /// For how long a migration may be pending; 0 is without a limit.
         pending_limit: Duration as Span<0> = "24h",
     }

@@ -32,6 +32,9 @@ use listen::Listeners;
 /// How often idle connections are looked for.
 const EVICTION_PERIOD: Duration = Duration::from_secs(5);
 
+/// How often migration directories are looked at though inotify says nothing.
+const CATALOG_POLL: Duration = Duration::from_secs(30);
+
 /// Runs what the command line asks for.
 pub async fn main(args: args::Args) -> anyhow::Result<()> {
     match args.command {
@@ -109,11 +112,12 @@ impl Daemon {
         let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
         let audits = Audits::new(fleet.clone(), scheduled);
         let health = grpc::start(&tasks, fleet.clone(), audits.clone(), incoming, metrics, &ends).await?;
-        drop(tasks.spawn("startup-check", check_dirty(fleet.clone(), stop.clone())));
         audits.start();
         drop(
             tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
         );
+        fleet.watch_catalogs(CATALOG_POLL);
+        fleet.watch_databases(config.watch.poll, config.watch.max_connections as usize);
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
         tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");
@@ -184,14 +188,6 @@ async fn serve_http(
     if let Err(error) = http::serve(listener, state, close).await {
         tracing::error!(%error, "the HTTP server failed");
         failed.cancel();
-    }
-}
-
-/// The runbook's look at every database at the start: dirty rows are told at once.
-async fn check_dirty(fleet: Arc<Fleet>, stop: CancellationToken) {
-    tokio::select! {
-        () = fleet.tell_dirty() => {}
-        () = stop.cancelled() => {}
     }
 }
 

@@ -30,7 +30,7 @@ mod status;
 mod steps;
 
 pub use history::history;
-pub use observe::{Depth, observe};
+pub use observe::{Compared, Depth, Memory, observe, observe_again};
 pub use repair::{RepairAction, repair};
 pub use run::{plan, run};
 pub use status::{Status, status};
@@ -46,6 +46,11 @@ pub struct Database {
     pub names: Names,
     /// Its connections.
     pub pool: Pool,
+    /// The connections of those who only look, shared by all databases with the same URL.
+    pub looks: Pool,
+    /// Whether such a connection stays open from one look to the next: not where a server has more
+    /// databases than it should have connections.
+    pub keeps_looks: bool,
     /// What is refused and what is let pass.
     pub policy: Policy,
     /// Bounds of its sessions.
@@ -130,12 +135,7 @@ impl Run {
 impl Database {
     /// Takes a connection for a session of this operation.
     async fn session(&self, operation: &str) -> Result<Session, Failure> {
-        self.session_within(operation, self.limits.connect_timeout).await
-    }
-
-    /// The same, with another limit for connecting.
-    async fn session_within(&self, operation: &str, limit: Duration) -> Result<Session, Failure> {
-        let connection = Box::pin(self.pool.get(limit)).await;
+        let connection = Box::pin(self.pool.get(self.limits.connect_timeout)).await;
         let connection = connection.map_err(|error| Failure::from(&error))?;
         Ok(Session::new(connection, self.names.clone(), &self.dbname, operation))
     }

@@ -10,21 +10,23 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
 
 use crate::{
-    engine::{self, Depth, RepairAction, Run, Status, Stop, Verb},
+    engine::{self, RepairAction, Run, Status, Stop, Verb},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, Observation, drift::State,
-        event::DatabaseReport,
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure,
+        event::{CatalogChange, DatabaseReport},
     },
     postgres::executor::Author,
     runtime::Tasks,
 };
 
 pub mod audit;
+mod catalogs;
 pub mod inventory;
+mod monitor;
 pub mod operation;
 mod run;
 pub mod schedule;
@@ -68,6 +70,9 @@ pub struct MemberStatus {
     pub member: Arc<Member>,
     /// Its migrations, and what the directory has to say.
     pub status: Result<(Status, Vec<String>), Failure>,
+    /// Why the directory cannot be read: then the migrations are compared with its last good
+    /// catalog.
+    pub catalog_failure: Option<Failure>,
 }
 
 impl Fleet {
@@ -184,44 +189,16 @@ impl Fleet {
     pub async fn status(&self, selection: &Selection) -> Result<Vec<MemberStatus>, Failure> {
         let members = self.inventory.select(selection, Need::Any)?;
         let read = |member: Arc<Member>| async move {
-            let status = match member.catalog().await {
-                Ok(catalog) => engine::status(&member.database, &catalog)
-                    .await
-                    .map(|status| (status, catalog.notices().to_vec())),
-                Err(failure) => Err(failure),
+            let (status, catalog_failure) = match member.compared_with().await {
+                Ok((catalog, failure)) => {
+                    let status = engine::status(&member.database, &catalog).await;
+                    (status.map(|status| (status, catalog.notices().to_vec())), failure)
+                }
+                Err(failure) => (Err(failure), None),
             };
-            MemberStatus { member, status }
+            MemberStatus { member, status, catalog_failure }
         };
         Ok(run::bounded(self.max_parallel, members, read).await)
-    }
-
-    /// Looks at the selected databases, tells what it saw of each, and returns it in the order of
-    /// their names.
-    pub async fn observe(&self, selection: &Selection, depth: Depth) -> Result<Vec<Observation>, Failure> {
-        let members = self.inventory.select(selection, Need::Any)?;
-        let look = |member: Arc<Member>| async move { self.observe_one(&member, depth).await };
-        Ok(run::bounded(self.max_parallel, members, look).await)
-    }
-
-    async fn observe_one(&self, member: &Arc<Member>, depth: Depth) -> Observation {
-        let catalog = member.catalog().await;
-        let observation = member.observe(&catalog, self.pending_limit, depth).await;
-        self.sink(Uuid::nil()).emit(member.name(), EventKind::Observed(Box::new(observation.clone())));
-        observation
-    }
-
-    /// Looks at every database once and tells of the dirty rows that nobody works on.
-    pub async fn tell_dirty(&self) {
-        let Ok(found) = self.status(&Selection::default()).await else { return };
-        let sink = self.sink(Uuid::nil());
-        for MemberStatus { member, status } in found {
-            let Ok((Status { standings, lock_holder: None }, _)) = status else { continue };
-            let dirty = standings.into_iter().filter(|standing| matches!(standing.state, State::Dirty(_)));
-            let versions: Vec<_> = dirty.map(|standing| standing.version).collect();
-            if !versions.is_empty() {
-                sink.emit(member.name(), EventKind::FoundDirty { versions });
-            }
-        }
     }
 
     /// Reads the journals of the selected databases.
@@ -261,6 +238,7 @@ impl Fleet {
         let repair = async move {
             let _busy = member.busy(&run).await?;
             let done = engine::repair(&run, &action, &version, &reason).await;
+            member.nudge(Instant::now());
             if let Ok(message) = &done {
                 let message = format!("{message}; reason: {reason}");
                 fleet.sink(id).emit(&run.database.name, EventKind::Notice { version: None, message });
@@ -274,6 +252,11 @@ impl Fleet {
 
     /// Takes back an event that the log has, for those who watch its operation.
     pub fn publish(&self, event: Event) {
+        if let EventKind::CatalogChanged(CatalogChange { directory, .. })
+        | EventKind::CatalogFailed { directory, .. } = &event.kind
+        {
+            self.nudge_directory(directory);
+        }
         self.operations.lock().unwrap_or_else(PoisonError::into_inner).publish(event);
     }
 
@@ -292,6 +275,7 @@ impl Fleet {
     pub fn evict_idle(&self, idle: Duration) {
         for member in self.inventory.members() {
             member.database.pool.evict_idle(idle);
+            member.database.looks.evict_idle(idle);
         }
     }
 

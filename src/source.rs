@@ -3,11 +3,13 @@
 //! [`Directory::snapshot`] gives the catalog of the directory as it is at that moment. It lists the
 //! directory each time, and reads only the files whose metadata has changed since it read them last:
 //! a request always sees the present, and a thousand unchanged migrations cost a few milliseconds.
+//! [`watch`] tells of changes that nobody asked for.
 
 mod file;
 mod listing;
 mod pairing;
 mod problem;
+pub mod watch;
 
 use std::{
     collections::HashMap,
@@ -15,16 +17,26 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use crate::{
-    migration::{Catalog, Script, ScriptReader, catalog::CatalogResult, version::Naming},
+    migration::{
+        Catalog, Code, Failure, Migration, Script, ScriptReader, catalog::CatalogResult, version::Naming,
+    },
     source::{
         file::Content,
-        listing::Listed,
+        listing::{Listed, Root},
         problem::{Problem, failure},
     },
 };
+
+/// How often a directory is read anew that changes while it is read: it changes without pause then.
+const READINGS: u32 = 200;
+
+/// The pause before it is read anew.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// What is expected of a migration directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,20 +78,21 @@ pub struct Directory {
     path: PathBuf,
     options: Options,
     cache: Mutex<Cache>,
+    /// Beside the cache, whose lock is held while the disk is waited for.
+    last_good: Mutex<Option<Arc<Catalog>>>,
 }
 
 #[derive(Debug, Default)]
 struct Cache {
     files: HashMap<PathBuf, Content>,
-    catalog: Option<Arc<Catalog>>,
-    /// Whether `catalog` is what follows from `files`.
+    /// Whether the last good catalog is what follows from `files`.
     is_current: bool,
 }
 
 impl Directory {
     /// The directory at `path`, which is not looked at yet.
     pub fn new(path: PathBuf, options: Options) -> Self {
-        Self { path, options, cache: Mutex::default() }
+        Self { path, options, cache: Mutex::default(), last_good: Mutex::default() }
     }
 
     /// Where it is.
@@ -96,18 +109,57 @@ impl Directory {
     /// failure that names every problem at once.
     ///
     /// Hidden files, whose names begin with a dot, are not read: editors and Kubernetes keep their
-    /// own things there. Symbolic links are followed. It blocks on the disk: call it from a thread
-    /// that may.
+    /// own things there. Symbolic links are followed; of a volume that Kubernetes mounts, those
+    /// files are read to which its link `..data` leads. What changes while it is read is read anew:
+    /// a directory that is swapped is the old one or the new one, never some of each. It blocks on
+    /// the disk: call it from a thread that may, or see [`Self::load`].
     pub fn snapshot(&self) -> CatalogResult {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let (files, mut problems) = listing::list(&self.path, &self.options);
-        let is_unchanged = cache.refresh(&files, self.options.max_file_size, &mut problems);
-        if is_unchanged && cache.is_current && problems.is_empty() {
-            return Ok(cache.catalog.clone().unwrap_or_default());
+        for reading in 0..READINGS {
+            if reading > 0 {
+                thread::sleep(PAUSE);
+            }
+            let root = Root::of(&self.path);
+            let listed = listing::list(&self.path, root.as_ref(), &self.options);
+            let mut problems = listed.problems.clone();
+            let is_unchanged = cache.refresh(&listed.files, self.options.max_file_size, &mut problems);
+            if is_unchanged && cache.is_current && problems.is_empty() {
+                return Ok(self.last_good().unwrap_or_default());
+            }
+            cache.is_current = false;
+            let is_whole = cache.is_whole(&listed.files)
+                && listing::list(&self.path, root.as_ref(), &self.options) == listed
+                && Root::of(&self.path).ok() == root.ok();
+            if is_whole {
+                let (migrations, notices) = cache.pair(listed.files, problems, self.options.missing_down)?;
+                cache.is_current = true;
+                return Ok(self.keep(Catalog::new(migrations, notices)));
+            }
         }
-        let result = cache.build(files, problems, self.options.missing_down);
-        cache.is_current = result.is_ok();
-        result
+        let message =
+            format!("{}: the migration directory changed each time it was read", self.path.display());
+        Err(Failure::new(Code::DirectoryUnreadable, message))
+    }
+
+    /// The same, from a thread that may block.
+    pub async fn load(self: &Arc<Self>) -> CatalogResult {
+        let directory = self.clone();
+        let read = tokio::task::spawn_blocking(move || directory.snapshot()).await;
+        read.map_err(|_| Failure::new(Code::Internal, "Reading the directory ended unexpectedly"))?
+    }
+
+    /// The last catalog that could be read, for comparisons while the directory cannot.
+    pub fn last_good(&self) -> Option<Arc<Catalog>> {
+        self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps a catalog; one that is equal to the last stays the same one.
+    fn keep(&self, catalog: Catalog) -> Arc<Catalog> {
+        let mut last = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(old) if **old == catalog => Arc::clone(old),
+            _ => Arc::clone(last.insert(Arc::new(catalog))),
+        }
     }
 }
 
@@ -131,12 +183,17 @@ impl Cache {
         is_unchanged && old.is_empty()
     }
 
-    fn build(
-        &mut self,
+    /// Whether what was read of each file is what was listed.
+    fn is_whole(&self, files: &[Listed]) -> bool {
+        files.iter().all(|file| self.files.get(&file.path).is_none_or(|read| read.is_whole(&file.stamp)))
+    }
+
+    fn pair(
+        &self,
         files: Vec<Listed>,
         mut problems: Vec<Problem>,
         policy: MissingDown,
-    ) -> CatalogResult {
+    ) -> Result<(Vec<Migration>, Vec<String>), Failure> {
         let scripts = files.into_iter().filter_map(|file| {
             let content = self.files.get(&file.path)?;
             Some((file.version.clone(), file.direction, content.script(&file)))
@@ -146,14 +203,7 @@ impl Cache {
         // A file that could not be read is there: its pair is not told that it is missing.
         unpaired.retain(|found| !problems.iter().any(|known| known.is_of_the_same_version(found)));
         problems.append(&mut unpaired);
-        if let Some(failure) = failure(problems) {
-            return Err(failure);
-        }
-        let catalog = Catalog::new(migrations, notices);
-        match &self.catalog {
-            Some(old) if **old == catalog => Ok(Arc::clone(old)),
-            _ => Ok(Arc::clone(self.catalog.insert(Arc::new(catalog)))),
-        }
+        failure(problems).map_or(Ok((migrations, notices)), Err)
     }
 }
 

@@ -15,11 +15,12 @@ use crate::{
     },
     migration::{failure::Kind, plan, version},
     postgres::{
-        Target,
+        Target, look,
         names::Names,
         pool::Pool,
         session::{Limits, startup_settings},
     },
+    redact::ExposeSecret as _,
     source::{Directory, MissingDown, Options},
 };
 
@@ -34,6 +35,7 @@ pub(super) fn inventory(config: &Config) -> anyhow::Result<Inventory> {
         "the configuration has no [[database]]: there is nothing to serve; deploy/nexus.toml shows one"
     );
     let mut inventory = Inventory::default();
+    let mut looks = Looks::new(config);
     let mut directories: HashMap<(PathBuf, String), Arc<Directory>> = HashMap::new();
     for database in &config.databases {
         let settings = &database.settings;
@@ -47,7 +49,7 @@ pub(super) fn inventory(config: &Config) -> anyhow::Result<Inventory> {
         let server = target.server();
         let per_server = config.limits.max_connections_per_server as usize;
         inventory.add(
-            self::database(database, target),
+            self::database(database, target, &mut looks),
             directory,
             settings.migrations.clone(),
             database.labels.clone(),
@@ -80,7 +82,41 @@ pub(super) fn audits(config: &Config, inventory: &Inventory) -> anyhow::Result<V
     config.audits.iter().map(scheduled).collect()
 }
 
-fn database(config: &DatabaseConfig, target: Target) -> Database {
+/// The connections of those who look: one pool for each URL, of which only so many keep theirs open.
+struct Looks<'a> {
+    pools: HashMap<&'a str, (Pool, bool)>,
+    /// How many more may be kept open, in all and of each server.
+    left: usize,
+    of_servers: HashMap<String, usize>,
+    per_server: usize,
+}
+
+impl<'a> Looks<'a> {
+    /// One half of what is allowed is kept open; the other is for those that are opened for a look.
+    fn new(config: &'a Config) -> Self {
+        Self {
+            pools: HashMap::new(),
+            left: config.watch.max_connections as usize / 2,
+            of_servers: HashMap::new(),
+            per_server: config.limits.max_connections_per_server as usize / 2,
+        }
+    }
+
+    fn pool(&mut self, url: &'a str, target: &Target) -> (Pool, bool) {
+        let (pools, of_servers) = (&mut self.pools, &mut self.of_servers);
+        let (left, per_server) = (&mut self.left, self.per_server);
+        let made = pools.entry(url).or_insert_with(|| {
+            let of_server = of_servers.entry(target.server()).or_insert(per_server);
+            let is_kept = *left > 0 && *of_server > 0;
+            *left -= usize::from(is_kept);
+            *of_server -= usize::from(is_kept);
+            (Pool::new(target.clone(), look::startup_settings(), 1), is_kept)
+        });
+        made.clone()
+    }
+}
+
+fn database<'a>(config: &'a DatabaseConfig, target: Target, looks: &mut Looks<'a>) -> Database {
     let settings = &config.settings;
     let names = Names::new(&settings.schema, &settings.table);
     let limits = Limits {
@@ -90,12 +126,15 @@ fn database(config: &DatabaseConfig, target: Target) -> Database {
         connect_timeout: settings.connect_timeout,
     };
     let dbname = target.dbname().to_owned();
+    let (looks, keeps_looks) = looks.pool(config.url.expose_secret(), &target);
     let pool = Pool::new(target, startup_settings(&limits, &names), CONNECTIONS_PER_DATABASE);
     Database {
         name: config.name.clone(),
         dbname,
         names,
         pool,
+        looks,
+        keeps_looks,
         policy: policy(settings),
         limits,
         lock_wait: settings.lock_wait,

@@ -7,10 +7,12 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{Database, failure::of_session},
-    migration::{Code, Failure, Finding, FindingKind, Observation, catalog::CatalogResult},
+    migration::{Catalog, Code, Failure, Finding, FindingKind, Observation},
     postgres::{
-        look::{self, Look},
+        error::ConnectReason,
+        look::{self, Look, Pulse},
         session::{Session, SessionError},
+        tracking::Shape,
     },
 };
 
@@ -53,61 +55,164 @@ const OF_THE_SCHEMA: [FindingKind; 2] = [FindingKind::InvalidIndex, FindingKind:
 /// The kinds that a run under way has in its hands.
 const OF_A_RUN: [FindingKind; 2] = [FindingKind::Dirty, FindingKind::AttemptInterrupted];
 
+/// What a database is compared with: a catalog, and why that is not the directory's of today but
+/// its last good one; or why there is none at all.
+pub type Compared = Result<(Arc<Catalog>, Option<Failure>), Failure>;
+
+/// What is remembered of a database from one look to the next, so that the next one costs a single
+/// round trip where nothing has changed. Only a look that left nothing open is remembered.
+#[derive(Debug, Default)]
+pub struct Memory(Option<Remembered>);
+
+#[derive(Debug)]
+struct Remembered {
+    shape: Shape,
+    pulse: Pulse,
+    catalog: Arc<Catalog>,
+    /// When a pending migration will have been so for too long.
+    due: Option<Timestamp>,
+    observation: Observation,
+}
+
 /// Looks at a database once and compares it with its catalog. Without a catalog, what the rows
 /// alone say is still told. A migration that is pending for longer than `pending_limit` is a
 /// finding; zero is without a limit.
 pub async fn observe(
     database: &Arc<Database>,
-    catalog: &CatalogResult,
+    compared: &Compared,
     pending_limit: Duration,
     depth: Depth,
 ) -> Observation {
-    let seen = match tokio::time::timeout(LIMIT, see(database, depth)).await {
-        Ok(seen) => seen,
-        Err(_) => {
-            let message = format!("{} did not answer in {} s", database.name, LIMIT.as_secs());
-            Err(SeeError::Failed(Failure::new(Code::Unreachable, message)))
-        }
-    };
+    let seen = within_limit(database, see(database, depth == Depth::Everything, None)).await;
     let rules = Rules { policy: database.policy, pending_limit, now: Timestamp::now() };
-    conclude(&database.name, catalog, seen, &rules)
+    let seen = seen.map(Option::unwrap_or_default);
+    conclude(&database.name, compared, seen.as_ref(), &rules)
+}
+
+/// The same at [`Depth::Rows`], by whoever looks again and again.
+pub async fn observe_again(
+    database: &Arc<Database>,
+    compared: &Compared,
+    pending_limit: Duration,
+    memory: &mut Memory,
+) -> Observation {
+    let rules = Rules { policy: database.policy, pending_limit, now: Timestamp::now() };
+    let last = memory.0.take().filter(|last| last.may_stand(compared, rules.now));
+    let known = last.as_ref().map(|last| (last.shape, &last.pulse));
+    let seen = within_limit(database, see(database, false, known)).await;
+    let seen = match (seen, last) {
+        (Ok(None), Some(mut last)) => {
+            last.observation.time = rules.now;
+            return memory.0.insert(last).observation.clone();
+        }
+        (seen, _) => seen.map(Option::unwrap_or_default),
+    };
+    let observation = conclude(&database.name, compared, seen.as_ref(), &rules);
+    memory.0 = match (seen, compared) {
+        (Ok(look), Ok((catalog, None))) if !look.is_locked && look.tracked.dirty().next().is_none() => {
+            Some(Remembered {
+                due: compare::due(catalog, &look, &rules),
+                shape: look.shape,
+                pulse: look.pulse,
+                catalog: catalog.clone(),
+                observation: observation.clone(),
+            })
+        }
+        _ => None,
+    };
+    observation
+}
+
+impl Remembered {
+    /// Whether it is still true of a database that has not changed.
+    fn may_stand(&self, compared: &Compared, now: Timestamp) -> bool {
+        let is_same = matches!(compared, Ok((catalog, None)) if Arc::ptr_eq(catalog, &self.catalog));
+        is_same && self.due.is_none_or(|due| now < due)
+    }
 }
 
 /// Why nothing was seen.
+#[derive(Debug)]
 enum SeeError {
     /// The tables are another tool's.
     Foreign(String),
-    /// Somebody holds a table so that it cannot even be read: it will pass.
-    Locked,
+    /// Somebody holds a table so that it cannot even be read, or others who look take their turn
+    /// first: it will pass, and says nothing of the database.
+    Passing,
     /// The database does not answer, or not as it should.
     Failed(Failure),
 }
 
-async fn see(database: &Database, depth: Depth) -> Result<Look, SeeError> {
-    let limit = database.limits.connect_timeout.min(CONNECT_LIMIT);
-    let session = database.session_within("watch", limit).await.map_err(SeeError::Failed)?;
-    let looked = look_at(&session, depth).await;
-    // What went wrong in a transaction leaves the connection to be closed; a shape is read whole.
-    if matches!(looked, Ok(_) | Err(SessionError::Shape(_))) {
-        session.give_back();
+async fn within_limit<T>(
+    database: &Database,
+    see: impl Future<Output = Result<T, SeeError>>,
+) -> Result<T, SeeError> {
+    let seen = tokio::time::timeout(LIMIT, see).await;
+    seen.unwrap_or_else(|_| {
+        let message = format!("{} did not answer in {} s", database.name, LIMIT.as_secs());
+        Err(SeeError::Failed(Failure::new(Code::Unreachable, message)))
+    })
+}
+
+/// Looks; `None` where the pulse is the known one.
+async fn see(
+    database: &Database,
+    is_deep: bool,
+    known: Option<(Shape, &Pulse)>,
+) -> Result<Option<Look>, SeeError> {
+    let mut looked = see_once(database, is_deep, known).await?;
+    // A warm connection may have died since it was used: that is no news of the database.
+    if matches!(looked, Err(SessionError::Lost)) {
+        looked = see_once(database, is_deep, known).await?;
     }
     looked.map_err(|error| match error {
         SessionError::Shape(error) => SeeError::Foreign(error.to_string()),
-        SessionError::Sql(fault) if fault.sqlstate == "55P03" => SeeError::Locked,
+        SessionError::Sql(fault) if fault.sqlstate == "55P03" => SeeError::Passing,
         error => SeeError::Failed(of_session(error, "reading the applied migrations")),
     })
 }
 
-async fn look_at(session: &Session, depth: Depth) -> Result<Look, SessionError> {
-    let shape = look::shape(session).await?;
-    look::look(session, shape, depth == Depth::Everything).await
+async fn see_once(
+    database: &Database,
+    is_deep: bool,
+    known: Option<(Shape, &Pulse)>,
+) -> Result<Result<Option<Look>, SessionError>, SeeError> {
+    let limit = database.limits.connect_timeout.min(CONNECT_LIMIT);
+    let connection = Box::pin(database.looks.get(limit)).await.map_err(|error| match error.reason {
+        ConnectReason::Busy { .. } => SeeError::Passing,
+        _ => SeeError::Failed(Failure::from(&error)),
+    })?;
+    let mut session = Session::new(connection, database.names.clone(), &database.dbname, "watch");
+    let looked = look_at(&mut session, is_deep, known).await;
+    // What went wrong in a transaction leaves a connection to be closed; a shape is read whole.
+    if database.keeps_looks && matches!(looked, Ok(_) | Err(SessionError::Shape(_))) {
+        session.give_back();
+    }
+    Ok(looked)
+}
+
+async fn look_at(
+    session: &mut Session,
+    is_deep: bool,
+    known: Option<(Shape, &Pulse)>,
+) -> Result<Option<Look>, SessionError> {
+    if let Some((shape, known)) = known {
+        match look::pulse(session, shape).await {
+            Ok(pulse) if pulse == *known => return Ok(None),
+            Ok(_) => {}
+            // A table is gone, say: a whole look tells.
+            Err(SessionError::Sql(_)) => drop(session.roll_back().await?),
+            Err(error) => return Err(error),
+        }
+    }
+    look::look(session, is_deep).await.map(Some)
 }
 
 /// What follows from a look, or from its failure.
 fn conclude(
     database: &str,
-    catalog: &CatalogResult,
-    seen: Result<Look, SeeError>,
+    compared: &Compared,
+    seen: Result<&Look, &SeeError>,
     rules: &Rules,
 ) -> Observation {
     let mut observation = Observation {
@@ -118,14 +223,17 @@ fn conclude(
         unknown: Vec::new(),
     };
     let findings = &mut observation.findings;
-    if let Err(failure) = catalog {
-        findings.push(of_failure(FindingKind::DirectoryUnreadable, failure));
-    }
-    match (seen, catalog) {
-        (Ok(look), catalog) => {
+    let (catalog, failure) = match compared {
+        Ok((catalog, failure)) => (Some(catalog), failure.as_ref()),
+        Err(failure) => (None, Some(failure)),
+    };
+    findings.extend(failure.map(|failure| of_failure(FindingKind::DirectoryUnreadable, failure)));
+    let unseen = || OF_A_RUN.into_iter().chain(OF_THE_CATALOG).chain(OF_THE_SCHEMA);
+    match seen {
+        Ok(look) => {
             match catalog {
-                Ok(catalog) => observation.counts = Some(compare::files(catalog, &look, rules, findings)),
-                Err(_) => observation.unknown.extend(OF_THE_CATALOG),
+                Some(catalog) => observation.counts = Some(compare::files(catalog, look, rules, findings)),
+                None => observation.unknown.extend(OF_THE_CATALOG),
             }
             if look.is_locked {
                 observation.unknown.extend(OF_A_RUN);
@@ -137,18 +245,18 @@ fn conclude(
                 _ => observation.unknown.extend(OF_THE_SCHEMA),
             }
         }
-        (Err(error), _) => {
-            match error {
-                SeeError::Foreign(message) => {
-                    findings.push(Finding::new(FindingKind::ForeignTable, "", message));
-                }
-                SeeError::Failed(failure) => {
-                    findings.push(of_failure(FindingKind::DatabaseUnreachable, &failure));
-                    observation.unknown.push(FindingKind::ForeignTable);
-                }
-                SeeError::Locked => observation.unknown.push(FindingKind::ForeignTable),
-            }
-            observation.unknown.extend(OF_A_RUN.into_iter().chain(OF_THE_CATALOG).chain(OF_THE_SCHEMA));
+        Err(SeeError::Foreign(message)) => {
+            findings.push(Finding::new(FindingKind::ForeignTable, "", message));
+            observation.unknown.extend(unseen());
+        }
+        Err(SeeError::Failed(failure)) => {
+            findings.push(of_failure(FindingKind::DatabaseUnreachable, failure));
+            observation.unknown.push(FindingKind::ForeignTable);
+            observation.unknown.extend(unseen());
+        }
+        Err(SeeError::Passing) => {
+            observation.unknown.extend([FindingKind::DatabaseUnreachable, FindingKind::ForeignTable]);
+            observation.unknown.extend(unseen());
         }
     }
     observation

@@ -4,16 +4,18 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, watch},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use crate::{
-    engine::{self, Database, Depth, Run},
+    engine::{Compared, Database, Run},
     fleet::selector::{Need, Selection},
-    migration::{Catalog, Code, EventKind, Failure, Observation, catalog::CatalogResult},
+    migration::{Catalog, Code, EventKind, Failure, catalog::CatalogResult},
     source::Directory,
 };
 
@@ -32,7 +34,9 @@ pub struct Member {
     /// Bounds how many databases of the same server are worked on at once.
     server_places: Arc<Semaphore>,
     /// Bounds how many databases of the same server are looked at at once.
-    server_looks: Arc<Semaphore>,
+    pub(super) looks: Arc<Looks>,
+    /// When the monitor was last asked to look at it.
+    pub(super) nudged: watch::Sender<Instant>,
     /// Held by whoever works on it in this process: a session may take its own advisory lock again,
     /// and waiting here costs the server nothing. Holds the operation.
     busy: Mutex<Option<Uuid>>,
@@ -43,19 +47,29 @@ pub struct Member {
 pub struct Inventory {
     members: BTreeMap<String, Arc<Member>>,
     labels: BTreeMap<String, BTreeMap<String, String>>,
-    servers: HashMap<String, Places>,
+    servers: HashMap<String, Server>,
 }
 
-/// How many databases of one server may be worked on, and looked at, at once.
-struct Places {
+/// The places of those who look at one server's databases. Looking waits for nobody who works.
+pub(super) struct Looks {
+    /// How many databases are looked at at once.
+    pub(super) places: Semaphore,
+    /// How many of them may be such that did not answer the last time: a database that is silent
+    /// keeps its place for seconds, and the others need theirs.
+    pub(super) doubtful: Semaphore,
+}
+
+/// The places of one server.
+struct Server {
     work: Arc<Semaphore>,
-    looks: Arc<Semaphore>,
+    looks: Arc<Looks>,
 }
 
-impl Places {
-    fn new(count: usize) -> Self {
-        let places = || Arc::new(Semaphore::new(count.max(1)));
-        Self { work: places(), looks: places() }
+impl Server {
+    fn new(per_server: usize) -> Self {
+        let places = |count: usize| Semaphore::new(count.max(1));
+        let looks = Looks { places: places(per_server / 2), doubtful: places(per_server / 4) };
+        Self { work: Arc::new(places(per_server)), looks: Arc::new(looks) }
     }
 }
 
@@ -70,8 +84,8 @@ impl Inventory {
         server: String,
         per_server: usize,
     ) {
-        let places = self.servers.entry(server.clone()).or_insert_with(|| Places::new(per_server));
-        let (server_places, server_looks) = (places.work.clone(), places.looks.clone());
+        let places = self.servers.entry(server.clone()).or_insert_with(|| Server::new(per_server));
+        let (server_places, looks) = (places.work.clone(), places.looks.clone());
         let name = database.name.clone();
         self.labels.insert(name.clone(), labels.clone());
         let member = Member {
@@ -81,7 +95,8 @@ impl Inventory {
             labels,
             server,
             server_places,
-            server_looks,
+            looks,
+            nudged: watch::Sender::new(Instant::now()),
             busy: Mutex::default(),
         };
         self.members.insert(name, Arc::new(member));
@@ -107,22 +122,30 @@ impl Member {
 
     /// The directory as it is now: what has not changed is not read again.
     pub async fn catalog(&self) -> CatalogResult {
-        let directory = self.directory.clone();
-        let read: Result<Result<Arc<Catalog>, Failure>, _> =
-            tokio::task::spawn_blocking(move || directory.snapshot()).await;
-        read.map_err(|_| Failure::new(Code::Internal, "Reading the directory ended unexpectedly"))?
+        self.directory.load().await
     }
 
-    /// Looks at it once. Those who look wait for each other, and never for those who work.
-    pub(super) async fn observe(
-        &self,
-        catalog: &CatalogResult,
-        pending_limit: Duration,
-        depth: Depth,
-    ) -> Observation {
-        // The semaphore is never closed; without a place, a look would still only be a look.
-        let _place = self.server_looks.acquire().await;
-        engine::observe(&self.database, catalog, pending_limit, depth).await
+    /// The catalog to compare the database with: the directory's as it is now or, while that cannot
+    /// be read, the last good one and why. For looking only: what changes a database needs
+    /// [`Self::catalog`].
+    pub async fn compared_with(&self) -> Compared {
+        match self.catalog().await {
+            Ok(catalog) => Ok((catalog, None)),
+            Err(failure) => match self.last_good() {
+                Some(catalog) => Ok((catalog, Some(failure))),
+                None => Err(failure),
+            },
+        }
+    }
+
+    /// The last catalog of its directory that could be read.
+    pub fn last_good(&self) -> Option<Arc<Catalog>> {
+        self.directory.last_good()
+    }
+
+    /// Has the monitor look at it now: something may have changed.
+    pub(super) fn nudge(&self, at: Instant) {
+        self.nudged.send_replace(at);
     }
 
     /// Waits for a place among those who work on the same server.

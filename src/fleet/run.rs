@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use tokio::time::Instant;
 
 use crate::{
     engine::{self, Verb},
@@ -82,6 +83,7 @@ async fn database(
         }
     };
     let ended: Result<Result<DatabaseReport, Failure>, _> = fleet.tasks.spawn("database", work).await;
+    member.nudge(Instant::now());
     match ended {
         Ok(Ok(report)) => report,
         Ok(Err(failure)) => tell(&sink, refused(&member, failure)),

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::migration::{Alert, AuditReport, Direction, Failure, Observation, Plan, Step, Version};
+use crate::migration::{
+    Alert, AuditReport, Catalog, Direction, Failure, Migration, Observation, Plan, Step, Version,
+};
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -100,7 +102,8 @@ pub enum EventKind {
     DatabaseFinished(Box<DatabaseReport>),
     /// The monitor or an audit looked at a database; the event belongs to no operation.
     Observed(Box<Observation>),
-    /// The files of a migration directory have changed; the event belongs to no operation.
+    /// The files of a migration directory have changed, or it can be read again and nothing has; the
+    /// event belongs to no operation.
     CatalogChanged(CatalogChange),
     /// A migration directory cannot be read: the last good catalog stays; no operation's event.
     CatalogFailed {
@@ -140,6 +143,34 @@ pub struct CatalogChange {
     pub edited: Vec<Version>,
     /// Versions that are gone.
     pub removed: Vec<Version>,
+}
+
+impl CatalogChange {
+    /// What has changed from one catalog of a directory to the next.
+    pub fn between(directory: String, old: &Catalog, new: &Catalog) -> Self {
+        let versions = |of: &Catalog, is_meant: &dyn Fn(&Migration) -> bool| {
+            let meant = of.migrations().iter().filter(|migration| is_meant(migration));
+            meant.map(|migration| migration.version.clone()).collect()
+        };
+        let texts = |migration: &Migration| {
+            let down = migration.down.as_ref().map(|down| down.checksums.raw);
+            (migration.up.checksums.raw, down)
+        };
+        Self {
+            directory,
+            digest: new.digest().to_owned(),
+            added: versions(new, &|migration| old.get(&migration.version).is_none()),
+            edited: versions(new, &|migration| {
+                old.get(&migration.version).is_some_and(|before| texts(before) != texts(migration))
+            }),
+            removed: versions(old, &|migration| new.get(&migration.version).is_none()),
+        }
+    }
+
+    /// Whether nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.edited.is_empty() && self.removed.is_empty()
+    }
 }
 
 /// One step that was done, durably.

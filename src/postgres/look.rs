@@ -18,11 +18,32 @@ use crate::{
 
 /// What a look begins with. Each statement sees the present, so that the lock's holder, asked for
 /// before the rows and after them, tells a run's own mark from one that was left behind.
-const BEGIN: &str = "begin read only; set local lock_timeout = '1s'; set local statement_timeout = '5s'; ";
+const BEGIN: &str = "begin read only; ";
+
+/// The settings that the connections of those who look start with.
+pub fn startup_settings() -> Vec<(&'static str, String)> {
+    [
+        ("application_name", "nexusd watch"),
+        ("lock_timeout", "1s"),
+        ("statement_timeout", "5s"),
+        ("idle_in_transaction_session_timeout", "10s"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .to_vec()
+}
+
+/// What changes whenever something of a database changes that a look would see: equal ones mean
+/// that there is nothing new.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pulse(Vec<String>);
 
 /// What a look at one database saw.
 #[derive(Debug, Default)]
 pub struct Look {
+    /// Which tables exist.
+    pub shape: Shape,
+    /// The pulse, felt before the rows were read: a change in between shows in the next one.
+    pub pulse: Pulse,
     /// The rows, with the journal's evidence.
     pub tracked: Tracked,
     /// The versions that the journal knows, and when it last had to do with each.
@@ -42,15 +63,48 @@ pub struct Leftovers {
     pub constraints: Vec<(String, String)>,
 }
 
-/// Reads which tables exist.
-pub async fn shape(session: &Session) -> Result<Shape, SessionError> {
-    let sql = format!("{BEGIN}{}; commit", tracking::shape_query(&session.names));
-    Ok(tracking::read_shape(&session.names, &session.rows(&sql).await?)?)
+/// Feels the pulse, in one message; an error where a table of the shape is gone.
+pub async fn pulse(session: &Session, shape: Shape) -> Result<Pulse, SessionError> {
+    let sql = format!("{BEGIN}{}; commit", pulse_queries(session, shape));
+    Ok(read_pulse(&session.rows(&sql).await?))
 }
 
-/// Reads everything, in one message; `is_deep` also looks for what is unfinished in the schema.
-pub async fn look(session: &Session, shape: Shape, is_deep: bool) -> Result<Look, SessionError> {
-    let mut queries = vec![session.holder_query()];
+/// The tables' identities, the sum of the hashes of all rows, the journal's last line, and who
+/// holds the lock.
+fn pulse_queries(session: &Session, shape: Shape) -> String {
+    let Names { tracking_sql: tracking, journal_sql: journal, .. } = &session.names;
+    let mut queries = vec![format!(
+        "select pg_catalog.concat_ws(' ', pg_catalog.to_regclass({})::oid, pg_catalog.to_regclass({})::oid) as pulse",
+        quote_literal(tracking),
+        quote_literal(journal)
+    )];
+    if shape.tracking {
+        queries.push(format!(
+            "select pg_catalog.concat_ws(' ', pg_catalog.count(*), \
+               pg_catalog.sum(pg_catalog.hashtextextended(m::text, 0))) as pulse from {tracking} m"
+        ));
+    }
+    if shape.journal {
+        queries.push(format!(
+            "select pg_catalog.concat_ws(' ', j.id, j.outcome, j.statements_done) as pulse \
+             from {journal} j order by j.id desc limit 1"
+        ));
+    }
+    queries.push(session.holder_query());
+    queries.join("; ")
+}
+
+fn read_pulse(rows: &[SimpleQueryRow]) -> Pulse {
+    let beat = |row| text(row, "pulse").or_else(|| text(row, "holder")).map(str::to_owned);
+    Pulse(rows.iter().filter_map(beat).collect())
+}
+
+/// Reads everything, in two messages: which tables exist, and what is in them. `is_deep` also looks
+/// for what is unfinished in the schema.
+pub async fn look(session: &Session, is_deep: bool) -> Result<Look, SessionError> {
+    let sql = format!("{BEGIN}{}; commit", tracking::shape_query(&session.names));
+    let shape = tracking::read_shape(&session.names, &session.rows(&sql).await?)?;
+    let mut queries = vec![pulse_queries(session, shape)];
     if shape.tracking {
         queries.push(tracking::queries(&session.names, shape, Kept::All));
     }
@@ -71,6 +125,8 @@ pub async fn look(session: &Session, shape: Shape, is_deep: bool) -> Result<Look
         Some((text(row, "journal_version")?.to_owned(), tracking::time(row, "journal_time")))
     });
     Ok(Look {
+        shape,
+        pulse: read_pulse(&rows),
         tracked: tracking::read_tracked(&rows),
         journal: journal.collect(),
         is_locked: rows.iter().any(|row| text(row, "holder").is_some()),

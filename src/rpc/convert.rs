@@ -247,6 +247,7 @@ pub fn status(status: &MemberStatus) -> proto::DatabaseStatus {
     let mut message = proto::DatabaseStatus {
         database: status.member.name().to_owned(),
         labels: labels(&status.member),
+        catalog_failure: status.catalog_failure.as_ref().map(failure),
         ..Default::default()
     };
     let (status, notices) = match &status.status {

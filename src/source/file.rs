@@ -79,6 +79,7 @@ impl Stamp {
 pub(super) struct Content {
     stamp: Stamp,
     is_racy: bool,
+    is_stable: bool,
     size: u64,
     checksums: Checksums,
     pub(super) header: Result<Header, Problem>,
@@ -87,13 +88,13 @@ pub(super) struct Content {
 impl Content {
     /// Reads a file once, in pieces.
     pub(super) fn read(listed: &Listed, max_size: u64) -> Result<Self, Problem> {
-        let read = || -> io::Result<(Stamp, bool, u64, Checksums, String)> {
+        let mut head = String::new();
+        let mut read = || -> io::Result<Self> {
             let now = SystemTime::now();
-            let file = File::open(&listed.path)?;
+            let file = File::open(&listed.real_path)?;
             let stamp = Stamp::of(&file.metadata()?);
             let mut hasher = Hasher::default();
             let mut buffer = Vec::with_capacity(HEADER);
-            let mut head = String::new();
             let mut size = 0;
             let mut rest = (&file).take(max_size.saturating_add(1));
             while rest.by_ref().take(HEADER as u64).read_to_end(&mut buffer)? > 0 {
@@ -105,13 +106,14 @@ impl Content {
                 buffer.clear();
             }
             let is_stable = Stamp::of(&file.metadata()?) == stamp && size == stamp.size;
-            Ok((stamp, stamp.is_racy(now) || !is_stable, size, hasher.finish(), head))
+            let (is_racy, checksums) = (stamp.is_racy(now) || !is_stable, hasher.finish());
+            Ok(Self { stamp, is_racy, is_stable, size, checksums, header: Ok(Header::default()) })
         };
-        let (stamp, is_racy, size, checksums, head) = read().map_err(|error| {
+        let read = read().map_err(|error| {
             Problem::new(Code::FileUnreadable, &listed.name, format!("cannot read it: {error}"))
                 .version(&listed.version)
         })?;
-        if size > max_size {
+        if read.size > max_size {
             return Err(too_large(&listed.name, &listed.version, max_size));
         }
         let header = Header::parse(&head).map_err(|error| {
@@ -123,12 +125,17 @@ impl Content {
                 .version(&listed.version)
                 .at(location)
         });
-        Ok(Self { stamp, is_racy, size, checksums, header })
+        Ok(Self { header, ..read })
     }
 
     /// Whether it is what a file with this metadata holds, for certain.
     pub(super) fn is_of(&self, stamp: &Stamp) -> bool {
         !self.is_racy && self.stamp == *stamp
+    }
+
+    /// Whether it was read from the very file that was listed, which nobody wrote to meanwhile.
+    pub(super) fn is_whole(&self, stamp: &Stamp) -> bool {
+        self.is_stable && self.stamp == *stamp
     }
 
     /// The script; one whose header is refused counts as a file that is there.

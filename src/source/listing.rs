@@ -14,10 +14,17 @@ use crate::{
     source::{Options, file::Stamp, problem::Problem},
 };
 
+/// In a volume that Kubernetes mounts, the link to the directory that holds its files now. It is
+/// swapped in one step, while the links to the single files come and go one after the other.
+const VOLUME_LINK: &str = "..data";
+
 /// A migration file, not yet read.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Listed {
+    /// Where it will be found later, too: below the directory as it is configured.
     pub(super) path: PathBuf,
+    /// Where it is now, every link to its directory followed.
+    pub(super) real_path: PathBuf,
     /// Its path below the directory, for messages.
     pub(super) name: String,
     pub(super) version: Version,
@@ -25,21 +32,59 @@ pub(super) struct Listed {
     pub(super) stamp: Stamp,
 }
 
-/// Lists a directory, in the order of the names, with all that is wrong with it.
-pub(super) fn list(root: &Path, options: &Options) -> (Vec<Listed>, Vec<Problem>) {
-    let mut listing = Listing { root, options, files: Vec::new(), problems: Vec::new() };
-    if let Err(error) = listing.directory(root, &mut Vec::new()) {
-        listing.unreadable_directory(root, &error);
+/// What a migration directory's path leads to at one moment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Root {
+    /// The path by which its files are found later, too.
+    path: PathBuf,
+    /// The directory, every link followed.
+    real_path: PathBuf,
+    /// What tells it from one that takes its place.
+    identity: (u64, u64),
+}
+
+impl Root {
+    /// Follows a migration directory's path: in a volume of Kubernetes to the set of files that is
+    /// mounted now, so that a listing never holds files of two sets.
+    pub(super) fn of(directory: &Path) -> io::Result<Self> {
+        let path = volume_link(directory).unwrap_or_else(|| directory.to_owned());
+        let real_path = fs::canonicalize(&path)?;
+        let identity = Stamp::of(&fs::metadata(&real_path)?).identity();
+        Ok(Self { path, real_path, identity })
     }
-    listing.files.sort_by(|a, b| a.name.cmp(&b.name));
-    (listing.files, listing.problems)
+}
+
+/// The link in `directory` that Kubernetes swaps, where it has one.
+pub(super) fn volume_link(directory: &Path) -> Option<PathBuf> {
+    let link = directory.join(VOLUME_LINK);
+    fs::symlink_metadata(&link).is_ok_and(|link| link.is_symlink()).then_some(link)
+}
+
+/// The files of a directory, in the order of their names, and all that is wrong with them.
+#[derive(Debug, PartialEq)]
+pub(super) struct Files {
+    pub(super) files: Vec<Listed>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Lists the directory that `root` was found to be.
+pub(super) fn list(directory: &Path, root: Result<&Root, &io::Error>, options: &Options) -> Files {
+    let mut found = Files { files: Vec::new(), problems: Vec::new() };
+    let listed = match root {
+        Ok(root) => Listing { root, options, found: &mut found }
+            .directory(&root.real_path, &mut Vec::new())
+            .map_err(|error| unreadable_directory(directory, &error)),
+        Err(error) => Err(unreadable_directory(directory, error)),
+    };
+    found.problems.extend(listed.err());
+    found.files.sort_by(|a, b| a.name.cmp(&b.name));
+    found
 }
 
 struct Listing<'a> {
-    root: &'a Path,
+    root: &'a Root,
     options: &'a Options,
-    files: Vec<Listed>,
-    problems: Vec<Problem>,
+    found: &'a mut Files,
 }
 
 impl Listing<'_> {
@@ -72,31 +117,32 @@ impl Listing<'_> {
             } else if metadata.is_dir()
                 && let Err(error) = self.directory(&path, above)
             {
-                self.unreadable_directory(&path, &error);
+                self.found.problems.push(unreadable_directory(&self.path(&path), &error));
             }
         }
         above.pop();
         Ok(())
     }
 
-    fn file(&mut self, path: PathBuf, file_name: &str, metadata: &Metadata) {
-        let name = self.name(&path);
+    fn file(&mut self, real_path: PathBuf, file_name: &str, metadata: &Metadata) {
+        let (name, path) = (self.name(&real_path), self.path(&real_path));
         let size = metadata.len();
         if !metadata.is_file() {
             let kind = if metadata.is_dir() { "a directory" } else { "no regular file" };
-            self.problems.push(Problem::new(Code::FileUnreadable, &name, format!("it is {kind}")));
+            self.found.problems.push(Problem::new(Code::FileUnreadable, &name, format!("it is {kind}")));
             return;
         }
         match parse_file_name(file_name, self.options.naming) {
             Err(error) => {
                 let message = malformed(file_name, self.options.naming, &error);
-                self.problems.push(Problem::new(Code::MalformedName, &name, message));
+                self.found.problems.push(Problem::new(Code::MalformedName, &name, message));
             }
             Ok((version, _)) if size > self.options.max_file_size => {
-                self.problems.push(too_large(&name, &version, self.options.max_file_size));
+                self.found.problems.push(too_large(&name, &version, self.options.max_file_size));
             }
             Ok((version, direction)) => {
-                self.files.push(Listed { path, name, version, direction, stamp: Stamp::of(metadata) });
+                let stamp = Stamp::of(metadata);
+                self.found.files.push(Listed { path, real_path, name, version, direction, stamp });
             }
         }
     }
@@ -110,21 +156,30 @@ impl Listing<'_> {
             (true, false) => return,
             _ => format!("cannot read it: {error}"),
         };
-        self.problems.push(Problem::new(Code::FileUnreadable, &self.name(&entry.path()), message));
+        let name = self.name(&entry.path());
+        self.found.problems.push(Problem::new(Code::FileUnreadable, &name, message));
     }
 
-    fn unreadable_directory(&mut self, path: &Path, error: &io::Error) {
-        let message = match error.kind() {
-            io::ErrorKind::NotFound => "the migration directory does not exist".to_owned(),
-            io::ErrorKind::NotADirectory => "the migration directory is a file".to_owned(),
-            _ => format!("cannot read the migration directory: {error}"),
-        };
-        self.problems.push(Problem::new(Code::DirectoryUnreadable, &path.to_string_lossy(), message));
+    fn below_root<'a>(&self, real_path: &'a Path) -> &'a Path {
+        real_path.strip_prefix(&self.root.real_path).unwrap_or(real_path)
     }
 
-    fn name(&self, path: &Path) -> String {
-        path.strip_prefix(self.root).unwrap_or(path).to_string_lossy().into_owned()
+    fn name(&self, real_path: &Path) -> String {
+        self.below_root(real_path).to_string_lossy().into_owned()
     }
+
+    fn path(&self, real_path: &Path) -> PathBuf {
+        self.root.path.join(self.below_root(real_path))
+    }
+}
+
+fn unreadable_directory(path: &Path, error: &io::Error) -> Problem {
+    let message = match error.kind() {
+        io::ErrorKind::NotFound => "the migration directory does not exist".to_owned(),
+        io::ErrorKind::NotADirectory => "the migration directory is a file".to_owned(),
+        _ => format!("cannot read the migration directory: {error}"),
+    };
+    Problem::new(Code::DirectoryUnreadable, &path.to_string_lossy(), message)
 }
 
 /// A file over the cap.

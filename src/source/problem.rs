@@ -3,7 +3,7 @@
 use crate::migration::{Code, Failure, Location, Version};
 
 /// One thing that is wrong, in one file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Problem {
     code: Code,
     /// The file, relative to the directory, with line and column where there are any.

@@ -1,6 +1,7 @@
 //! The record of migrations: one JSON object a line, in the runbook's words.
 
 mod line;
+mod observed;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,10 @@ use serde_json::Value;
 
 use crate::{
     migration::{Code, Event, Failure},
-    telemetry::jsonl::line::{Line, Reported, lines},
+    telemetry::jsonl::{
+        line::{Line, Reported, lines},
+        observed::Observed,
+    },
 };
 
 /// How many lines are kept while the file cannot be written.
@@ -59,6 +63,7 @@ struct State {
     waiting: VecDeque<Vec<u8>>,
     lost: u64,
     reported: Reported,
+    observed: Observed,
 }
 
 impl JsonlLog {
@@ -69,7 +74,14 @@ impl JsonlLog {
         let file = open(&path).map_err(|cause| LogError { path: path.clone(), cause })?;
         warn_of_readers(&path, &file);
         let waiting = VecDeque::new();
-        let state = State { file, failed: false, waiting, lost: 0, reported: Reported::default() };
+        let state = State {
+            file,
+            failed: false,
+            waiting,
+            lost: 0,
+            reported: Reported::default(),
+            observed: Observed::default(),
+        };
         let log = Self { path, redact, state: Mutex::new(state) };
         log.append(&mut log.state(), vec![opened("Log opened")])?;
         Ok(log)
@@ -86,7 +98,8 @@ impl JsonlLog {
     /// Writes what there is to say of an event. On an error the lines are kept for later.
     pub fn write(&self, event: &Event) -> Result<(), LogError> {
         let mut state = self.state();
-        let lines = lines(event, &mut state.reported);
+        let State { reported, observed, .. } = &mut *state;
+        let lines = lines(event, reported, observed);
         self.append(&mut state, lines)
     }
 

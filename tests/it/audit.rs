@@ -57,7 +57,6 @@ fn found(audit: &Value, database: &str) -> Vec<String> {
 fn an_audit_finds_everything_that_is_wrong() {
     let (world, sound) = fleet();
     spoil(&world, &|arguments| drop(world.ctl(arguments).expect(0)));
-    let before = sound.sql("select xact_commit from pg_stat_database where datname = current_database()");
     let audit = world.ctl(&["audit", "run", "--output", "json"]);
     assert_eq!(audit.code, Some(0), "{}", audit.stderr);
     let audit = audit.json();
@@ -80,10 +79,7 @@ fn an_audit_finds_everything_that_is_wrong() {
     let files = &audit["databases"][0]["files"];
     assert_eq!(files["0001_t1"], world.path("migrations/0001_t1.up.sql").display().to_string());
     assert!(files["0002_t2"].is_null(), "it has no file: {files}");
-    assert!(
-        !before.is_empty() && sound.tables().is_empty() && sound.rows().is_empty(),
-        "nothing was written"
-    );
+    assert!(sound.tables().is_empty() && sound.rows().is_empty(), "nothing was written");
 
     let shown = world.ctl(&["audit", "show"]).expect(0);
     for words in ["critical  checksum_drift  0001_t1", "- stored checksum: ", "hint: ", "void", "3 databases"]

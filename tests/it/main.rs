@@ -17,3 +17,4 @@ mod proxy;
 mod runbook;
 mod scripts;
 mod support;
+mod watch;

@@ -15,8 +15,12 @@ use std::{
 pub(crate) struct Proxy {
     port: u16,
     trips: Arc<AtomicUsize>,
+    watched: Watched,
     cut: Arc<Mutex<Option<Cut>>>,
 }
+
+/// What the monitor has sent, which looks whenever it wants: it is kept apart from the operations'.
+type Watched = Arc<Mutex<Vec<String>>>;
 
 /// Where a connection is cut, once.
 #[derive(Debug, Clone)]
@@ -33,14 +37,15 @@ impl Proxy {
         let port = listener.local_addr().expect("it has an address").port();
         let trips = Arc::new(AtomicUsize::new(0));
         let cut = Arc::new(Mutex::new(None));
-        let (counted, cuts) = (trips.clone(), cut.clone());
+        let watched = Watched::default();
+        let (counted, cuts, looks) = (trips.clone(), cut.clone(), watched.clone());
         drop(thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let server = TcpStream::connect(("127.0.0.1", server_port)).expect("the server answers");
-                relay(client, server, counted.clone(), cuts.clone());
+                relay(client, server, counted.clone(), looks.clone(), cuts.clone());
             }
         }));
-        Self { port, trips, cut }
+        Self { port, trips, watched, cut }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -56,23 +61,45 @@ impl Proxy {
     pub(crate) fn take(&self) -> usize {
         self.trips.swap(0, Ordering::SeqCst)
     }
+
+    /// What the monitor has sent since the last call, a text for each round trip.
+    pub(crate) fn take_watched(&self) -> Vec<String> {
+        std::mem::take(&mut *self.watched.lock().expect("no test panicked with it"))
+    }
 }
 
-fn relay(client: TcpStream, server: TcpStream, trips: Arc<AtomicUsize>, cut: Arc<Mutex<Option<Cut>>>) {
+fn relay(
+    client: TcpStream,
+    server: TcpStream,
+    trips: Arc<AtomicUsize>,
+    watched: Watched,
+    cut: Arc<Mutex<Option<Cut>>>,
+) {
     let server_spoke = Arc::new(AtomicBool::new(true));
     let deaf = Arc::new(AtomicBool::new(false));
     let (from_client, to_client) = (client.try_clone().expect("a socket"), client);
     let (from_server, to_server) = (server.try_clone().expect("a socket"), server);
     let (spoke, cutting) = (server_spoke.clone(), deaf.clone());
     drop(thread::spawn(move || {
+        // Whose the connection is, its start-up message tells, which is the first or the second.
+        let (mut is_known, mut is_watch, mut before) = (false, false, 0);
         copy(from_client, to_server, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            if !is_known && text.contains("user\0") {
+                (is_known, is_watch) = (true, text.contains("nexusd watch"));
+            }
             // A Terminate message is answered by nobody.
             if bytes.first() != Some(&b'X') && spoke.swap(false, Ordering::SeqCst) {
-                trips.fetch_add(1, Ordering::SeqCst);
+                match (is_known, is_watch) {
+                    (false, _) => before += 1,
+                    (true, false) => drop(trips.fetch_add(1 + std::mem::take(&mut before), Ordering::SeqCst)),
+                    (true, true) => {
+                        watched.lock().expect("no test panicked with it").push(text.clone().into_owned());
+                    }
+                }
             }
             let mut cut = cut.lock().expect("no test panicked with it");
-            let text = String::from_utf8_lossy(bytes);
-            match cut.take_if(|cut| text.contains(cut.at)) {
+            match cut.take_if(|cut| !is_watch && text.contains(cut.at)) {
                 Some(Cut { delivered, .. }) => {
                     cutting.store(true, Ordering::SeqCst);
                     if delivered { Then::Deliver } else { Then::Drop }
@@ -96,7 +123,7 @@ enum Then {
     Drop,
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream, seen: impl Fn(&[u8]) -> Then) {
+fn copy(mut from: TcpStream, mut to: TcpStream, mut seen: impl FnMut(&[u8]) -> Then) {
     let mut buffer = vec![0; 1 << 20];
     while let Ok(count) = from.read(&mut buffer) {
         if count == 0

@@ -115,7 +115,7 @@ fn findings(database: &AuditedDatabase, width: Option<u16>) -> String {
     if let Some(why) = unread(database) {
         line(format!("  {why}"));
     }
-    if !database.unchecked.is_empty() {
+    if !database.unreadable && !database.unchecked.is_empty() {
         let kinds = database.unchecked().map(|kind| super::json::word(kind.as_str_name(), "FINDING_KIND_"));
         line(format!("  not checked: {}", kinds.collect::<Vec<_>>().join(", ")));
     }

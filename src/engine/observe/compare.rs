@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::{
     migration::{
@@ -115,16 +115,33 @@ fn of_standing(standing: &Standing, catalog: &Catalog, look: &Look, rules: &Rule
     });
     let mut findings: Vec<_> = seen.collect();
     if standing.state == State::Pending
-        && !rules.pending_limit.is_zero()
-        && let Some(since) = pending_since(&standing.version, catalog, look)
-        && let Ok(limit) = SignedDuration::try_from(rules.pending_limit)
-        && rules.now.duration_since(since) > limit
+        && let Some((since, until)) = pending_from_to(&standing.version, catalog, look, rules)
+        && rules.now > until
     {
-        let message = format!("Migration {version} has been pending for longer than {limit:#}");
+        let limit = humantime::format_duration(rules.pending_limit);
+        let message = format!("Migration {version} has been pending for longer than {limit}");
         let since = format!("pending since {since:.0}");
         findings.push(finding(FindingKind::PendingTooLong, message).evidence([since]));
     }
     findings
+}
+
+/// Since when a migration has been pending, and until when it may be; `None` where there is no limit.
+fn pending_from_to(
+    version: &Version,
+    catalog: &Catalog,
+    look: &Look,
+    rules: &Rules,
+) -> Option<(Timestamp, Timestamp)> {
+    let since = pending_since(version, catalog, look).filter(|_| !rules.pending_limit.is_zero())?;
+    Some((since, since.checked_add(rules.pending_limit).ok()?))
+}
+
+/// When the next pending migration will have been so for too long.
+pub(super) fn due(catalog: &Catalog, look: &Look, rules: &Rules) -> Option<Timestamp> {
+    let pending = catalog.migrations().iter().filter(|it| look.tracked.get(&it.version).is_none());
+    let until = pending.filter_map(|it| Some(pending_from_to(&it.version, catalog, look, rules)?.1));
+    until.filter(|until| *until > rules.now).min()
 }
 
 /// What a dirty row is, where nobody holds the lock. An attempt that the journal has as running has

@@ -5,12 +5,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    engine::observe::{SeeError, compare::Rules, conclude},
+    engine::observe::{Compared, SeeError, compare::Rules, conclude},
     migration::{
         AppliedRow, AttemptOutcome, Catalog, Code, Counts, Direction, Failure, FindingKind, Migration, Mode,
         Observation, Script, Tracked, Version,
         attempt::LastAttempt,
-        catalog::CatalogResult,
         checksum::Checksums,
         header::Header,
         plan::{Policy, Tolerance},
@@ -33,7 +32,7 @@ fn rules() -> Rules {
 }
 
 /// A directory of these versions, of an hour ago. A trailing `!` leaves the down file out.
-fn catalog(versions: &[&str]) -> CatalogResult {
+fn catalog(versions: &[&str]) -> Compared {
     let script = |text: &str, name: String| Script {
         path: PathBuf::from(&name),
         file_name: name,
@@ -50,7 +49,7 @@ fn catalog(versions: &[&str]) -> CatalogResult {
             down: (!text.ends_with('!')).then(|| script("down", format!("{version}.down.sql"))),
         }
     });
-    Ok(Arc::new(Catalog::new(migrations.collect(), Vec::new())))
+    Ok((Arc::new(Catalog::new(migrations.collect(), Vec::new())), None))
 }
 
 fn up_text(version: &str) -> String {
@@ -89,8 +88,8 @@ fn look(rows: Vec<AppliedRow>, journal: &[&str]) -> Look {
     }
 }
 
-fn see(catalog: &CatalogResult, look: Look) -> Observation {
-    conclude("main", catalog, Ok(look), &rules())
+fn see(compared: &Compared, look: &Look) -> Observation {
+    conclude("main", compared, Ok(look), &rules())
 }
 
 fn told(observation: &Observation) -> Vec<String> {
@@ -101,7 +100,7 @@ fn told(observation: &Observation) -> Vec<String> {
 #[test]
 fn what_each_row_and_file_comes_to() {
     let check = |files: &[&str], rows: Vec<AppliedRow>, journal: &[&str], expected: &[&str]| {
-        let observation = see(&catalog(files), look(rows, journal));
+        let observation = see(&catalog(files), &look(rows, journal));
         assert_eq!(told(&observation), expected, "{files:?}");
         for finding in &observation.findings {
             assert!(finding.message.contains(&finding.subject) && !finding.message.ends_with('.'));
@@ -137,14 +136,14 @@ fn what_each_row_and_file_comes_to() {
 #[test]
 fn evidence_is_what_a_person_would_look_up() {
     let drifted = AppliedRow { checksum: "65ab".to_owned(), ..row("0001_a") };
-    let observation = see(&catalog(&["0001_a"]), look(vec![drifted], &[]));
+    let observation = see(&catalog(&["0001_a"]), &look(vec![drifted], &[]));
     let finding = observation.findings.first().expect("there is one");
     let file = format!("file checksum: {}", Checksums::of(up_text("0001_a").as_bytes()).raw);
     assert_eq!(finding.message, "Migration 0001_a checksum mismatch");
     assert_eq!(finding.evidence, ["stored checksum: 65ab".to_owned(), file]);
 
     let left = dirty("0001_a", Some(AttemptOutcome::Running));
-    let observation = see(&catalog(&["0001_a"]), look(vec![left], &[]));
+    let observation = see(&catalog(&["0001_a"]), &look(vec![left], &[]));
     let finding = observation.findings.first().expect("there is one");
     assert_eq!(
         finding.evidence,
@@ -161,13 +160,13 @@ fn a_run_under_way_is_not_told_as_dirty() {
     let rows = || vec![dirty("0001_a", Some(AttemptOutcome::Running)), dirty("0002_b", None)];
     let leftovers =
         || Some(Leftovers { indexes: vec![("i".to_owned(), "t".to_owned())], ..Leftovers::default() });
-    let free = see(&catalog(&["0001_a", "0002_b"]), Look { leftovers: leftovers(), ..look(rows(), &[]) });
+    let free = see(&catalog(&["0001_a", "0002_b"]), &Look { leftovers: leftovers(), ..look(rows(), &[]) });
     assert_eq!(told(&free), ["attempt_interrupted 0001_a", "dirty 0002_b", "invalid_index i"]);
     assert_eq!(free.unknown, []);
     assert_eq!(free.counts.map(|counts| counts.dirty), Some(2));
 
     let held = Look { is_locked: true, leftovers: leftovers(), ..look(rows(), &[]) };
-    let held = see(&catalog(&["0001_a", "0002_b"]), held);
+    let held = see(&catalog(&["0001_a", "0002_b"]), &held);
     assert_eq!(told(&held), Vec::<String>::new());
     assert_eq!(
         held.unknown,
@@ -186,7 +185,7 @@ fn pending_since_the_file_came_or_the_journal_last_knew() {
     let check = |limit: Duration, journal: &[&str], expected: &[&str]| {
         let rules = Rules { pending_limit: limit, ..rules() };
         // The file is an hour old; the journal knew it two hours ago.
-        let observation = conclude("main", &catalog(&["0001_a"]), Ok(look(vec![], journal)), &rules);
+        let observation = conclude("main", &catalog(&["0001_a"]), Ok(&look(vec![], journal)), &rules);
         assert_eq!(told(&observation), expected, "{limit:?}");
         let oldest = observation.counts.and_then(|counts| counts.oldest_pending);
         assert_eq!(oldest, Some(hours_ago(1)));
@@ -197,7 +196,7 @@ fn pending_since_the_file_came_or_the_journal_last_knew() {
     check(Duration::ZERO, &[], &[]);
     let rolled_back = Look { journal: [("0001_a".to_owned(), now())].into(), ..look(vec![], &[]) };
     let rules = Rules { pending_limit: Duration::from_mins(59), ..rules() };
-    let observation = conclude("main", &catalog(&["0001_a"]), Ok(rolled_back), &rules);
+    let observation = conclude("main", &catalog(&["0001_a"]), Ok(&rolled_back), &rules);
     assert_eq!(told(&observation), Vec::<String>::new());
 }
 
@@ -209,7 +208,7 @@ fn counts() {
         row("0003_c"),
         dirty("0004_d", None),
     ];
-    let observation = see(&catalog(&["0001_a", "0002_b", "0004_d", "0005_e"]), look(rows, &["0003_c"]));
+    let observation = see(&catalog(&["0001_a", "0002_b", "0004_d", "0005_e"]), &look(rows, &["0003_c"]));
     let expected =
         Counts { applied: 3, pending: 1, dirty: 1, drift: 1, missing: 1, oldest_pending: Some(hours_ago(1)) };
     assert_eq!(observation.counts, Some(expected));
@@ -221,7 +220,7 @@ fn what_the_policy_allows_is_no_finding() {
         Policy { out_of_order: Tolerance::Allow, missing_file: Tolerance::Allow, ..Policy::default() };
     let seen = look(vec![row("0002_b"), row("0003_c")], &["0003_c"]);
     let observation =
-        conclude("main", &catalog(&["0001_a", "0002_b"]), Ok(seen), &Rules { policy, ..rules() });
+        conclude("main", &catalog(&["0001_a", "0002_b"]), Ok(&seen), &Rules { policy, ..rules() });
     assert_eq!(told(&observation), ["no_down 0003_c"]);
     assert_eq!(observation.counts.map(|counts| counts.missing), Some(1));
 }
@@ -229,8 +228,8 @@ fn what_the_policy_allows_is_no_finding() {
 #[test]
 fn a_look_that_fails_says_what_it_cannot_know() {
     use FindingKind::{DatabaseUnreachable, DirectoryUnreadable, ForeignTable, LogUnwritable};
-    let check = |catalog: &CatalogResult, seen, expected: &[&str], known: &[FindingKind]| {
-        let observation = conclude("main", catalog, Err(seen), &rules());
+    let check = |compared: &Compared, seen: SeeError, expected: &[&str], known: &[FindingKind]| {
+        let observation = conclude("main", compared, Err(&seen), &rules());
         assert_eq!(told(&observation), expected);
         assert_eq!(observation.counts, None);
         for kind in FindingKind::ALL {
@@ -253,7 +252,7 @@ fn a_look_that_fails_says_what_it_cannot_know() {
         &["foreign_table "],
         &[ForeignTable, DatabaseUnreachable, DirectoryUnreadable, LogUnwritable],
     );
-    check(&good, SeeError::Locked, &[], &[DatabaseUnreachable, DirectoryUnreadable, LogUnwritable]);
+    check(&good, SeeError::Passing, &[], &[DirectoryUnreadable, LogUnwritable]);
     let bad = Err(Failure::new(Code::DirectoryUnreadable, "it does not exist"));
     check(
         &bad,
@@ -266,7 +265,7 @@ fn a_look_that_fails_says_what_it_cannot_know() {
 #[test]
 fn without_a_catalog_the_rows_alone_still_tell() {
     let bad = Err(Failure::new(Code::DirectoryUnreadable, "it does not exist"));
-    let observation = see(&bad, look(vec![row("0001_a"), dirty("0002_b", None)], &[]));
+    let observation = see(&bad, &look(vec![row("0001_a"), dirty("0002_b", None)], &[]));
     assert_eq!(told(&observation), ["directory_unreadable ", "dirty 0002_b"]);
     assert_eq!(observation.counts, None);
     assert!(observation.unknown.contains(&FindingKind::ChecksumDrift));

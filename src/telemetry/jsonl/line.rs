@@ -6,10 +6,13 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::migration::{
-    AuditReport, Code, Direction, Event, EventKind, Failure, Severity, StepAction,
-    event::{DatabaseOutcome, DatabaseReport, StepDone},
-    plan::Source,
+use crate::{
+    migration::{
+        AuditReport, Code, Direction, Event, EventKind, Failure, Severity, StepAction, Version,
+        event::{DatabaseOutcome, DatabaseReport, StepDone},
+        plan::Source,
+    },
+    telemetry::jsonl::observed::Observed,
 };
 
 /// One line, not yet written.
@@ -36,7 +39,7 @@ impl Line {
         self
     }
 
-    fn with_some(self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
+    pub(super) fn with_some(self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
         match value {
             Some(value) => self.with(name, value),
             None => self,
@@ -86,7 +89,7 @@ impl Line {
 }
 
 /// The lines of an event; most have one, some have none.
-pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
+pub(super) fn lines(event: &Event, reported: &mut Reported, observed: &mut Observed) -> Vec<Line> {
     let line = |level, message: &str| Line::new(event.time, level, message);
     let one = match &event.kind {
         EventKind::OperationStarted { verb, databases, requested_by } => line("info", "Operation started")
@@ -128,6 +131,26 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
                 .with("notice", message.as_str())
                 .of(event)
         }
+        EventKind::CatalogChanged(change) => {
+            let names = |versions: &[Version]| versions.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let message = if change.is_empty() {
+                "Migration directory can be read again"
+            } else {
+                "Migrations changed"
+            };
+            line("info", message)
+                .with("directory", change.directory.as_str())
+                .with("added", names(&change.added))
+                .with("edited", names(&change.edited))
+                .with("removed", names(&change.removed))
+                .with("digest", change.digest.as_str())
+        }
+        EventKind::CatalogFailed { directory, failure } => {
+            line("error", "Migration directory cannot be read")
+                .with("directory", directory.as_str())
+                .why(failure)
+        }
+        EventKind::Observed(observation) => return observed.lines(observation),
         EventKind::DatabaseFinished(report) => return database_finished(event, report, reported),
         EventKind::OperationFinished { succeeded } => {
             reported.retain(|(operation, _)| *operation != event.operation);
@@ -139,9 +162,6 @@ pub(super) fn lines(event: &Event, reported: &mut Reported) -> Vec<Line> {
         EventKind::DatabaseStarted { .. }
         | EventKind::StepStarted { .. }
         | EventKind::StepProgress { .. }
-        | EventKind::Observed(_)
-        | EventKind::CatalogChanged(_)
-        | EventKind::CatalogFailed { .. }
         | EventKind::AlertChanged(_)
         | EventKind::AlertSent { .. } => {
             return Vec::new();

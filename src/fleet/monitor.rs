@@ -1,0 +1,192 @@
+//! The monitor: looks at every database again and again, and tells what it saw.
+//!
+//! One task for each database looks on a poll, and at once when it is nudged: after an operation's
+//! end, and when the directory has changed. Time is the monotonic clock's: one that is set anew
+//! changes nothing. A look waits for a place among those of its server, and then for one of the
+//! process's; a database that did not answer waits among its like, so that a silent one delays
+//! nobody else.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Mutex, Semaphore, SemaphorePermit},
+    time::Instant,
+};
+use uuid::Uuid;
+
+use crate::{
+    engine::{self, Compared, Depth, Memory},
+    fleet::{
+        Fleet,
+        inventory::{Looks, Member},
+        run,
+        selector::{Need, Selection},
+    },
+    migration::{EventKind, EventSink as _, Failure, Finding, FindingKind, Observation},
+};
+
+mod rhythm;
+
+use rhythm::Rhythm;
+
+/// How old a catalog may be that a poll compares with: the databases of one directory share a
+/// reading of it.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How many databases that did not answer are tried at once, in the whole process.
+const DOUBTFUL: usize = 16;
+
+/// The places of the process.
+struct Places {
+    healthy: Semaphore,
+    doubtful: Semaphore,
+}
+
+impl Fleet {
+    /// Watches every database until the fleet shuts down, each on a `poll`, with at most
+    /// `max_connections` for all of them; and whether the log can be written.
+    pub fn watch_databases(self: &Arc<Self>, poll: Duration, max_connections: usize) {
+        let healthy = Semaphore::new((max_connections / 2).max(1));
+        let places = Arc::new(Places { healthy, doubtful: Semaphore::new(DOUBTFUL) });
+        let mut directories: HashMap<_, Arc<Recent>> = HashMap::new();
+        for member in self.inventory.members() {
+            let recent = directories.entry(Arc::as_ptr(&member.directory)).or_default().clone();
+            let watch = watch(self.clone(), member.clone(), places.clone(), recent, Rhythm::new(poll));
+            drop(self.tasks.spawn("watch", watch));
+        }
+        drop(self.tasks.spawn("watch-log", watch_log(self.clone(), poll)));
+    }
+
+    /// Has the monitor look at every database of a directory.
+    pub(super) fn nudge_directory(&self, directory: &str) {
+        let now = Instant::now();
+        for member in self.inventory.members() {
+            if member.directory.path().display().to_string() == directory {
+                member.nudge(now);
+            }
+        }
+    }
+
+    /// Looks at the selected databases, tells what it saw of each, and returns it in the order of
+    /// their names.
+    pub async fn observe(&self, selection: &Selection, depth: Depth) -> Result<Vec<Observation>, Failure> {
+        let members = self.inventory.select(selection, Need::Any)?;
+        let look = |member: Arc<Member>| async move {
+            let compared = member.compared_with().await;
+            let place = member.looks.places.acquire().await;
+            let observation = engine::observe(&member.database, &compared, self.pending_limit, depth).await;
+            drop(place);
+            self.tell(&observation);
+            observation
+        };
+        Ok(run::bounded(self.max_parallel, members, look).await)
+    }
+
+    fn tell(&self, observation: &Observation) {
+        let kind = EventKind::Observed(Box::new(observation.clone()));
+        self.sink(Uuid::nil()).emit(&observation.database, kind);
+    }
+}
+
+/// Watches one database.
+async fn watch(
+    fleet: Arc<Fleet>,
+    member: Arc<Member>,
+    places: Arc<Places>,
+    recent: Arc<Recent>,
+    mut rhythm: Rhythm,
+) {
+    let mut nudged = member.nudged.subscribe();
+    let mut memory = Memory::default();
+    let mut is_doubtful = false;
+    // What is compared with is not older than the nudge, or than a moment.
+    let mut since = Instant::now();
+    let stop = fleet.stop.drain.clone();
+    loop {
+        let look = async {
+            let compared = recent.get(&member, since).await;
+            let _places = places.take(&member.looks, is_doubtful).await;
+            engine::observe_again(&member.database, &compared, fleet.pending_limit, &mut memory).await
+        };
+        let observation = tokio::select! {
+            observation = look => observation,
+            () = stop.cancelled() => return,
+        };
+        fleet.tell(&observation);
+        let has = |kind| observation.findings.iter().any(|finding| finding.kind == kind);
+        is_doubtful = has(FindingKind::DatabaseUnreachable);
+        let is_busy = !is_doubtful && observation.unknown.contains(&FindingKind::Dirty);
+        tokio::select! {
+            () = tokio::time::sleep(rhythm.pause(is_doubtful, is_busy)) => {
+                since = Instant::now().checked_sub(FRESH).unwrap_or(since);
+            }
+            _ = nudged.changed() => since = *nudged.borrow_and_update(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+impl Places {
+    /// A place of the server's and one of the process's, in this order: whoever waits for his
+    /// server keeps no place of the process's.
+    async fn take<'a>(&'a self, server: &'a Looks, is_doubtful: bool) -> [Option<SemaphorePermit<'a>>; 3] {
+        // The semaphores are never closed; without a place, a look would still only be a look.
+        let doubtful = match is_doubtful {
+            true => server.doubtful.acquire().await.ok(),
+            false => None,
+        };
+        let of_server = server.places.acquire().await.ok();
+        let of_process = if is_doubtful { &self.doubtful } else { &self.healthy };
+        [doubtful, of_server, of_process.acquire().await.ok()]
+    }
+}
+
+/// The last reading of one directory.
+#[derive(Default)]
+struct Recent(Mutex<Option<(Instant, Compared)>>);
+
+impl Recent {
+    /// What the directory was at `since` or later.
+    async fn get(&self, member: &Member, since: Instant) -> Compared {
+        let mut last = self.0.lock().await;
+        if let Some((at, compared)) = &*last
+            && *at >= since
+        {
+            return compared.clone();
+        }
+        let at = Instant::now();
+        let compared = member.compared_with().await;
+        last.insert((at, compared)).1.clone()
+    }
+}
+
+/// Tells when the log cannot be written any more, and when it can again.
+async fn watch_log(fleet: Arc<Fleet>, poll: Duration) {
+    let mut ticks = tokio::time::interval(poll);
+    let mut last = None;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = fleet.stop.drain.cancelled() => return,
+        }
+        let failure = (fleet.gate)().err();
+        if last.as_ref() != Some(&failure) {
+            fleet.tell(&of_the_log(failure.as_ref()));
+            last = Some(failure);
+        }
+    }
+}
+
+/// What is known of the log is an observation of no database.
+fn of_the_log(failure: Option<&Failure>) -> Observation {
+    let finding =
+        failure.map(|failure| Finding::new(FindingKind::LogUnwritable, "", failure.message.clone()));
+    let others = FindingKind::ALL.iter().copied().filter(|kind| *kind != FindingKind::LogUnwritable);
+    Observation {
+        database: String::new(),
+        time: jiff::Timestamp::now(),
+        counts: None,
+        findings: finding.into_iter().collect(),
+        unknown: others.collect(),
+    }
+}

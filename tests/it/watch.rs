@@ -1,0 +1,243 @@
+//! The monitor: what is wrong is told within a poll, and told once; looking disturbs nobody.
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use nexus::{
+    engine::{self, Depth, Durability},
+    migration::{Catalog, FindingKind, plan::Policy},
+    postgres::{
+        Pool, Target, look,
+        names::Names,
+        session::{Limits, startup_settings},
+    },
+};
+use serde_json::Value;
+
+use crate::{
+    proxy::Proxy,
+    support::{Database, Running, World, await_that, server, wait},
+};
+
+const FAST: &str = "\n[watch]\npoll = \"100ms\"\n";
+
+/// The log's lines on findings of a kind.
+fn told(world: &Running, message: &str, kind: &str) -> Vec<Value> {
+    world.logged(message).into_iter().filter(|line| line["kind"] == kind).collect()
+}
+
+fn await_told(world: &Running, message: &str, kind: &str, times: usize) -> Value {
+    await_that(&format!("{message}: {kind}"), || told(world, message, kind).len() >= times);
+    let mut lines = told(world, message, kind);
+    assert_eq!(lines.len(), times, "{lines:?}");
+    lines.pop().expect("there is one")
+}
+
+#[test]
+fn an_edited_file_and_a_dirty_row_are_told_once_and_so_is_their_end() {
+    let world = World::new().more(FAST).start();
+    world.tables(1, 2);
+    world.ctl(&["apply"]).expect(0);
+    world.write("0001_t1.up.sql", "create table t1 (id bigint);\n");
+    let line = await_told(&world, "Finding appeared", "checksum_drift", 1);
+    assert_eq!(
+        (&line["version"], &line["level"], &line["database"]),
+        (&"0001_t1".into(), &"error".into(), &"main".into())
+    );
+    assert!(line["evidence"][0].as_str().is_some_and(|text| text.starts_with("stored checksum: ")), "{line}");
+    world.write("0001_t1.up.sql", "create table t1 (id int primary key);\n");
+    await_told(&world, "Finding is over", "checksum_drift", 1);
+
+    world.database.sql("update schema_migrations set dirty = true where version like '0002%'");
+    let line = await_told(&world, "Found migrations in dirty state", "dirty", 1);
+    assert_eq!((&line["versions"][0], &line["level"]), (&"0002_t2".into(), &"warn".into()));
+    world.database.sql("update schema_migrations set dirty = false");
+    await_told(&world, "Finding is over", "dirty", 1);
+}
+
+#[test]
+fn a_quiet_poll_costs_one_round_trip_and_only_reads() {
+    let proxy = Proxy::to(server().port());
+    let world = World::through(&proxy).more(FAST).start();
+    world.tables(1, 3);
+    world.ctl(&["apply"]).expect(0);
+    let is_pulse = |text: &String| !text.contains("row_version") && !text.contains("is_unique");
+    let mut quiet = Vec::new();
+    await_that("the quiet of a fleet at rest", || {
+        quiet = proxy.take_watched();
+        !quiet.is_empty() && quiet.iter().all(is_pulse)
+    });
+    await_that("ten polls", || {
+        quiet.extend(proxy.take_watched());
+        quiet.len() >= 10
+    });
+    assert!(quiet.iter().all(|text| *text == quiet[0]), "{quiet:?}");
+
+    world.database.sql("update schema_migrations set checksum = 'ab' where version like '0001%'");
+    await_told(&world, "Finding appeared", "checksum_drift", 1);
+    let looks = proxy.take_watched();
+    assert!(looks.iter().any(|text| text.contains("row_version")), "{looks:?}");
+    for text in quiet.iter().chain(&looks).filter(|text| text.starts_with('Q')) {
+        assert!(text.contains("begin read only; ") && text.ends_with("; commit\0"), "{text}");
+        assert!(!text.contains("try_advisory") && !text.contains("for update"), "{text}");
+    }
+}
+
+#[test]
+fn an_attempt_under_way_is_not_dirty_and_a_locked_table_is_not_unreachable() {
+    let proxy = Proxy::to(server().port());
+    let world = World::through(&proxy).more(FAST).start();
+    world.tables(1, 1);
+    world.ctl(&["apply"]).expect(0);
+    world.migration("0002_wide", "alter table t1 add n int;\n", "alter table t1 drop n;\n");
+    let held = world.database.hold("begin; lock table t1");
+    let apply = world.daemon.ctl_begin(&["apply"]);
+    world.database.await_row("select 1 from schema_migrations where dirty");
+    let polls = |count: usize| {
+        proxy.take_watched();
+        let mut seen = 0;
+        await_that("some polls", || {
+            seen += proxy.take_watched().len();
+            seen >= count
+        });
+    };
+    polls(6);
+    drop(held);
+    apply.end().expect(0);
+    assert_eq!(told(&world, "Found migrations in dirty state", "dirty"), [] as [Value; 0]);
+
+    let held = world.database.hold("begin; lock table schema_migrations");
+    polls(4);
+    drop(held);
+    world.database.sql("update schema_migrations set dirty = true where version like '0001%'");
+    await_told(&world, "Found migrations in dirty state", "dirty", 1);
+    assert_eq!(told(&world, "Finding appeared", "database_unreachable"), [] as [Value; 0]);
+}
+
+#[test]
+fn databases_that_do_not_answer_delay_nobody() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is bound");
+    let refused = free.local_addr().expect("it has an address").port();
+    drop(free);
+    // Connections are queued and never accepted.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is bound");
+    let silent = listener.local_addr().expect("it has an address").port();
+    let good = server().port();
+    let database = |name: String, user: &str, port: u16| {
+        format!(
+            "\n[[database]]\nname = \"{name}\"\nurl = \"postgres://{user}@127.0.0.1:{port}/postgres\"\nmigrations = \"migrations\"\n"
+        )
+    };
+    let world = (0..4).fold(World::new().more(FAST), |world, number| {
+        world
+            .more(&database(format!("refused-{number}"), "postgres", refused))
+            .more(&database(format!("silent-{number}"), "postgres", silent))
+            .more(&database(format!("stranger-{number}"), "nobody_of_that_name", good))
+    });
+    let world = world.start();
+    world.tables(1, 1);
+    world.ctl(&["apply", "--database", "main"]).expect(0);
+    // Before the first of the silent ones is known to be so, the others are watched.
+    world.database.sql("update schema_migrations set dirty = true");
+    await_told(&world, "Found migrations in dirty state", "dirty", 1);
+    assert_eq!(
+        told(&world, "Finding appeared", "database_unreachable")
+            .iter()
+            .filter(|line| line["database"].as_str().is_some_and(|name| name.starts_with("silent")))
+            .count(),
+        0
+    );
+    await_that("all twelve", || told(&world, "Finding appeared", "database_unreachable").len() == 12);
+    let evidence = |name: &str| {
+        let lines = told(&world, "Finding appeared", "database_unreachable");
+        let line = lines.iter().find(|line| line["database"] == name).expect("it is told");
+        (line["evidence"][0].clone(), line["finding"].to_string())
+    };
+    for (name, code, said) in [
+        ("refused-0", "NX0041", "nothing listens there"),
+        ("silent-0", "NX0041", "no answer within 3s"),
+        ("stranger-0", "NX0042", "does not exist"),
+    ] {
+        let (found, text) = evidence(name);
+        assert!(found == code && text.contains(said), "{name}: {found} {text}");
+    }
+    // While they are waited for again, the good one is still on its poll.
+    world.database.sql("update schema_migrations set dirty = false");
+    await_told(&world, "Finding is over", "dirty", 1);
+    drop(listener);
+}
+
+#[test]
+fn what_was_interrupted_is_told_by_the_next_daemon() {
+    let mut world = World::new().more(FAST).start();
+    world.tables(1, 1);
+    world.ctl(&["apply"]).expect(0);
+    world.migration("0002_wide", "alter table t1 add n int;\n", "alter table t1 drop n;\n");
+    let held = world.database.hold("begin; lock table t1");
+    let apply = world.daemon.ctl_begin(&["apply"]);
+    world.database.await_row("select 1 from schema_migrations where dirty");
+    world.daemon.kill();
+    drop(apply.end());
+    drop(held);
+    world.daemon.restart();
+    await_told(&world, "Found migrations in dirty state", "attempt_interrupted", 1);
+    let line = await_told(&world, "Finding appeared", "attempt_interrupted", 1);
+    assert_eq!(line["version"], "0002_wide");
+    world.ctl(&["recover"]).expect(0);
+    await_told(&world, "Finding is over", "attempt_interrupted", 1);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_told_to_be_over() {
+    let world = World::new().more(FAST).start();
+    let log = world.path("migrations.jsonl");
+    std::fs::rename(&log, world.path("old.jsonl")).expect("it is moved");
+    std::fs::create_dir(&log).expect("a directory takes its place");
+    await_that("not ready", || world.daemon.page("/-/ready").0 == 503);
+    // The line waits until the log can be written again.
+    std::thread::sleep(Duration::from_millis(300));
+    std::fs::remove_dir(&log).expect("it is removed");
+    let told = |message: &str| world.path("migrations.jsonl").exists() && !world.logged(message).is_empty();
+    await_that("its being over", || told("Finding is over"));
+    assert_eq!(world.logged("Finding appeared")[0]["kind"], "log_unwritable");
+}
+
+#[test]
+fn a_deep_look_finds_what_the_schema_does_not_use() {
+    let database = Database::new();
+    database.sql(
+        "create table t (n int); insert into t values (1), (1); \
+         alter table t add constraint positive check (n > 5) not valid",
+    );
+    // It fails, and leaves its index.
+    let failed = database.try_sql("create unique index concurrently t_n on t (n)");
+    assert!(failed.is_err());
+    let names = Names::new("public", "schema_migrations");
+    let limits = Limits {
+        lock_timeout: Duration::from_secs(5),
+        statement_timeout: Duration::ZERO,
+        idle_in_transaction_timeout: Duration::from_mins(1),
+        connect_timeout: Duration::from_secs(5),
+    };
+    let target = Target::parse(&database.url.clone().into()).expect("the URL is right");
+    let database = Arc::new(engine::Database {
+        name: "main".to_owned(),
+        dbname: target.dbname().to_owned(),
+        pool: Pool::new(target.clone(), startup_settings(&limits, &names), 1),
+        looks: Pool::new(target, look::startup_settings(), 1),
+        keeps_looks: true,
+        names,
+        policy: Policy::default(),
+        limits,
+        lock_wait: Duration::ZERO,
+        lock_retries: 0,
+        durability: Durability::Run,
+    });
+    let compared = Ok((Arc::new(Catalog::default()), None));
+    let look = |depth| wait(engine::observe(&database, &compared, Duration::ZERO, depth));
+    let seen = look(Depth::Everything);
+    let found: Vec<_> = seen.findings.iter().map(|it| (it.kind, it.subject.as_str())).collect();
+    assert_eq!(found, [(FindingKind::InvalidIndex, "t_n"), (FindingKind::NotValidConstraint, "t.positive")]);
+    let shallow = look(Depth::Rows);
+    assert_eq!(shallow.findings, []);
+    assert!(shallow.unknown.contains(&FindingKind::InvalidIndex));
+}
