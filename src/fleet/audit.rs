@@ -166,18 +166,58 @@ impl Audits {
         let report = Arc::new(report);
         let mut remembered = self.remembered();
         remembered.push_front(report.clone());
-        let mut entries = 0;
-        let mut fits = |report: &Arc<AuditReport>| {
-            let findings = report.databases.iter().map(|database| 1 + database.findings.len());
-            entries += findings.sum::<usize>();
-            entries <= MOST_ENTRIES
-        };
-        let most = remembered.iter().take(MOST_AUDITS).map_while(|report| fits(report).then_some(())).count();
-        remembered.truncate(most.max(1));
+        bound(&mut remembered, MOST_AUDITS, MOST_ENTRIES);
         report
     }
 
     fn remembered(&self) -> MutexGuard<'_, VecDeque<Arc<AuditReport>>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets the oldest audits, so that at most so many stay with at most so many databases and findings
+/// in all. The newest one stays.
+fn bound(remembered: &mut VecDeque<Arc<AuditReport>>, audits: usize, entries: usize) {
+    let mut sum = 0;
+    let fits = |report: &&Arc<AuditReport>| {
+        sum += report.databases.iter().map(|database| 1 + database.findings.len()).sum::<usize>();
+        sum <= entries
+    };
+    let most = remembered.iter().take(audits).take_while(fits).count();
+    remembered.truncate(most.max(1));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::{Finding, FindingKind};
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        // The findings of each audit's one database, the newest first.
+        let check = |findings: &[usize], expected: usize| {
+            let report = |count: &usize| {
+                let database = Observation {
+                    database: "orders".into(),
+                    time: Timestamp::UNIX_EPOCH,
+                    counts: None,
+                    findings: vec![Finding::new(FindingKind::Dirty, "1", "is dirty"); *count],
+                    unknown: Vec::new(),
+                };
+                let (started, ended) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+                let (id, name) = (Uuid::nil(), "nightly".to_owned());
+                Arc::new(AuditReport { id, name, started, ended, databases: vec![database] })
+            };
+            let mut remembered: VecDeque<_> = findings.iter().map(report).collect();
+            bound(&mut remembered, 3, 10);
+            let kept: Vec<_> = remembered.iter().map(|report| report.databases[0].findings.len()).collect();
+            assert_eq!(kept, findings[..expected], "{findings:?}");
+        };
+        check(&[0], 1);
+        check(&[0, 0, 0, 0], 3);
+        check(&[4, 4, 0], 2);
+        check(&[4, 5, 0], 1);
+        check(&[99], 1);
+        check(&[99, 0], 1);
     }
 }

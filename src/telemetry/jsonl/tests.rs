@@ -61,7 +61,7 @@ fn report(result: Result<DatabaseOutcome, Failure>) -> EventKind {
 
 /// The event's lines, after what each begins with.
 fn check(kind: EventKind, expected: &[String]) {
-    let lines = lines(&event(kind), &mut HashSet::new());
+    let lines = lines(&event(kind), &mut HashSet::new(), &mut Observed::default());
     let lines: Vec<_> =
         lines.into_iter().map(|line| String::from_utf8_lossy(&line.encode(untouched)).into_owned()).collect();
     let expected: Vec<_> = expected
@@ -253,7 +253,7 @@ fn the_other_lines() {
 fn a_failure_is_told_once() {
     let mut reported = HashSet::new();
     let failure = Failure::new(Code::MigrationFailed, "no");
-    let count = |kind, reported: &mut _| lines(&event(kind), reported).len();
+    let count = |kind, reported: &mut _| lines(&event(kind), reported, &mut Observed::default()).len();
     assert_eq!(count(failed(failure.clone()), &mut reported), 1);
     assert_eq!(count(report(Err(failure.clone())), &mut reported), 0);
     assert_eq!(count(report(Err(failure.clone())), &mut reported), 1, "of another run");
