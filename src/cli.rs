@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 pub mod alerts;
 pub mod apply;
 pub mod args;
+pub mod audit;
 pub mod checksum;
 pub mod completions;
 pub mod confirm;
@@ -36,7 +37,7 @@ use crate::{
     telemetry::traces::ClientTrace,
 };
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 found by `status --check`; \
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 found by `--check`; \
 4 daemon unreachable, lost or not authenticated; 130 interrupted (the daemon goes on)";
 
 /// Applies, rolls back, recovers and shows SQL migrations, by asking nexusd
@@ -70,6 +71,9 @@ enum Command {
     /// Show how databases stand against their migration directories
     #[command(defer(args::of_reading))]
     Status(status::Args),
+    /// Check databases read-only, on request or on the daemon's schedules, and show what was found
+    #[command(subcommand, defer(args::of_reading))]
+    Audit(audit::Action),
     /// Show the attempts that the journal keeps, newest first
     #[command(defer(args::of_reading))]
     History(history::Args),
@@ -107,6 +111,7 @@ impl Command {
             Self::New(_) => "new",
             Self::Checksum(_) => "checksum",
             Self::Alerts(_) => "alerts",
+            Self::Audit(_) => "audit",
             Self::Databases => "databases",
             Self::Version => "version",
             Self::Completions(_) => "completions",
@@ -122,7 +127,7 @@ pub enum Exit {
     Done = 0,
     /// It failed or was refused.
     Failed = 1,
-    /// `status --check` found something.
+    /// `--check` found something.
     Found = 3,
     /// The daemon cannot be reached, was lost, or does not know who asks.
     Unreachable = 4,
@@ -189,6 +194,7 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::Repair(action) => repair::run(&action, session).await,
             Command::Plan(args) => plan::run(&args, session).await,
             Command::Status(args) => status::run(&args, session).await,
+            Command::Audit(action) => audit::run(&action, session).await,
             Command::History(args) => history::run(&args, session).await,
             Command::Alerts(args) => alerts::run(&args, session).await,
             Command::Databases => databases::run(session).await,
@@ -241,6 +247,11 @@ mod tests {
             "nexusctl alerts --resolved -d orders -o json",
             "nexusctl alerts --watch",
             "nexusctl alerts ack 01a2 --reason known --for 2h",
+            "nexusctl audit run --check --fail-on critical -l env=prod",
+            "nexusctl audit run --format sarif",
+            "nexusctl audit list --limit 5 -o json",
+            "nexusctl audit show 01a2057a --format junit",
+            "nexusctl audit show -o json",
             "nexusctl plan",
             "nexusctl plan --to 0010",
             "nexusctl plan rollback --steps 2",
@@ -253,6 +264,10 @@ mod tests {
         for line in [
             "nexusctl",
             "nexusctl rollback --steps x",
+            "nexusctl audit",
+            "nexusctl audit run --format xml",
+            "nexusctl audit list --limit 0",
+            "nexusctl audit show --fail-on never",
             "nexusctl rollback --steps 1 --to 0003",
             "nexusctl apply --all -d orders",
             "nexusctl apply -l prod",
@@ -294,7 +309,9 @@ mod tests {
             }
         };
         let reading = ["--server", "--timeout", "--output", "--database", "--selector", "--all"];
-        for line in ["plan", "plan rollback", "status", "history", "alerts", "databases"] {
+        for line in
+            ["plan", "plan rollback", "status", "history", "alerts", "databases", "audit", "audit run"]
+        {
             check(&format!("nexusctl {line} --help"), &reading);
         }
         let mutating = [reading.as_slice(), &["--yes", "--request-id"]].concat();
@@ -304,6 +321,7 @@ mod tests {
         check("nexusctl new --help", &["--output"]);
         check("nexusctl checksum --help", &["--output"]);
         check("nexusctl alerts ack --help", &["--server", "--timeout", "--output"]);
+        check("nexusctl audit show --help", &["--server", "--timeout", "--output"]);
         check("nexusctl version --help", &["--server", "--timeout", "--output"]);
         check("nexusctl completions --help", &[]);
     }

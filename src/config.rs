@@ -2,6 +2,7 @@
 //! anything starts. `deploy/nexus.toml` explains every key.
 
 mod alerts;
+mod audit;
 mod database;
 mod problem;
 mod reader;
@@ -59,6 +60,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// The fleet, in the file's order.
     pub databases: Vec<DatabaseConfig>,
+    /// The scheduled audits, in the file's order.
+    pub audits: Vec<AuditConfig>,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -76,6 +79,21 @@ pub struct DatabaseConfig {
     pub labels: BTreeMap<String, String>,
     /// How its migrations are run, those of `[defaults]` included; `migrations` is resolved.
     pub settings: DatabaseSettings,
+}
+
+/// One scheduled audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// Its name, unique among the audits, of `[a-zA-Z0-9_.-]`.
+    pub name: String,
+    /// When it runs: a cron expression.
+    pub schedule: String,
+    /// The IANA time zone in which the expression is read.
+    pub time_zone: String,
+    /// Names or globs of databases; one must match. Empty: every name.
+    pub databases: Vec<String>,
+    /// `key=value` or `key!=value`; all must match.
+    pub selector: Vec<String>,
 }
 
 /// Where a database's URL was found.
@@ -269,6 +287,7 @@ fn home(key: &str) -> Option<&'static str> {
         (TelemetryConfig::KEYS, "[telemetry]"),
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
+        (audit::KEYS, "[[audit]]"),
     ]
     .into_iter()
     .find_map(|(keys, place)| keys.contains(&key).then_some(place))
@@ -308,11 +327,9 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        reader.only(
-            &root,
-            &["server", "log", "limits", "watch", "alerts", "telemetry", "defaults", "database"],
-            home,
-        );
+        let known =
+            ["server", "log", "limits", "watch", "alerts", "telemetry", "defaults", "database", "audit"];
+        reader.only(&root, &known, home);
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
@@ -329,6 +346,7 @@ impl Config {
         let mut fleet = database::Fleet::new(&mut reader, &environment, base);
         let databases = fleet.read(&root);
         warnings.extend(fleet.warnings);
+        let audits = audit::read(&mut reader, &root);
 
         let problems = reader.finish();
         if !problems.is_empty() {
@@ -346,6 +364,7 @@ impl Config {
             sinks,
             telemetry,
             databases,
+            audits,
             warnings,
         })
     }

@@ -13,7 +13,7 @@ use tonic_health::ServingStatus;
 use crate::{
     alert::Alerts,
     config::Config,
-    fleet::{Fleet, Gate},
+    fleet::{Fleet, Gate, audit::Audits},
     http::{self, HttpState, Readiness},
     migration::Event,
     redact::redact_json,
@@ -61,7 +61,8 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             use std::io::Write as _;
             let config = read(&check.config, &crate::config::Overrides::default())?;
             begin_log(&config, None)?;
-            wire::inventory(&config)?;
+            let inventory = wire::inventory(&config)?;
+            wire::audits(&config, &inventory)?;
             std::io::stdout().write_all(config.to_masked_toml().as_bytes()).context("cannot write to stdout")
         }
         args::Command::Demo(demo) => demo::run(&demo).await,
@@ -106,6 +107,7 @@ impl Daemon {
     /// Makes sure of the configuration, binds every port, opens the log, wires the layers, and begins to serve.
     async fn start(config: Config, instance: String, stop: CancellationToken) -> anyhow::Result<Self> {
         let inventory = wire::inventory(&config)?;
+        let scheduled = wire::audits(&config, &inventory)?;
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
@@ -139,7 +141,11 @@ impl Daemon {
         let close = CancellationToken::new();
         drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
         let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
-        let health = grpc::start(&tasks, fleet.clone(), alerts.clone(), incoming, metrics, &ends).await?;
+        let audits = Audits::new(fleet.clone(), scheduled);
+        let services =
+            grpc::Services { fleet: fleet.clone(), alerts: alerts.clone(), audits: audits.clone() };
+        let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
+        audits.start();
         drop(
             tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
         );

@@ -24,11 +24,13 @@ use crate::{
     runtime::Tasks,
 };
 
+pub mod audit;
 mod catalogs;
 pub mod inventory;
 mod monitor;
 pub mod operation;
 mod run;
+pub mod schedule;
 pub mod selector;
 
 use inventory::{Inventory, Member};

@@ -1,6 +1,7 @@
 //! The control plane over gRPC: conversion at the edge, status codes, services, the client.
 
 pub mod alert;
+pub mod audit;
 pub mod client;
 pub mod convert;
 pub mod service;

@@ -152,7 +152,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["cli", "bin", "daemon"]),
     ("backon", &["postgres", "engine", "fleet", "alert", "rpc"]),
     ("fastrand", &["postgres", "engine", "fleet", "alert", "telemetry"]),
-    ("percent_encoding", &["redact", "postgres"]),
+    ("percent_encoding", &["redact", "postgres", "cli"]),
     ("globset", &["fleet"]),
     ("strsim", &["migration", "postgres", "config"]),
     ("clap", &["cli", "daemon", "bin"]),
@@ -164,6 +164,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("anstream", &["cli"]),
     ("anstyle", &["cli"]),
     ("nix", &["postgres", "telemetry", "cli", "daemon"]),
+    ("quick_xml", &["cli"]),
 ];
 
 /// Dependencies that only the code generated from `proto/` needs to name.

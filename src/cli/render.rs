@@ -1,12 +1,15 @@
 //! Answers as text and as JSON: pure functions from the daemon's messages.
 
 pub mod alerts;
+pub mod audit;
 pub mod databases;
 pub mod event;
 pub mod failure;
 pub mod history;
 pub mod json;
+pub mod junit;
 pub mod plan;
+pub mod sarif;
 pub mod status;
 pub mod table;
 pub mod text;

@@ -30,7 +30,7 @@ pub(super) struct Fleet<'r, 'a> {
     pub(super) warnings: Vec<String>,
 }
 
-/// The name of a database or a sink.
+/// The name of a database, an audit or a sink.
 pub(super) struct Name;
 
 impl Form for Name {
@@ -107,25 +107,10 @@ impl<'r, 'a> Fleet<'r, 'a> {
 
         let mut databases = Vec::new();
         let mut seen = BTreeMap::new();
-        for (index, section) in self.sections(root).into_iter().enumerate() {
+        for (index, section) in self.reader.sections(root, "database").into_iter().enumerate() {
             databases.extend(self.database(section, index + 1, &defaults, &labels, &mut seen));
         }
         databases
-    }
-
-    /// The tables of `[[database]]`.
-    fn sections(&mut self, root: &Section<'a>) -> Vec<Section<'a>> {
-        let Some(value) = root.get("database") else { return Vec::new() };
-        let table = |item: &'a Spanned<DeValue<'a>>| {
-            Some(Section::new("[[database]] ".into(), Some((item.span(), item.get_ref().as_table()?))))
-        };
-        let sections = value.get_ref().as_array().and_then(|items| items.iter().map(table).collect());
-        sections.unwrap_or_else(|| {
-            let found = with_article(value.get_ref().type_str());
-            let advice = "each database is a table of its own, written as `[[database]]`";
-            self.reader.complain(&value.span(), format!("[[database]] {advice}; found {found}"));
-            Vec::new()
-        })
     }
 
     fn database(
@@ -137,7 +122,7 @@ impl<'r, 'a> Fleet<'r, 'a> {
         seen: &mut BTreeMap<String, usize>,
     ) -> Option<DatabaseConfig> {
         section.label = format!("database #{number}: ");
-        let name = self.name(&section, seen, number);
+        let name = self.reader.unique_name::<Name>(&section, "database", seen, number);
         if let Some(name) = &name {
             section.label = format!("database {name:?}: ");
         }
@@ -147,24 +132,6 @@ impl<'r, 'a> Fleet<'r, 'a> {
         let labels = self.labels(&section, labels);
         let (url, url_source) = self.url(&section)?;
         Some(DatabaseConfig { name: name?, url, url_source, labels, settings })
-    }
-
-    fn name(
-        &mut self,
-        section: &Section<'_>,
-        seen: &mut BTreeMap<String, usize>,
-        number: usize,
-    ) -> Option<String> {
-        let Some(value) = section.get("name") else {
-            self.reader.complain(&section.span, format!("{}name is missing", section.label));
-            return None;
-        };
-        let name = self.reader.value_of::<Name>(value, &format!("{}name: ", section.label))?;
-        if let Some(first) = seen.insert(name.clone(), number) {
-            let message = format!("database {name:?}: #{first} has this name already; names are unique");
-            self.reader.complain(&value.span(), message);
-        }
-        Some(name)
     }
 
     /// The labels of a section, over those `inherited`.

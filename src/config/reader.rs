@@ -170,6 +170,41 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The tables of `[[name]]`, an array of tables.
+    pub(super) fn sections(&mut self, root: &Section<'a>, name: &str) -> Vec<Section<'a>> {
+        let Some(value) = root.get(name) else { return Vec::new() };
+        let table = |item: &'a Spanned<DeValue<'a>>| {
+            Some(Section::new(format!("[[{name}]] "), Some((item.span(), item.get_ref().as_table()?))))
+        };
+        let sections = value.get_ref().as_array().and_then(|items| items.iter().map(table).collect());
+        sections.unwrap_or_else(|| {
+            let found = with_article(value.get_ref().type_str());
+            let advice = format!("each {name} is a table of its own, written as `[[{name}]]`");
+            self.complain(&value.span(), format!("[[{name}]] {advice}; found {found}"));
+            Vec::new()
+        })
+    }
+
+    /// The `name` of one of several tables, the `number`th; each has its own.
+    pub(super) fn unique_name<F: Form<Value = String>>(
+        &mut self,
+        section: &Section<'_>,
+        what: &str,
+        seen: &mut BTreeMap<String, usize>,
+        number: usize,
+    ) -> Option<String> {
+        let Some(value) = section.get("name") else {
+            self.complain(&section.span, format!("{}name is missing", section.label));
+            return None;
+        };
+        let name = self.value_of::<F>(value, &format!("{}name: ", section.label))?;
+        if let Some(first) = seen.insert(name.clone(), number) {
+            let message = format!("{what} {name:?}: #{first} has this name already; names are unique");
+            self.complain(&value.span(), message);
+        }
+        Some(name)
+    }
+
     /// Refuses keys that mean nothing in this table. `elsewhere` says where a key would belong.
     pub(super) fn only(
         &mut self,

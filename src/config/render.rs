@@ -2,7 +2,7 @@
 
 use crate::{
     config::{
-        Config, DatabaseConfig, MinSeverity, SinkConfig, UrlSource,
+        Config, DatabaseConfig, MinSeverity, SinkConfig, UrlSource, audit,
         setting::{Form as _, Span, quoted},
     },
     redact::{ExposeSecret as _, mask_sink_url, mask_url},
@@ -34,6 +34,10 @@ pub(super) fn masked_toml(config: &Config) -> String {
     for database in &config.databases {
         lines.extend([String::new(), "[[database]]".into()]);
         lines.extend(database_lines(database));
+    }
+    for audit in &config.audits {
+        lines.extend([String::new(), "[[audit]]".into()]);
+        lines.extend(audit::lines(audit));
     }
     lines.join("\n") + "\n"
 }

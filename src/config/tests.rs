@@ -93,7 +93,7 @@ fn refusals() {
     check("[sever]\n", "1:2: unknown key `sever`; did you mean `server`?");
     check(
         "[tls]\ncert = \"a\"\n",
-        "1:2: unknown key `tls`; known are server, log, limits, watch, alerts, telemetry, defaults, database",
+        "1:2: unknown key `tls`; known are server, log, limits, watch, alerts, telemetry, defaults, database, audit",
     );
     check("grpc = \"127.0.0.1:1\"\n", "1:1: unknown key `grpc`; it belongs in [server]");
     check(
@@ -402,6 +402,53 @@ fn the_effective_configuration_is_whole_and_masked() {
 }
 
 #[test]
+fn audits() {
+    let nightly = "[[audit]]\nname = \"nightly\"\nschedule = \"30 3 * * *\"\n";
+    let more = "selector = \"env=prod, tier!=gold\"\ndatabases = [\"orders-*\", \"users\"]\ntime_zone = \"Asia/Tokyo\"\n";
+    let weekly = nightly.replace("nightly", "weekly");
+    let config = parse(&format!("{ORDERS}{nightly}{more}{weekly}")).expect("it is well-formed");
+    let expected = AuditConfig {
+        name: "nightly".into(),
+        schedule: "30 3 * * *".into(),
+        time_zone: "Asia/Tokyo".into(),
+        databases: vec!["orders-*".into(), "users".into()],
+        selector: vec!["env=prod".into(), "tier!=gold".into()],
+    };
+    assert_eq!(config.audits[0], expected);
+    let AuditConfig { time_zone, databases, selector, .. } = &config.audits[1];
+    assert_eq!((time_zone.as_str(), databases.len(), selector.len()), ("UTC", 0, 0));
+    let again = Config::parse(&config.to_masked_toml(), None, [], &Overrides::default());
+    assert_eq!(again.expect("it is a configuration itself").audits, config.audits);
+
+    let check = |lines: &str, expected: &str| {
+        let message = refusal(&format!("{ORDERS}{lines}"));
+        let first = message.lines().next().unwrap_or_default();
+        assert!(first.ends_with(expected), "{lines}: {first}");
+    };
+    check("[[audit]]\nschedule = \"@daily\"", "audit #1: name is missing");
+    check("[[audit]]\nname = \"a\"", "audit \"a\": schedule is missing: give a cron expression");
+    check(&format!("{nightly}{nightly}"), "audit \"nightly\": #1 has this name already; names are unique");
+    check(
+        &format!("{nightly}zone = \"UTC\""),
+        "audit \"nightly\": unknown key `zone`; known are name, schedule, time_zone, databases, selector",
+    );
+    check(&format!("{nightly}timezone = \"UTC\""), "unknown key `timezone`; did you mean `time_zone`?");
+    check(&format!("{nightly}selector = \"\""), "selector: expected a text of one line, found \"\"");
+    check(
+        &format!("{nightly}databases = \"orders\""),
+        "databases: expected a list such as [\"orders-*\"], found a string",
+    );
+    check(
+        &format!("{nightly}databases = [7]"),
+        "databases: expected a text of one line, found an integer (7)",
+    );
+    check(
+        "[audit]\nname = \"a\"",
+        "[[audit]] each audit is a table of its own, written as `[[audit]]`; found a table",
+    );
+}
+
+#[test]
 fn the_example_loads_and_is_the_defaults() {
     let file = Some(Path::new("deploy/nexus.toml"));
     let config = Config::parse(EXAMPLE, file, [], &Overrides::default()).expect("the example is well-formed");
@@ -443,7 +490,7 @@ fn every_key_and_default_is_documented() {
     check("watch", WatchConfig::KEYS, &lines(WatchConfig::default().literals()));
     check("alerts", AlertsConfig::KEYS, &lines(AlertsConfig::default().literals()));
     check("defaults", DatabaseSettings::KEYS, &lines(DatabaseSettings::default().literals()));
-    for key in [database::OWN_KEYS, alerts::WEBHOOK_KEYS, alerts::ALERTMANAGER_KEYS].concat() {
+    for key in [database::OWN_KEYS, audit::KEYS, alerts::WEBHOOK_KEYS, alerts::ALERTMANAGER_KEYS].concat() {
         assert!(
             EXAMPLE.contains(&format!("\n{key} = ")) || EXAMPLE.contains(&format!("\n#{key} = ")),
             "{key}"

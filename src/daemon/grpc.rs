@@ -12,12 +12,13 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::{
     alert::Alerts,
-    fleet::Fleet,
+    fleet::{Fleet, audit::Audits},
     rpc::{
         alert::AlertRpc,
+        audit,
         proto::{
-            DESCRIPTORS, alert_service_server::AlertServiceServer, fleet_service_server::FleetServiceServer,
-            migration_service_server::MigrationServiceServer,
+            DESCRIPTORS, alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
+            fleet_service_server::FleetServiceServer, migration_service_server::MigrationServiceServer,
         },
         service::Service,
     },
@@ -35,8 +36,20 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 256;
 
 /// The services that are served, and whose RPCs are counted.
-const SERVICES: [&str; 4] =
-    ["nexus.v1.MigrationService", "nexus.v1.FleetService", "nexus.v1.AlertService", "grpc.health.v1.Health"];
+const SERVICES: [&str; 5] = [
+    "nexus.v1.MigrationService",
+    "nexus.v1.FleetService",
+    "nexus.v1.AlertService",
+    "nexus.v1.AuditService",
+    "grpc.health.v1.Health",
+];
+
+/// What the services stand on.
+pub(super) struct Services {
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) alerts: Alerts,
+    pub(super) audits: Arc<Audits>,
+}
 
 /// What the server listens on.
 pub(super) struct Incoming {
@@ -59,7 +72,8 @@ pub(super) struct Health(HealthReporter);
 impl Health {
     /// Tells it for each service and for the server as a whole.
     pub(super) async fn tell(&self, status: ServingStatus) {
-        for service in ["", SERVICES[0], SERVICES[1], SERVICES[2]] {
+        let ours = SERVICES.into_iter().filter(|service| service.starts_with("nexus."));
+        for service in ours.chain([""]) {
             self.0.set_service_status(service, status).await;
         }
     }
@@ -68,8 +82,7 @@ impl Health {
 /// Begins to serve, with the health `NOT_SERVING`. A server that fails stops the daemon.
 pub(super) async fn start(
     tasks: &Tasks,
-    fleet: Arc<Fleet>,
-    alerts: Alerts,
+    services: Services,
     incoming: Incoming,
     metrics: Metrics,
     ends: &Ends,
@@ -82,6 +95,7 @@ pub(super) async fn start(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the descriptors of proto/ are not fit for reflection")?;
+    let Services { fleet, alerts, audits } = services;
     let alerts = AlertRpc::new(alerts, fleet.clone());
     let service = Service::new(fleet);
     let router = Server::builder()
@@ -91,6 +105,9 @@ pub(super) async fn start(
         .add_service(MigrationServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(FleetServiceServer::new(service).max_decoding_message_size(MAX_REQUEST))
         .add_service(AlertServiceServer::new(alerts).max_decoding_message_size(MAX_REQUEST))
+        .add_service(
+            AuditServiceServer::new(audit::Service::new(audits)).max_decoding_message_size(MAX_REQUEST),
+        )
         .add_service(health_service)
         .add_service(reflection);
     if let Some(socket) = incoming.unix {

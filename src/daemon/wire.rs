@@ -5,10 +5,15 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 
 use crate::{
-    config::{self, Config, DatabaseConfig, DatabaseSettings},
+    config::{self, AuditConfig, Config, DatabaseConfig, DatabaseSettings},
     engine::{Database, Durability},
-    fleet::inventory::Inventory,
-    migration::{plan, version},
+    fleet::{
+        audit::Scheduled,
+        inventory::Inventory,
+        schedule::Schedule,
+        selector::{Need, Selection},
+    },
+    migration::{failure::Kind, plan, version},
     postgres::{
         Target, look,
         names::Names,
@@ -60,6 +65,28 @@ pub(super) fn inventory(config: &Config) -> anyhow::Result<Inventory> {
         );
     }
     Ok(inventory)
+}
+
+/// Reads the scheduled audits. One that would look at no database is worth a warning: its databases
+/// may yet come.
+pub(super) fn audits(config: &Config, inventory: &Inventory) -> anyhow::Result<Vec<Scheduled>> {
+    let scheduled = |audit: &AuditConfig| {
+        let name = audit.name.clone();
+        let schedule = Schedule::parse(&audit.schedule, &audit.time_zone)
+            .with_context(|| format!("[[audit]] {name}"))?;
+        let (databases, labels) = (audit.databases.clone(), audit.selector.clone());
+        let selection = Selection { databases, labels, all: false };
+        match inventory.select(&selection, Need::Any) {
+            Err(failure) if failure.code.kind() == Kind::NotFound => {
+                tracing::warn!(audit = name, %failure, "the audit will not be made");
+            }
+            selected => {
+                selected.with_context(|| format!("[[audit]] {name}: the selection is wrong"))?;
+            }
+        }
+        Ok(Scheduled { name, schedule, selection })
+    };
+    config.audits.iter().map(scheduled).collect()
 }
 
 /// The connections of those who look: one pool for each URL, of which only so many keep theirs open.

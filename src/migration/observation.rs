@@ -44,6 +44,15 @@ impl Observation {
     }
 }
 
+impl AuditReport {
+    /// How many findings of that severity there are.
+    pub fn count(&self, severity: Severity) -> u32 {
+        let findings = self.databases.iter().flat_map(|database| &database.findings);
+        let number = findings.filter(|finding| finding.kind.severity() == severity).count();
+        u32::try_from(number).unwrap_or(u32::MAX)
+    }
+}
+
 /// What an audit checked and found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditReport {

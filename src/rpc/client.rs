@@ -17,8 +17,8 @@ use tonic_types::StatusExt as _;
 use crate::{
     migration::TraceContext,
     rpc::proto::{
-        self, alert_service_client::AlertServiceClient, fleet_service_client::FleetServiceClient,
-        migration_service_client::MigrationServiceClient,
+        self, alert_service_client::AlertServiceClient, audit_service_client::AuditServiceClient,
+        fleet_service_client::FleetServiceClient, migration_service_client::MigrationServiceClient,
     },
 };
 
@@ -146,6 +146,12 @@ impl Client {
     /// The service that tells of alerts.
     pub fn alerts(&self) -> AlertServiceClient<InterceptedService<Channel, Traced>> {
         AlertServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The service that audits.
+    pub fn audits(&self) -> AuditServiceClient<InterceptedService<Channel, Traced>> {
+        AuditServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }
 

@@ -240,6 +240,7 @@ pub fn event(event: &Event) -> Option<proto::Event> {
     })
 }
 
+/// Tells a time.
 pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }

@@ -57,7 +57,16 @@ fn reflection_lists_the_services() {
         }
     });
     let names: Vec<_> = names.into_iter().map(|service| service.name).collect();
-    for service in ["nexus.v1.MigrationService", "nexus.v1.FleetService", "grpc.health.v1.Health"] {
+    let ours = ["nexus.v1.MigrationService", "nexus.v1.FleetService", "nexus.v1.AuditService"];
+    for service in ours {
+        let told = wait(async {
+            let mut health = HealthClient::new(connect(&world.daemon.grpc).await);
+            let request = HealthCheckRequest { service: service.to_owned() };
+            health.check(request).await.map(|told| told.into_inner().status())
+        });
+        assert_eq!(told.expect("health is told"), ServingStatus::Serving, "{service}");
+    }
+    for service in ours.into_iter().chain(["grpc.health.v1.Health"]) {
         assert!(names.iter().any(|name| name == service), "{service} in {names:?}");
     }
 }

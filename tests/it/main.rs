@@ -1,6 +1,7 @@
 //! Everything that needs the built binaries or a PostgreSQL server, in one binary.
 
 mod alerts;
+mod audit;
 mod catalog;
 mod cli_local;
 mod cli_stub;

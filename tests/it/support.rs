@@ -308,6 +308,15 @@ impl World {
         Running { daemon, world: self }
     }
 
+    /// What `nexusd check-config` says of it.
+    pub(crate) fn check_config(&self) -> Ended {
+        let path = self.path("nexus.toml");
+        fs::write(&path, self.configuration()).expect("the configuration is written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nexusd"));
+        command.args(["check-config", "--config"]).arg(&path);
+        Ended::of(&command.output().expect("nexusd runs"))
+    }
+
     /// Starts a daemon with a configuration file of this name and text.
     pub(crate) fn daemon(&self, file: &str, configuration: &str) -> Daemon {
         let path = self.path(file);

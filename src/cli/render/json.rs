@@ -3,6 +3,7 @@
 
 mod alerts;
 mod answers;
+mod audits;
 #[cfg(test)]
 mod examples;
 mod status;
@@ -17,6 +18,7 @@ use crate::{
 
 pub use alerts::{Alert, Alerts};
 pub use answers::{Checksums, Created, Databases, History, Repaired, Versions};
+pub use audits::{Audited, Audits};
 pub use status::Status;
 
 /// A request that failed as a whole.
@@ -108,7 +110,7 @@ fn positive(number: u32) -> Option<u32> {
 }
 
 /// An enumeration's value as a word: `STEP_ACTION_FORGET_ATTEMPT` is `forget_attempt`.
-fn word(name: &str, prefix: &str) -> String {
+pub(super) fn word(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
 }
 

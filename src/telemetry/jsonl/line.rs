@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     migration::{
-        Alert, AlertState, Code, Direction, Event, EventKind, Failure, Severity, StepAction, Version,
+        Alert, AlertState, AuditReport, Code, Direction, Event, EventKind, Failure, Severity, StepAction,
+        Version,
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::Source,
     },
@@ -161,11 +162,11 @@ pub(super) fn lines(event: &Event, reported: &mut Reported, observed: &mut Obser
                 .of(event)
         }
         EventKind::AlertChanged(alert) => return alert_changed(event, alert).into_iter().collect(),
+        EventKind::AuditFinished(report) => audit_finished(event, report),
         EventKind::DatabaseStarted { .. }
         | EventKind::LockTaken { .. }
         | EventKind::StepStarted { .. }
         | EventKind::StepProgress { .. }
-        | EventKind::AuditFinished(_)
         | EventKind::AlertSent { .. } => {
             return Vec::new();
         }
@@ -199,6 +200,20 @@ fn alert_changed(event: &Event, alert: &Alert) -> Option<Line> {
         .with_some("reason", note.map(|note| note.reason.as_str()))
         .with_some("until", note.and_then(|note| note.until).map(|until| format!("{until:.3}")));
     Some(line)
+}
+
+/// An audit belongs to no operation.
+fn audit_finished(event: &Event, report: &AuditReport) -> Line {
+    let [info, warning, critical] = Severity::ALL.map(|severity| report.count(severity));
+    let took = u64::try_from(report.ended.duration_since(report.started).as_millis()).unwrap_or_default();
+    Line::new(event.time, if warning + critical > 0 { "warn" } else { "info" }, "Audit finished")
+        .with("audit", report.id.to_string())
+        .with("name", report.name.as_str())
+        .with("databases", report.databases.len())
+        .with("critical", critical)
+        .with("warning", warning)
+        .with("info", info)
+        .with("duration_ms", took)
 }
 
 fn step_done(event: &Event, done: &StepDone) -> Line {

@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     migration::{
-        Direction, EventKind, Location, Mode, Plan, Step, StepAction, Version,
+        AuditReport, Direction, EventKind, Finding, FindingKind, Location, Mode, Observation, Plan, Step,
+        StepAction, Version,
         event::{CatalogChange, DatabaseOutcome, DatabaseReport, StepDone},
         header::Header,
         plan::Source,
@@ -360,6 +361,37 @@ fn a_start_without_a_log_fails() {
     assert_eq!(error.to_string(), expected);
     let error = JsonlLog::open("/proc/nexus/log", untouched).expect_err("there is no such directory");
     assert!(error.to_string().starts_with("Failed to write to migration log file: ENOENT: "), "{error}");
+}
+
+#[test]
+fn an_audit_belongs_to_no_operation() {
+    let at = |text: &str| text.parse().expect("a time stamp");
+    let observation = |findings: Vec<Finding>| Observation {
+        database: "orders".into(),
+        time: at("2025-10-30T10:15:30Z"),
+        counts: None,
+        findings,
+        unknown: Vec::new(),
+    };
+    let report = |findings| AuditReport {
+        id: Uuid::from_u128(9),
+        name: "nightly".into(),
+        started: at("2025-10-30T10:15:30.1Z"),
+        ended: at("2025-10-30T10:15:30.25Z"),
+        databases: vec![observation(findings)],
+    };
+    let kinds =
+        [FindingKind::NoDown, FindingKind::Dirty, FindingKind::MissingFile, FindingKind::ChecksumDrift];
+    let findings: Vec<_> = kinds.into_iter().map(|kind| Finding::new(kind, "0010_a", "is so")).collect();
+    for (findings, level, counts) in [
+        (Vec::new(), "info", r#""critical":0,"warning":0,"info":0"#),
+        (findings[..1].to_vec(), "info", r#""critical":0,"warning":0,"info":1"#),
+        (findings, "warn", r#""critical":2,"warning":1,"info":1"#),
+    ] {
+        let rest = r#""message":"Audit finished","audit":"00000000-0000-0000-0000-000000000009","name":"nightly","databases":1"#;
+        let line = format!(r#""level":"{level}",{rest},{counts},"duration_ms":150"#);
+        check(EventKind::AuditFinished(Box::new(report(findings))), &[line]);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    cli::render::status::findings,
+    cli::render::{audit::example, status::findings},
     migration::Checksum,
     rpc::{
         client::ClientError,
@@ -217,5 +217,16 @@ fn answers() {
     check("new", &Created::new("0010_add_products", Path::new(&up), Path::new(&down)));
     check("checksum", &Checksums::from([(Path::new(&up), Checksum::of(b"SELECT 1;\n"))].as_slice()));
     let refused = ClientError::Refused(Box::new(refusal()));
+    check("audit run, audit show", &Audited::from(&example()));
+    let listed = proto::ListAuditsResponse {
+        audits: vec![proto::Audit { databases: Vec::new(), ..example() }],
+        schedules: vec![proto::AuditSchedule {
+            name: "nightly".into(),
+            schedule: "30 3 * * *".into(),
+            time_zone: "Europe/Berlin".into(),
+            next_at: Some(at(0)),
+        }],
+    };
+    check("audit list", &Audits::from(&listed));
     check("errors", &Refused { error: (&refused.failure()).into() });
 }

@@ -1,0 +1,102 @@
+//! The scheduled audits: `[[audit]]`. Whether an expression, a time zone and a selection mean
+//! something is for those to say who read them.
+
+use std::collections::BTreeMap;
+
+use toml::{Spanned, de::DeValue};
+
+use crate::config::{
+    AuditConfig,
+    database::Name,
+    home,
+    reader::{Layer, Reader, Section, with_article},
+    setting::{Form, quoted},
+};
+
+/// The keys of an audit.
+pub(super) const KEYS: &[&str] = &["name", "schedule", "time_zone", "databases", "selector"];
+
+/// A text of one line.
+struct Words;
+
+impl Form for Words {
+    type Value = String;
+    const TYPES: &'static [&'static str] = &["string"];
+    const EXPECTED: &'static str = "a text of one line";
+
+    fn parse(text: &str) -> Result<String, String> {
+        let text = text.trim();
+        let fits = !text.is_empty() && !text.chars().any(char::is_control);
+        if fits { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
+    }
+
+    fn literal(value: &String) -> String {
+        quoted(value)
+    }
+}
+
+/// Reads every `[[audit]]`, going on after each that is wrong.
+pub(super) fn read<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Vec<AuditConfig> {
+    let sections = reader.sections(root, "audit");
+    let mut seen = BTreeMap::new();
+    let audits = sections.into_iter().enumerate();
+    audits.filter_map(|(index, section)| audit(reader, section, index + 1, &mut seen)).collect()
+}
+
+fn audit<'a>(
+    reader: &mut Reader<'a>,
+    mut section: Section<'a>,
+    number: usize,
+    seen: &mut BTreeMap<String, usize>,
+) -> Option<AuditConfig> {
+    section.label = format!("audit #{number}: ");
+    let name = reader.unique_name::<Name>(&section, "audit", seen, number);
+    if let Some(name) = &name {
+        section.label = format!("audit {name:?}: ");
+    }
+    reader.only(&section, KEYS, home);
+    if section.get("schedule").is_none() {
+        let message = format!("{}schedule is missing: give a cron expression", section.label);
+        reader.complain(&section.span, message);
+    }
+    let mut words = |key| reader.setting::<Words>(&[Layer::File(&section)], key);
+    let (schedule, time_zone, selector) = (words("schedule"), words("time_zone"), words("selector"));
+    let databases = section.get("databases").map(|value| names(reader, value, &section.label));
+    Some(AuditConfig {
+        name: name?,
+        schedule: schedule?,
+        time_zone: time_zone.unwrap_or_else(|| "UTC".to_owned()),
+        databases: databases.unwrap_or_default(),
+        selector: selector
+            .map(|selector| selector.split(',').map(|label| label.trim().to_owned()).collect())
+            .unwrap_or_default(),
+    })
+}
+
+/// The names and globs of databases.
+fn names(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, label: &str) -> Vec<String> {
+    let label = format!("{label}databases: ");
+    let Some(items) = value.get_ref().as_array() else {
+        let found = with_article(value.get_ref().type_str());
+        let message = format!("{label}expected a list such as [\"orders-*\"], found {found}");
+        reader.complain(&value.span(), message);
+        return Vec::new();
+    };
+    items.iter().filter_map(|item| reader.value_of::<Words>(item, &label)).collect()
+}
+
+/// One audit as TOML.
+pub(super) fn lines(audit: &AuditConfig) -> Vec<String> {
+    let databases: Vec<_> = audit.databases.iter().map(|name| quoted(name)).collect();
+    let mut lines = vec![
+        format!("name = {}", quoted(&audit.name)),
+        format!("schedule = {}", quoted(&audit.schedule)),
+        format!("time_zone = {}", quoted(&audit.time_zone)),
+        format!("databases = [{}]", databases.join(", ")),
+    ];
+    // An empty selector is no selector: it is not written.
+    if !audit.selector.is_empty() {
+        lines.push(format!("selector = {}", quoted(&audit.selector.join(","))));
+    }
+    lines
+}
