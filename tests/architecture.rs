@@ -116,6 +116,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "runtime",
             "migration",
+            "source",
             "postgres",
             "engine",
             "fleet",

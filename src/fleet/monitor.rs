@@ -124,7 +124,10 @@ async fn watch(
             observation = look => observation,
             () = stop.cancelled() => return,
         };
-        fleet.tell(&observation);
+        // A look that could not even tell that is none: what was told before stands.
+        if !observation.unknown.contains(&FindingKind::DatabaseUnreachable) {
+            fleet.tell(&observation);
+        }
         is_doubtful = has(&observation, FindingKind::DatabaseUnreachable);
         let is_busy = !is_doubtful && observation.unknown.contains(&FindingKind::Dirty);
         tokio::select! {
