@@ -80,13 +80,14 @@ impl Watched {
         Ok(())
     }
 
-    async fn fails(&mut self, code: Code) -> TestResult {
+    /// The next event is a failure; returns its message.
+    async fn fails(&mut self, code: Code) -> Result<String, Box<dyn Error>> {
         let told = self.next().await?;
         let EventKind::CatalogFailed { failure, .. } = told else {
             return Err(format!("no failure: {told:?}").into());
         };
         assert_eq!(failure.code, code, "{failure}");
-        Ok(())
+        Ok(failure.message)
     }
 }
 
@@ -112,14 +113,13 @@ async fn a_file_that_is_wrong_is_told_once_and_the_last_good_catalog_stays() -> 
     let mut watched = Watched::new(Watcher::new(), &path, Duration::from_millis(20)).await;
     let good = watched.directory.last_good().ok_or("it was read")?;
     fs::write(path.join("wrong.sql"), "")?;
-    watched.fails(Code::MalformedName).await?;
+    assert!(watched.fails(Code::MalformedName).await?.starts_with("wrong.sql: "));
     assert!(watched.directory.snapshot().is_err());
     assert_eq!(watched.directory.last_good().as_deref(), Some(&*good));
-    // Looked at again and again, the same failure is not told again: another one is next.
     fs::write(path.join("more.sql"), "")?;
-    watched.fails(Code::MalformedName).await?;
+    assert!(watched.fails(Code::MalformedName).await?.ends_with("(and one more problem)"));
     fs::remove_file(path.join("wrong.sql"))?;
-    watched.fails(Code::MalformedName).await?;
+    assert!(watched.fails(Code::MalformedName).await?.starts_with("more.sql: "));
     fs::remove_file(path.join("more.sql"))?;
     watched.changes(&[], &[], &[]).await
 }
@@ -226,6 +226,24 @@ async fn without_inotify_directories_are_polled() -> TestResult {
     let told = watched.next().await?;
     assert!(matches!(told, EventKind::CatalogChanged(_) | EventKind::CatalogFailed { .. }), "{told:?}");
     Ok(())
+}
+
+#[test]
+fn what_stays_as_it_is_is_told_once() {
+    let mut told = Told::default();
+    let mut take = |read: CatalogResult| told.take("m".into(), read);
+    let failure = |message: &str| Err(Failure::new(Code::DirectoryUnreadable, message));
+    let is_failure = |told: &Option<EventKind>| matches!(told, Some(EventKind::CatalogFailed { .. }));
+    let is_change = |told: &Option<EventKind>| matches!(told, Some(EventKind::CatalogChanged(_)));
+    let good = || Ok(Arc::new(Catalog::default()));
+    assert!(take(good()).is_none(), "the first look finds nothing new");
+    assert!(take(good()).is_none());
+    assert!(is_failure(&take(failure("gone"))));
+    assert!(take(failure("gone")).is_none());
+    assert!(is_failure(&take(failure("a file"))), "another failure");
+    assert!(is_change(&take(good())), "it can be read again");
+    assert!(take(good()).is_none());
+    assert!(is_failure(&take(failure("a file"))), "the same one, anew");
 }
 
 #[test]
