@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     process::{Command, Stdio},
 };
 
@@ -107,15 +108,20 @@ fn what_is_known_outlives_the_daemon() {
     assert!(world.ctl(&["alerts", "-d", "nothing"]).expect(1).contains("NX0050"));
     assert!(world.ctl(&["alerts", "ack", "ff", "--reason", "x"]).expect(1).contains("NX0065"));
 
-    let watching = world.daemon.ctl_begin(&["alerts", "--watch"]);
+    let mut watching = world.daemon.ctl_command(&["alerts", "--watch"]);
+    let mut watching = watching.stdout(Stdio::piped()).spawn().expect("nexusctl starts");
+    let mut watched = BufReader::new(watching.stdout.take().expect("stdout is piped")).lines();
+    let mut watched = || watched.next().expect("there is a line").expect("it is text");
+    let line = watched();
+    assert!(line.contains(" firing critical - directory_unreadable: "), "{line}");
     let noted = world.ctl(&["alerts", "ack", &id[..8], "--reason", "disk is full", "--for", "2h"]).expect(0);
     assert!(noted.contains(" acknowledged critical - directory_unreadable: "), "{noted}");
     let logged = world.logged("Alert acknowledged");
     assert_eq!((&logged[0]["id"], &logged[0]["reason"]), (&json!(id), &json!("disk is full")));
+    assert!(watched().contains(" acknowledged critical - directory_unreadable: "));
     world.daemon.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(world.daemon.wait(), Some(0));
-    let watched = watching.end().expect(4);
-    assert!(watched.contains(" firing critical - directory_unreadable: "), "{watched}");
+    assert_eq!(watching.wait().expect("nexusctl ends").code(), Some(4), "the daemon is gone");
 
     world.daemon.restart();
     let listed = world.ctl(&["alerts", "--output", "json"]).json();
