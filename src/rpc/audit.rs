@@ -1,6 +1,6 @@
 //! The audits over gRPC.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use tonic::{Request, Response, Status};
@@ -103,7 +103,7 @@ fn database(observation: &Observation) -> proto::AuditedDatabase {
         applied: counts.applied,
         pending: counts.pending,
         unreadable: observation.counts.is_none(),
-        files: Default::default(),
+        files: HashMap::new(),
         unchecked: unchecked.collect(),
     }
 }

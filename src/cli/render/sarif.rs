@@ -249,7 +249,9 @@ mod tests {
         has(&run["tool"]["driver"], &["name"]);
         has(&run["invocations"][0], &["executionSuccessful"]);
         let rules = run["tool"]["driver"]["rules"].as_array().expect("rules");
-        rules.iter().for_each(|rule| has(rule, &["id"]));
+        for rule in rules {
+            has(rule, &["id"]);
+        }
         assert!(
             rules
                 .iter()

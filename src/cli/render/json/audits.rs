@@ -18,14 +18,14 @@ use crate::{
 pub struct Audited {
     #[serde(flatten)]
     audit: Audit,
-    databases: Vec<Database>,
+    databases: Vec<DatabaseAudit>,
 }
 
 /// What `audit list` says.
 #[derive(Debug, Serialize)]
 pub struct Audits {
     audits: Vec<Audit>,
-    schedules: Vec<Schedule>,
+    schedules: Vec<AuditSchedule>,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,7 +42,7 @@ struct Audit {
 }
 
 #[derive(Debug, Serialize)]
-struct Database {
+struct DatabaseAudit {
     database: String,
     checked_at: Option<String>,
     applied: Option<u32>,
@@ -63,7 +63,7 @@ struct Finding {
 }
 
 #[derive(Debug, Serialize)]
-struct Schedule {
+struct AuditSchedule {
     name: String,
     schedule: String,
     time_zone: String,
@@ -78,7 +78,7 @@ impl From<&proto::Audit> for Audited {
 
 impl From<&proto::ListAuditsResponse> for Audits {
     fn from(listed: &proto::ListAuditsResponse) -> Self {
-        let schedule = |schedule: &proto::AuditSchedule| Schedule {
+        let schedule = |schedule: &proto::AuditSchedule| AuditSchedule {
             name: schedule.name.clone(),
             schedule: schedule.schedule.clone(),
             time_zone: schedule.time_zone.clone(),
@@ -107,7 +107,7 @@ impl From<&proto::Audit> for Audit {
     }
 }
 
-impl From<&proto::AuditedDatabase> for Database {
+impl From<&proto::AuditedDatabase> for DatabaseAudit {
     fn from(database: &proto::AuditedDatabase) -> Self {
         let number = |number: u32| (!database.unreadable).then_some(number);
         Self {
