@@ -32,6 +32,7 @@ fn rules() -> Rules {
 }
 
 /// A directory of these versions, of an hour ago. A trailing `!` leaves the down file out.
+#[allow(clippy::unnecessary_wraps, reason = "as what is tested takes it")]
 fn catalog(versions: &[&str]) -> Compared {
     let script = |text: &str, name: String| Script {
         path: PathBuf::from(&name),

@@ -10,7 +10,7 @@ use prometheus::{GaugeVec, IntGaugeVec};
 use uuid::Uuid;
 
 use crate::{
-    migration::{AuditReport, Counts, Observation, event::DatabaseReport},
+    migration::{AuditReport, Counts, FindingKind, Observation, event::DatabaseReport},
     telemetry::metrics::register::Register,
 };
 
@@ -88,7 +88,8 @@ impl Databases {
         }
         let database = &[seen.database.as_str()];
         self.observed.with_label_values(database).set(seconds(seen.time));
-        self.up.with_label_values(database).set(i64::from(seen.counts.is_some()));
+        let is_down = seen.findings.iter().any(|finding| finding.kind == FindingKind::DatabaseUnreachable);
+        self.up.with_label_values(database).set(i64::from(!is_down));
         let Some(Counts { applied, pending, dirty, drift, missing, oldest_pending }) = seen.counts else {
             return;
         };

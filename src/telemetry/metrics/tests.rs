@@ -57,7 +57,9 @@ fn started(verb: &'static str) -> EventKind {
 
 fn seen(counts: Option<Counts>) -> Observation {
     let time = Timestamp::from_second(2_000).expect("in range");
-    Observation { database: "orders".into(), time, counts, findings: vec![], unknown: vec![] }
+    let down = Finding::new(FindingKind::DatabaseUnreachable, "", "refused");
+    let findings = if counts.is_none() { vec![down] } else { vec![] };
+    Observation { database: "orders".into(), time, counts, findings, unknown: vec![] }
 }
 
 fn observed(counts: Option<Counts>) -> EventKind {
