@@ -109,7 +109,7 @@ mod tests {
             (Starting, "GET", "/-/ready", 503, "nexusd is starting\n"),
             (Serving, "GET", "/-/ready", 200, "nexusd takes requests\n"),
             (Draining, "GET", "/-/ready", 503, "nexusd is stopping"),
-            (Starting, "GET", "/metrics", 200, "# HELP nexus_build_info"),
+            (Starting, "GET", "/metrics", 200, "# HELP nexus_"),
             (Serving, "GET", "/", 404, "not found"),
             (Serving, "GET", "/-/quit", 404, "not found"),
             (Serving, "POST", "/metrics", 405, ""),

@@ -127,8 +127,8 @@ mod tests {
             &[],
             &[
                 "info Finding appeared no_down 0001_a",
-                "info Finding is over checksum_drift 0001_a",
                 "info Finding is over dirty 0002_b",
+                "info Finding is over checksum_drift 0001_a",
             ],
         );
         check(
