@@ -144,12 +144,16 @@ impl Alerts {
         Ok(alert)
     }
 
-    /// Tells the sinks what there is to tell, keeps the state, and ends; within a few seconds.
+    /// Tells the sinks what there is to tell, and ends; within a few seconds.
     pub async fn shutdown(&self) {
         self.0.stop.cancel();
         if !self.0.tasks.join(SHUTDOWN).await {
             tracing::warn!("some sinks of alerts did not end in time: they are told after the next start");
         }
+    }
+
+    /// Writes the state, when nobody changes it any more.
+    pub async fn keep(&self) {
         self.0.save(&mut false).await;
     }
 }

@@ -34,8 +34,6 @@ use listen::Listeners;
 /// How often idle connections are looked for.
 const EVICTION_PERIOD: Duration = Duration::from_secs(5);
 
-/// How often migration directories are looked at though inotify says nothing.
-const CATALOG_POLL: Duration = Duration::from_secs(30);
 /// How long the last spans may take to be exported when the daemon ends.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
@@ -149,7 +147,7 @@ impl Daemon {
         drop(
             tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
         );
-        fleet.watch_catalogs(CATALOG_POLL);
+        fleet.watch_catalogs(config.watch.poll);
         fleet.watch_databases(config.watch.poll, config.watch.max_connections as usize);
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
@@ -170,6 +168,7 @@ impl Daemon {
         self.telling.cancel();
         self.close.cancel();
         let joined = self.tasks.join(Duration::from_secs(5)).await;
+        self.alerts.keep().await;
         self.addresses.clean_up();
         if !drained || !joined {
             tracing::warn!("some tasks did not end in time");

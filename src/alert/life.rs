@@ -145,6 +145,8 @@ impl Life {
     /// It is `now`.
     fn advance(&mut self, now: Timestamp, rules: Rules) -> bool {
         let until = self.alert.acknowledged.as_ref().and_then(|acknowledged| acknowledged.until);
+        // A clock that was put back must not lengthen the wait for the end.
+        self.gone = self.gone.map(|gone| gone.min(now));
         match (self.alert.state, self.gone) {
             (AlertState::Pending, _) => {
                 // A clock that was put back must not lengthen the hold-off.

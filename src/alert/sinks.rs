@@ -187,8 +187,11 @@ impl Sink {
         let reason = format!("it answers {status}");
         match status {
             _ if status.is_success() => Ok(Answer::Sent),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(Later(reason)),
-            _ if status.is_client_error() => Ok(Answer::Refused(reason)),
+            // About what was sent: sending it again would change nothing. All else may pass.
+            StatusCode::BAD_REQUEST
+            | StatusCode::GONE
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNPROCESSABLE_ENTITY => Ok(Answer::Refused(reason)),
             _ => Err(Later(reason)),
         }
     }

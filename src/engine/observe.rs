@@ -29,6 +29,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// How long connecting may take: a look comes again.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
+/// How many details of a failure are kept: a directory may have thousands of bad files.
+const MOST_EVIDENCE: usize = 20;
+
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -266,5 +269,5 @@ fn of_failure(kind: FindingKind, failure: &Failure) -> Finding {
     let sqlstate = failure.sqlstate.iter().map(|sqlstate| format!("SQLSTATE {sqlstate}"));
     Finding::new(kind, "", failure.message.clone())
         .evidence(std::iter::once(failure.code.to_string()).chain(sqlstate))
-        .evidence(failure.details.iter().cloned())
+        .evidence(failure.details.iter().take(MOST_EVIDENCE).cloned())
 }

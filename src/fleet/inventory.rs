@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -18,6 +19,9 @@ use crate::{
     migration::{Catalog, Code, EventKind, Failure, catalog::CatalogResult},
     source::Directory,
 };
+
+/// How long a look waits for the directory: a file system may hang.
+const DIRECTORY_LIMIT: Duration = Duration::from_secs(10);
 
 /// One database of the fleet.
 pub struct Member {
@@ -150,13 +154,19 @@ impl Member {
     /// be read, the last good one and why. For looking only: what changes a database needs
     /// [`Self::catalog`].
     pub async fn compared_with(&self) -> Compared {
-        match self.catalog().await {
+        let read = tokio::time::timeout(DIRECTORY_LIMIT, self.catalog());
+        match read.await.unwrap_or_else(|_| Err(self.silent_directory())) {
             Ok(catalog) => Ok((catalog, None)),
             Err(failure) => match self.last_good() {
                 Some(catalog) => Ok((catalog, Some(failure))),
                 None => Err(failure),
             },
         }
+    }
+
+    fn silent_directory(&self) -> Failure {
+        let (path, seconds) = (self.migrations.display(), DIRECTORY_LIMIT.as_secs());
+        Failure::new(Code::DirectoryUnreadable, format!("{path} could not be read in {seconds} s"))
     }
 
     /// The last catalog of its directory that could be read.

@@ -47,8 +47,9 @@ impl Fleet {
     /// Watches every database until the fleet shuts down, each on a `poll`, with at most
     /// `max_connections` for all of them; and whether the log can be written.
     pub fn watch_databases(self: &Arc<Self>, poll: Duration, max_connections: usize) {
-        let healthy = Semaphore::new((max_connections / 2).max(1));
-        let places = Arc::new(Places { healthy, doubtful: Semaphore::new(DOUBTFUL) });
+        let doubtful = DOUBTFUL.min(max_connections / 4).max(1);
+        let healthy = Semaphore::new((max_connections / 2).saturating_sub(doubtful).max(1));
+        let places = Arc::new(Places { healthy, doubtful: Semaphore::new(doubtful) });
         let mut directories: HashMap<_, Arc<Recent>> = HashMap::new();
         for member in self.inventory.members() {
             let recent = directories.entry(Arc::as_ptr(&member.directory)).or_default().clone();

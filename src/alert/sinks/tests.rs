@@ -186,7 +186,8 @@ async fn what_is_refused_for_good_is_dropped() {
     let directory = tempfile::tempdir().expect("a directory");
     for (status, expected) in [
         (400, "dropped"),
-        (404, "dropped"),
+        (422, "dropped"),
+        (404, "failed"),
         (302, "failed"),
         (408, "failed"),
         (429, "failed"),

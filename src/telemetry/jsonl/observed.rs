@@ -61,7 +61,7 @@ fn dirty(seen: &Observation, news: &[&Finding]) -> Option<Line> {
 fn about(seen: &Observation, level: &'static str, message: &str, kind: FindingKind, subject: &str) -> Line {
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     Line::new(seen.time, level, message)
-        .with_some("version", some(subject))
+        .with_some(kind.subject_name(), some(subject))
         .with("kind", kind.name())
         .with("severity", kind.severity().name())
         .with_some("database", some(&seen.database))

@@ -83,7 +83,8 @@ impl Databases {
     /// Takes what one look saw; one of the daemon itself, whose database has no name, is for the
     /// alerts only.
     pub(super) fn observed(&self, seen: &Observation) {
-        if seen.database.is_empty() {
+        // A look that could not tell whether the database is there says nothing.
+        if seen.database.is_empty() || seen.unknown.contains(&FindingKind::DatabaseUnreachable) {
             return;
         }
         let database = &[seen.database.as_str()];
