@@ -310,8 +310,11 @@ impl Lives {
         let bad = |message: String| Err(Failure::new(Code::BadRequest, message));
         let id = id.trim().to_ascii_lowercase();
         let named = |life: &&mut Life| !id.is_empty() && life.alert.id.to_string().starts_with(&id);
-        let lives = self.current.values_mut().chain(&mut self.past);
-        let mut found: Vec<_> = lives.filter(named).collect();
+        // Time makes the ids of one incident begin alike: those that are over do not count beside it.
+        let mut found: Vec<_> = self.current.values_mut().filter(named).collect();
+        if found.is_empty() {
+            found = self.past.iter_mut().filter(named).collect();
+        }
         let life = match found.as_mut_slice() {
             [life] => life,
             [] => {
@@ -319,7 +322,7 @@ impl Lives {
                 return Err(Failure::new(Code::UnknownAlert, message));
             }
             several => {
-                let ids = several.iter().map(|life| life.alert.id.to_string()).collect();
+                let ids = several.iter().map(|life| named_for_a_person(&life.alert)).collect();
                 let message = format!("{} alerts begin with {id:?}", several.len());
                 return Err(Failure::new(Code::BadRequest, message).details(ids));
             }
@@ -428,4 +431,10 @@ impl Lives {
 
 fn key(alert: &Alert) -> Key {
     (alert.database.clone(), alert.finding.kind, alert.finding.subject.clone())
+}
+
+/// An alert in a line: its id, and what it is about.
+fn named_for_a_person(alert: &Alert) -> String {
+    let Alert { id, database, finding, .. } = alert;
+    format!("{id} {} {database} {}", finding.kind, finding.subject).trim_end().to_owned()
 }

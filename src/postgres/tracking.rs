@@ -67,6 +67,16 @@ pub fn read_shape(names: &Names, rows: &[SimpleQueryRow]) -> Result<Shape, Shape
             shape.tracking = true;
         }
     }
+    // To begin anew beside an old journal would run again what it knows to be applied.
+    if shape.journal && !shape.tracking {
+        return Err(ShapeError {
+            table: format!("{}.{}", names.schema, names.table),
+            found: format!(
+                "it is gone, though {}.{} knows what was applied: restore it, or drop the journal too to begin anew",
+                names.schema, names.journal
+            ),
+        });
+    }
     Ok(shape)
 }
 

@@ -294,3 +294,14 @@ fn the_guard_lets_a_script_reset_what_is_its_own() {
     world.ctl(&["apply"]).expect(0);
     assert_eq!(world.database.rows(), ["0001_tidy|f"]);
 }
+
+#[test]
+fn a_table_that_is_gone_is_no_new_beginning() {
+    let world = World::new().start();
+    world.tables(1, 2);
+    world.ctl(&["apply"]).expect(0);
+    world.database.sql("drop table schema_migrations; drop table t1");
+    let told = world.ctl(&["apply"]).expect(1);
+    assert!(told.contains("NX0028") && told.contains("it is gone"), "{told}");
+    assert!(!world.database.tables().contains(&"t1".to_owned()), "nothing was run again");
+}

@@ -113,6 +113,7 @@ async fn a_webhook_is_told_once_of_the_beginning_and_of_the_end() {
     world.see(&[]);
     assert_eq!(world.outcomes(1).await, ["sent"]);
     world.alerts.shutdown().await;
+    world.alerts.keep().await;
 
     let received = requests(&server).await;
     let [fired, resolved] = received.as_slice() else { return assert_eq!(received.len(), 2) };
@@ -149,10 +150,12 @@ async fn a_restart_tells_only_what_was_not_told() {
     world.see(&["0001_a"]);
     assert_eq!(world.outcomes(1).await, ["sent"]);
     world.alerts.shutdown().await;
+    world.alerts.keep().await;
     let mut world = World::start(directory.path(), &server.uri(), webhook());
     world.see(&["0001_a", "0002_b"]);
     assert_eq!(world.outcomes(1).await, ["sent"]);
     world.alerts.shutdown().await;
+    world.alerts.keep().await;
     let subjects: Vec<_> =
         requests(&server).await.iter().map(|request| body(request)["alert"]["subject"].clone()).collect();
     assert_eq!(subjects, ["0001_a", "0002_b"]);
@@ -179,6 +182,7 @@ async fn a_sink_that_was_down_gets_the_newest_state() {
     assert_eq!(received.len(), 1, "not the beginning, which is past");
     assert_eq!(body(&received[0])["alert"]["state"], "resolved");
     world.alerts.shutdown().await;
+    world.alerts.keep().await;
 }
 
 #[tokio::test]
@@ -200,6 +204,7 @@ async fn what_is_refused_for_good_is_dropped() {
         world.see(&["0001_a"]);
         assert_eq!(world.outcomes(1).await, [expected], "{status}");
         world.alerts.shutdown().await;
+        world.alerts.keep().await;
         let attempts = requests(&server).await.len();
         // What failed is tried once more before the end.
         assert_eq!(attempts, if expected == "failed" { 2 } else { 1 }, "{status}");
@@ -236,6 +241,7 @@ async fn silence_garbage_and_nobody_are_failures_and_hold_up_nothing() {
         assert_eq!(world.outcomes(2).await, ["failed", "failed"], "{address}");
         let started = Instant::now();
         world.alerts.shutdown().await;
+        world.alerts.keep().await;
         assert!(started.elapsed() < Duration::from_secs(5), "the end is bounded");
     }
     babble.abort();
@@ -258,12 +264,14 @@ async fn alertmanager_hears_of_all_that_stands() {
     let note = Acknowledgement { by: "eve".into(), reason: "known".into(), until: None };
     world.alerts.acknowledge(&id, note).expect("it stands");
     world.alerts.shutdown().await;
+    world.alerts.keep().await;
     // After a restart everything that stands is told again, who took note of it too.
     let mut world = World::start(directory.path(), &url, SinkKind::Alertmanager);
     assert_eq!(world.outcomes(1).await, ["sent"]);
     world.see(&[]);
     assert_eq!(world.outcomes(1).await, ["sent"]);
     world.alerts.shutdown().await;
+    world.alerts.keep().await;
 
     let bodies: Vec<_> = requests(&server).await.iter().map(body).collect();
     let [fired, acknowledged, resolved] = bodies.as_slice() else { return assert_eq!(bodies.len(), 3) };
