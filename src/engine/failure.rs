@@ -32,6 +32,10 @@ pub(super) fn of_session(error: SessionError, doing: &str) -> Failure {
         SessionError::Standby => {
             Failure::new(Code::UnfitServer, "The server is a standby: it can only be read")
         }
+        SessionError::TableGone => Failure::new(
+            Code::TableGone,
+            "The table schema_migrations is gone, and its journal, which knows what was applied, is not",
+        ),
         SessionError::Shape(error) => Failure::new(Code::ForeignTable, error.to_string()),
     }
 }

@@ -55,6 +55,9 @@ const OF_THE_CATALOG: [FindingKind; 7] = [
 /// The kinds that the schema tells.
 const OF_THE_SCHEMA: [FindingKind; 2] = [FindingKind::InvalidIndex, FindingKind::NotValidConstraint];
 
+/// The kinds that the tables themselves tell.
+const OF_THE_TABLES: [FindingKind; 2] = [FindingKind::ForeignTable, FindingKind::TableGone];
+
 /// The kinds that a run under way has in its hands.
 const OF_A_RUN: [FindingKind; 2] = [FindingKind::Dirty, FindingKind::AttemptInterrupted];
 
@@ -137,8 +140,8 @@ impl Remembered {
 /// Why nothing was seen.
 #[derive(Debug)]
 enum SeeError {
-    /// The tables are another tool's.
-    Foreign(String),
+    /// The tables are not as Nexus makes them, in the way of this kind.
+    Unfit(FindingKind, Failure),
     /// Somebody holds a table so that it cannot even be read, or others who look take their turn
     /// first: it will pass, and says nothing of the database.
     Passing,
@@ -168,10 +171,16 @@ async fn see(
     if matches!(looked, Err(SessionError::Lost)) {
         looked = see_once(database, is_deep, known).await?;
     }
-    looked.map_err(|error| match error {
-        SessionError::Shape(error) => SeeError::Foreign(error.to_string()),
-        SessionError::Sql(fault) if fault.sqlstate == "55P03" => SeeError::Passing,
-        error => SeeError::Failed(of_session(error, "reading the applied migrations")),
+    looked.map_err(|error| {
+        if matches!(&error, SessionError::Sql(fault) if fault.sqlstate == "55P03") {
+            return SeeError::Passing;
+        }
+        let failure = of_session(error, "reading the applied migrations");
+        match failure.code {
+            Code::ForeignTable => SeeError::Unfit(FindingKind::ForeignTable, failure),
+            Code::TableGone => SeeError::Unfit(FindingKind::TableGone, failure),
+            _ => SeeError::Failed(failure),
+        }
     })
 }
 
@@ -188,7 +197,8 @@ async fn see_once(
     let mut session = Session::new(connection, database.names.clone(), &database.dbname, "watch");
     let looked = look_at(&mut session, is_deep, known).await;
     // What went wrong in a transaction leaves a connection to be closed; a shape is read whole.
-    if database.keeps_looks && matches!(looked, Ok(_) | Err(SessionError::Shape(_))) {
+    if database.keeps_looks && matches!(looked, Ok(_) | Err(SessionError::Shape(_) | SessionError::TableGone))
+    {
         session.give_back();
     }
     Ok(looked)
@@ -248,18 +258,17 @@ fn conclude(
                 _ => observation.unknown.extend(OF_THE_SCHEMA),
             }
         }
-        Err(SeeError::Foreign(message)) => {
-            findings.push(Finding::new(FindingKind::ForeignTable, "", message));
+        Err(SeeError::Unfit(kind, failure)) => {
+            findings.push(Finding::new(*kind, "", failure.message.clone()));
             observation.unknown.extend(unseen());
         }
         Err(SeeError::Failed(failure)) => {
             findings.push(of_failure(FindingKind::DatabaseUnreachable, failure));
-            observation.unknown.push(FindingKind::ForeignTable);
-            observation.unknown.extend(unseen());
+            observation.unknown.extend(OF_THE_TABLES.into_iter().chain(unseen()));
         }
         Err(SeeError::Passing) => {
-            observation.unknown.extend([FindingKind::DatabaseUnreachable, FindingKind::ForeignTable]);
-            observation.unknown.extend(unseen());
+            observation.unknown.push(FindingKind::DatabaseUnreachable);
+            observation.unknown.extend(OF_THE_TABLES.into_iter().chain(unseen()));
         }
     }
     observation

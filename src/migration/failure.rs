@@ -262,6 +262,8 @@ codes! {
     RepeatedRequest = "NX0057", FailedPrecondition, "nexusctl history tells what the request did; to do it again, use a new request id";
     /// What an attempt left behind is not known.
     Undecided = "NX0058", FailedPrecondition, "look at the schema, bring it to one side by hand, and settle the row: nexusctl repair clear-dirty|forget VERSION --reason …";
+    /// The tracking table is gone, and its journal is not.
+    TableGone = "NX0059", FailedPrecondition, "restore the table, see nexusctl history for what was applied; where the schema is empty, drop the journal too to begin anew";
     /// No audit of that id is remembered.
     UnknownAudit = "NX0060", NotFound, "nexusctl audit list shows those that are remembered, nexusctl audit run makes one";
     /// No alert has this id.

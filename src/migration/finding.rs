@@ -117,6 +117,9 @@ kinds! {
     /// A table of that name is not Nexus's.
     ForeignTable = "foreign_table", Critical,
         "Give the database another `table` or `schema` in the configuration, or convert the table";
+    /// `schema_migrations` is gone, and its journal is not.
+    TableGone = "table_gone", Critical,
+        "Restore the table: `nexusctl history` shows what was applied; or drop the journal too, where the schema is empty";
     /// A migration left an index that PostgreSQL does not use.
     InvalidIndex = "invalid_index", Warning,
         "Drop it with DROP INDEX CONCURRENTLY and build it again, or recover the migration that made it";
@@ -154,6 +157,7 @@ impl FindingKind {
             | Self::AttemptInterrupted
             | Self::NoDown => "version",
             Self::ForeignTable
+            | Self::TableGone
             | Self::InvalidIndex
             | Self::NotValidConstraint
             | Self::DatabaseUnreachable

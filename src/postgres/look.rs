@@ -105,7 +105,7 @@ pub async fn look(session: &Session, is_deep: bool) -> Result<Look, SessionError
     let sql = format!("{BEGIN}{}; commit", tracking::shape_query(&session.names));
     let shape = tracking::read_shape(&session.names, &session.rows(&sql).await?)?;
     let mut queries = vec![pulse_queries(session, shape)];
-    if shape.tracking {
+    if shape.has_rows()? {
         queries.push(tracking::queries(&session.names, shape, Kept::All));
     }
     if shape.journal {

@@ -99,6 +99,9 @@ pub enum SessionError {
     /// The server is a standby.
     #[error("the server is in recovery: it is read-only")]
     Standby,
+    /// The tracking table is gone, and its journal is not.
+    #[error("the tracking table is gone, and its journal is not")]
+    TableGone,
     /// The tables are not ours.
     #[error(transparent)]
     Shape(#[from] ShapeError),

@@ -23,6 +23,14 @@ pub struct Shape {
     pub journal: bool,
 }
 
+impl Shape {
+    /// Whether there is a tracking table to read. Where it is gone and its journal is not, that is
+    /// no new beginning: to begin anew would run again what the journal knows to be applied.
+    pub(super) fn has_rows(self) -> Result<bool, SessionError> {
+        if self.journal && !self.tracking { Err(SessionError::TableGone) } else { Ok(self.tracking) }
+    }
+}
+
 /// A table of that name exists and is not ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{table} is not Nexus's: {found}")]
@@ -66,16 +74,6 @@ pub fn read_shape(names: &Names, rows: &[SimpleQueryRow]) -> Result<Shape, Shape
             check_tracking(names, columns, is_table, is_unique)?;
             shape.tracking = true;
         }
-    }
-    // To begin anew beside an old journal would run again what it knows to be applied.
-    if shape.journal && !shape.tracking {
-        return Err(ShapeError {
-            table: format!("{}.{}", names.schema, names.table),
-            found: format!(
-                "it is gone, though {}.{} knows what was applied: restore it, or drop the journal too to begin anew",
-                names.schema, names.journal
-            ),
-        });
     }
     Ok(shape)
 }
@@ -176,7 +174,7 @@ pub enum Kept {
 
 /// Reads the rows, and what the journal says of them, in one message.
 pub async fn read(session: &Session, shape: Shape, kept: Kept) -> Result<Tracked, SessionError> {
-    if !shape.tracking {
+    if !shape.has_rows()? {
         return Ok(Tracked::default());
     }
     Ok(read_tracked(&session.rows(&queries(&session.names, shape, kept)).await?))

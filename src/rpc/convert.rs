@@ -310,6 +310,7 @@ pub(super) fn finding_kind(kind: FindingKind) -> proto::FindingKind {
         FindingKind::OutOfOrder => proto::FindingKind::OutOfOrder,
         FindingKind::PendingTooLong => proto::FindingKind::PendingTooLong,
         FindingKind::ForeignTable => proto::FindingKind::ForeignTable,
+        FindingKind::TableGone => proto::FindingKind::TableGone,
         FindingKind::InvalidIndex => proto::FindingKind::InvalidIndex,
         FindingKind::NotValidConstraint => proto::FindingKind::NotValidConstraint,
         FindingKind::AttemptInterrupted => proto::FindingKind::AttemptInterrupted,

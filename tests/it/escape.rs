@@ -300,8 +300,20 @@ fn a_table_that_is_gone_is_no_new_beginning() {
     let world = World::new().start();
     world.tables(1, 2);
     world.ctl(&["apply"]).expect(0);
+    let before = world.database.sql("select version, checksum from schema_migrations order by 1");
     world.database.sql("drop table schema_migrations; drop table t1");
     let told = world.ctl(&["apply"]).expect(1);
-    assert!(told.contains("NX0028") && told.contains("it is gone"), "{told}");
+    assert!(told.contains("NX0059") && told.contains("schema_migrations is gone"), "{told}");
     assert!(!world.database.tables().contains(&"t1".to_owned()), "nothing was run again");
+    assert!(world.ctl(&["status"]).expect(1).contains("NX0059"));
+    assert!(world.ctl(&["audit", "run"]).expect(0).contains("table_gone"));
+    let history = world.ctl(&["history"]).expect(0);
+    assert!(history.contains("0001_t1") && history.contains("0002_t2"), "the evidence is read: {history}");
+
+    // The remedy of the finding's page.
+    let page = include_str!("../../docs/findings/table_gone.md");
+    let sql = page.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next());
+    world.database.sql(sql.expect("the page has the SQL"));
+    assert_eq!(world.database.sql("select version, checksum from schema_migrations order by 1"), before);
+    assert!(world.ctl(&["apply"]).expect(0).contains("up to date"));
 }

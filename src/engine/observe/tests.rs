@@ -228,7 +228,7 @@ fn what_the_policy_allows_is_no_finding() {
 
 #[test]
 fn a_look_that_fails_says_what_it_cannot_know() {
-    use FindingKind::{DatabaseUnreachable, DirectoryUnreadable, ForeignTable, LogUnwritable};
+    use FindingKind::{DatabaseUnreachable, DirectoryUnreadable, ForeignTable, LogUnwritable, TableGone};
     let check = |compared: &Compared, seen: SeeError, expected: &[&str], known: &[FindingKind]| {
         let observation = conclude("main", compared, Err(&seen), &rules());
         assert_eq!(told(&observation), expected);
@@ -249,9 +249,9 @@ fn a_look_that_fails_says_what_it_cannot_know() {
     );
     check(
         &good,
-        SeeError::Foreign("it is another tool's".to_owned()),
+        SeeError::Unfit(ForeignTable, Failure::new(Code::ForeignTable, "it is another tool's")),
         &["foreign_table "],
-        &[ForeignTable, DatabaseUnreachable, DirectoryUnreadable, LogUnwritable],
+        &[ForeignTable, TableGone, DatabaseUnreachable, DirectoryUnreadable, LogUnwritable],
     );
     check(&good, SeeError::Passing, &[], &[DirectoryUnreadable, LogUnwritable]);
     let bad = Err(Failure::new(Code::DirectoryUnreadable, "it does not exist"));
