@@ -20,7 +20,7 @@ test: ## every test, against a PostgreSQL of its own
 
 bench: ## the figures of the README, against psql in the same run; ARGS=PART runs one part
 	@deploy/prerequisites.sh postgresql
-	$(CARGO) build --release --bins
+	$(CARGO) build --release --bins --example bench
 	$(CARGO) run --release --example bench $(ARGS)
 
 check: ## format, lints, and the protocol's lints where buf is found

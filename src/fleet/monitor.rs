@@ -119,7 +119,8 @@ async fn watch(
     let mut since = Instant::now();
     let stop = fleet.stop.drain.clone();
     loop {
-        let look = async {
+        // On the heap only while it lasts: there may be thousands of databases that wait for theirs.
+        let look = Box::pin(async {
             let compared = recent.get(&member, since).await;
             let still = quiet.still(&member, since, is_nudged, &compared, &mut memory).await;
             if let Some(observation) = still {
@@ -132,7 +133,7 @@ async fn watch(
                 may_have_trigger = !listen::remove(&member).await;
             }
             observation
-        };
+        });
         let observation = tokio::select! {
             observation = look => observation,
             () = stop.cancelled() => return,
