@@ -219,6 +219,7 @@ pub fn event(event: &Event) -> Option<proto::Event> {
         // These belong to no operation.
         | EventKind::Observed(_)
         | EventKind::CatalogChanged(_)
+        | EventKind::InventoryLoaded(_)
         | EventKind::CatalogFailed { .. }
         | EventKind::AuditFinished(_)
         | EventKind::AlertChanged(_)
@@ -311,6 +312,7 @@ pub(super) fn finding_kind(kind: FindingKind) -> proto::FindingKind {
         FindingKind::PendingTooLong => proto::FindingKind::PendingTooLong,
         FindingKind::ForeignTable => proto::FindingKind::ForeignTable,
         FindingKind::TableGone => proto::FindingKind::TableGone,
+        FindingKind::InventoryInvalid => proto::FindingKind::InventoryInvalid,
         FindingKind::InvalidIndex => proto::FindingKind::InvalidIndex,
         FindingKind::NotValidConstraint => proto::FindingKind::NotValidConstraint,
         FindingKind::AttemptInterrupted => proto::FindingKind::AttemptInterrupted,
