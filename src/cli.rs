@@ -23,6 +23,7 @@ pub mod operation;
 pub mod plan;
 pub mod progress;
 pub mod recover;
+pub mod reload;
 pub mod render;
 pub mod repair;
 pub mod report;
@@ -80,9 +81,12 @@ enum Command {
     /// Show what is wrong now; `alerts ack` takes note of it
     #[command(defer(args::of_reading))]
     Alerts(alerts::Args),
-    /// List the databases that the daemon knows
+    /// List the databases that the daemon knows, as it saw them last
     #[command(defer(args::of_reading))]
     Databases,
+    /// Have the daemon read its configuration's databases and look for new ones, now
+    #[command(defer(args::of_no_database))]
+    Reload,
     /// Write the next pair of migration files from a template (needs no daemon)
     #[command(defer(args::of_no_daemon))]
     New(new::Args),
@@ -113,6 +117,7 @@ impl Command {
             Self::Alerts(_) => "alerts",
             Self::Audit(_) => "audit",
             Self::Databases => "databases",
+            Self::Reload => "reload",
             Self::Version => "version",
             Self::Completions(_) => "completions",
         }
@@ -198,6 +203,7 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::History(args) => history::run(&args, session).await,
             Command::Alerts(args) => alerts::run(&args, session).await,
             Command::Databases => databases::run(session).await,
+            Command::Reload => reload::run(session).await,
             Command::Version => version::run(session).await,
             Command::New(_) | Command::Checksum(_) | Command::Completions(_) => Ok(Exit::Done),
         };
@@ -247,6 +253,7 @@ mod tests {
             "nexusctl alerts",
             "nexusctl alerts --resolved -d orders -o json",
             "nexusctl alerts --watch",
+            "nexusctl reload -o json",
             "nexusctl alerts ack 01a2 --reason known --for 2h",
             "nexusctl audit run --check --fail-on critical -l env=prod",
             "nexusctl audit run --format sarif",

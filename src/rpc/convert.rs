@@ -345,19 +345,6 @@ fn labels(member: &Member) -> HashMap<String, String> {
     member.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// Tells a configured database.
-pub fn database(member: &Member) -> proto::Database {
-    proto::Database {
-        name: member.name().to_owned(),
-        labels: labels(member),
-        server: member.server.clone(),
-        dbname: member.database.dbname.clone(),
-        schema: member.database.names.schema.clone(),
-        migrations: member.migrations.display().to_string(),
-        table: member.database.names.table.clone(),
-    }
-}
-
 /// Tells an attempt.
 pub fn attempt(database: &str, attempt: &Attempt) -> proto::Attempt {
     proto::Attempt {
