@@ -105,8 +105,11 @@ impl Selector {
         let mut expressions = Vec::new();
         let mut at = 0;
         loop {
-            let (expression, end) = expression(text, at)
-                .map_err(|(at, message)| SelectorError { text: text.to_owned(), at, message })?;
+            let (expression, end) = expression(text, at).map_err(|(at, message)| SelectorError {
+                text: text.to_owned(),
+                at,
+                message,
+            })?;
             expressions.push(expression);
             if end == text.len() {
                 return Ok(Self(expressions));
@@ -203,7 +206,8 @@ mod tests {
 
     #[test]
     fn selectors() {
-        let labels = [("env", "prod"), ("region", "eu-west")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+        let labels =
+            [("env", "prod"), ("region", "eu-west")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
         let facts = Facts {
             name: "orders-1",
             server: "db:5432",

@@ -9,7 +9,10 @@ use crate::{
         life::{Audience, Life, Lives, Rules},
         store,
     },
-    migration::{Acknowledgement, AlertState, Code, Finding, FindingKind, Observation, Severity, event::InventoryChange},
+    migration::{
+        Acknowledgement, AlertState, Code, Finding, FindingKind, Observation, Severity,
+        event::InventoryChange,
+    },
 };
 
 const RULES: Rules = Rules { hold: Duration::from_secs(10), flap_window: Duration::from_secs(400) };

@@ -104,7 +104,9 @@ impl Inventories {
     pub(super) async fn reload(self: &Arc<Self>) -> Result<Reloaded, Failure> {
         let Some(read) = self.read().await else {
             let message = "The daemon was started without a configuration file: there is nothing to read";
-            return Err(Failure::new(Code::InventoryInvalid, message).hint("restart it to change its databases"));
+            return Err(
+                Failure::new(Code::InventoryInvalid, message).hint("restart it to change its databases")
+            );
         };
         match read {
             Ok(config) => Ok(self.take_over(config).await),
@@ -169,7 +171,8 @@ impl Inventories {
                 let sections = restart.join(", ");
                 tracing::warn!(sections, "these sections have changed, which takes effect with a restart");
             }
-            for warning in config.warnings.iter().filter(|warning| !state.current.warnings.contains(warning)) {
+            for warning in config.warnings.iter().filter(|warning| !state.current.warnings.contains(warning))
+            {
                 tracing::warn!("{warning}");
             }
             state.restart.clone_from(&restart);

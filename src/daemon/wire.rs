@@ -48,7 +48,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         problems.push(Problem { place: None, message: message.to_owned() });
     }
     let databases = config.databases.iter().map(|it| (format!("database {:?}", it.name), &it.url, &it.place));
-    let discoveries = config.discoveries.iter().map(|it| (format!("discover {:?}", it.id), &it.url, &it.place));
+    let discoveries =
+        config.discoveries.iter().map(|it| (format!("discover {:?}", it.id), &it.url, &it.place));
     for (what, url, place) in databases.chain(discoveries) {
         if let Err(error) = Target::parse(url) {
             let message = format!("{what}: the URL is wrong: {error}");

@@ -2,18 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use nexus::postgres::embedded::Embedded;
 use serde_json::Value;
 
-use crate::{
-    proxy::Proxy,
-    support::{Database, Running, World, await_that, server},
-};
+use crate::support::{Database, Running, World, await_that, wait};
 
 const SLOW: &str = "\n[watch]\npoll = \"10min\"\n";
 
 /// A world whose `main` is beside what an entry finds.
 fn with_entry(world: World, url: &str, entry: &str) -> World {
-    world.more(&format!("\n[[discover]]\nid = \"tenants\"\nurl = {url:?}\nmigrations = \"migrations\"\n{entry}\n"))
+    world.more(&format!(
+        "\n[[discover]]\nid = \"tenants\"\nurl = {url:?}\nmigrations = \"migrations\"\n{entry}\n"
+    ))
 }
 
 fn listed(world: &Running, selector: &str) -> Vec<Value> {
@@ -98,7 +98,8 @@ fn five_hundred_tenants_and_five_more_and_one_less() {
     world.remove("0003_slow.down.sql");
 
     world.ctl(&["apply", "--selector", added]).expect(0);
-    let migrated = "select count(*) from pg_tables where tablename = 't2' and schemaname ~ '^tenant_50[1-5]$'";
+    let migrated =
+        "select count(*) from pg_tables where tablename = 't2' and schemaname ~ '^tenant_50[1-5]$'";
     assert_eq!(shop.sql(migrated), ["5"]);
     assert_eq!(shop.sql("select count(*) from tenant_501.schema_migrations where not dirty"), ["2"]);
     await_that("the look after the apply", || {
@@ -165,7 +166,10 @@ fn a_query_names_databases_and_labels_them_or_is_refused() {
     world.ctl(&["reload"]).expect(0);
     assert_eq!(metric(&world, "nexus_inventory_reload_successful"), "1");
     // It was told once each time, however often it was looked.
-    assert_eq!(world.logged("Finding appeared").iter().filter(|line| line["kind"] == "inventory_invalid").count(), 1);
+    assert_eq!(
+        world.logged("Finding appeared").iter().filter(|line| line["kind"] == "inventory_invalid").count(),
+        1
+    );
 
     // A name that a file's database has.
     shop.sql("insert into tenants values ('main', 'eu')");
@@ -179,20 +183,20 @@ fn a_query_names_databases_and_labels_them_or_is_refused() {
 
 #[test]
 fn databases_of_a_server_by_pattern_and_a_server_that_goes_away() {
+    let own = Embedded::start(&[]).expect("PostgreSQL starts");
     for name in ["disc_a", "disc_b", "disc_test"] {
-        drop(Database::on(server(), name));
+        drop(Database::on(&own, name));
     }
-    let proxy = Proxy::to(server().port());
     let world = World::new().alerts("hold = \"0s\"").more(SLOW);
-    let address = |port: u16| format!("127.0.0.1:{port}/");
-    let url = server().url("postgres").replace(&address(server().port()), &address(proxy.port()));
     let entry = "databases = [\"disc_*\"]\nexclude = [\"*_test\"]\nevery = \"200ms\"\ntimeout = \"2s\"\n";
-    let world = with_entry(world, &url, entry).start();
+    let world = with_entry(world, &own.url("postgres"), entry).start();
     assert_eq!(names(&world, "name~disc_*"), ["disc_a", "disc_b"]);
     assert_eq!(names(&world, "dbname=disc_b,schema=public"), ["disc_b"]);
-    drop(proxy);
+    wait(own.drop_database("disc_b")).expect("it is dropped");
+    await_that("the dropped one is gone", || names(&world, "name~disc_*") == ["disc_a"]);
+    own.stop().expect("it stops");
     await_alert(&world, "discover \"tenants\"");
-    assert_eq!(names(&world, "name~disc_*"), ["disc_a", "disc_b"], "what was good stays");
+    assert_eq!(names(&world, "name~disc_*"), ["disc_a"], "what was good stays");
 }
 
 #[test]

@@ -11,7 +11,7 @@ const SLOW: &str = "\n[watch]\npoll = \"10min\"\n";
 
 /// A world with a directory of included files.
 fn with_include() -> World {
-    let world = World::new().alerts("hold = \"0s\"").more(SLOW);
+    let world = World::new().alerts("hold = \"0s\"\nflap_window = \"0s\"").more(SLOW);
     fs::create_dir(world.path("teams")).expect("a directory is made");
     world
 }
@@ -112,8 +112,7 @@ fn databases_come_and_go_and_what_is_under_way_goes_on() {
     users.sql("update schema_migrations set dirty = true");
     world.ctl(&["audit", "run"]).expect(0);
     await_that("the alert", || !alerts(&world, "dirty").is_empty());
-    let has_series =
-        |name: &str| world.daemon.page("/metrics").1.contains(&format!("database=\"{name}\""));
+    let has_series = |name: &str| world.daemon.page("/metrics").1.contains(&format!("database=\"{name}\""));
     assert!(has_series("users"));
 
     // An operation is under way on the one that goes, and on the one that stays.
@@ -206,5 +205,5 @@ fn globs_that_match_nothing_are_a_warning_and_errors_name_their_file() {
         "[[database]]\nname = \"x\"\nurl = \"postgres://u@h/d?sslmode=maybe\"\n",
         "a.toml:1:1: database \"x\": the URL is wrong",
     );
-    refused("[[database]\n", "a.toml:1:11: ");
+    refused("[[database]\n", "a.toml:1:12: ");
 }

@@ -10,7 +10,10 @@ use prometheus::{GaugeVec, IntGaugeVec};
 use uuid::Uuid;
 
 use crate::{
-    migration::{AuditReport, Counts, FindingKind, Observation, event::{DatabaseReport, InventoryChange}},
+    migration::{
+        AuditReport, Counts, FindingKind, Observation,
+        event::{DatabaseReport, InventoryChange},
+    },
     telemetry::metrics::register::Register,
 };
 
