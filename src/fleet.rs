@@ -32,6 +32,7 @@ pub mod operation;
 mod run;
 pub mod schedule;
 pub mod selector;
+pub mod strategy;
 
 use inventory::{Inventory, Member};
 use operation::{Operation, Operations};

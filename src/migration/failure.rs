@@ -268,6 +268,12 @@ codes! {
     UnknownAudit = "NX0060", NotFound, "nexusctl audit list shows those that are remembered, nexusctl audit run makes one";
     /// No alert has this id.
     UnknownAlert = "NX0065", NotFound, "nexusctl alerts --resolved lists them, with their ids";
+    /// The strategy cannot be meant, or does not fit the databases.
+    BadStrategy = "NX0082", InvalidArgument, "see docs/strategies.md for what goes together; nexusctl plan with the same flags shows the waves";
+    /// The configuration has no strategy of this name.
+    UnknownStrategy = "NX0083", NotFound, "name one that the daemon's configuration has, or say it with flags: --canary, --wave, --max-failures";
+    /// What a plan was made over is not what is there now.
+    PlanMoved = "NX0084", FailedPrecondition, "run nexusctl plan again with the same flags, read what has changed, and apply with its new digest";
     /// A bug.
     Internal = "NX0099", Internal, "please report it, with the daemon's log";
 }
