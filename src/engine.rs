@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod failure;
+mod gate;
 mod history;
 mod observe;
 mod repair;
@@ -30,6 +31,7 @@ mod status;
 mod steps;
 pub mod trace;
 
+pub use gate::{GateVerdict, gate};
 pub use history::history;
 pub use observe::{Compared, Depth, Memory, observe, observe_again};
 pub use repair::{RepairAction, repair};

@@ -12,6 +12,7 @@ mod daemon;
 mod dirty;
 mod escape;
 mod fleet;
+mod gate;
 mod grpc;
 mod lost;
 mod otlp;
