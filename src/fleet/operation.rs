@@ -18,7 +18,7 @@ use crate::{
     engine::{Stop, Verb},
     fleet::{Sink, inventory::Member, selector::Selection, strategy::Strategy},
     migration::{
-        Event, EventKind, EventSink as _, Failure, OperationState, catalog::CatalogResult,
+        DatabaseState, Event, EventKind, EventSink as _, Failure, OperationState, catalog::CatalogResult,
         event::DatabaseReport,
     },
     postgres::executor::Author,
@@ -153,6 +153,7 @@ impl Operation {
     /// Takes an event that the migration log has.
     pub(super) fn publish(&self, event: Event) {
         let mut record = self.record();
+        let current = record.attempt;
         let of_database = record.databases.get_mut(&event.database);
         match (&event.kind, of_database) {
             (EventKind::LockWaiting { holder }, Some(database)) => database.waits_for.clone_from(holder),
@@ -160,7 +161,7 @@ impl Operation {
                 database.waits_for.clear();
             }
             // It was begun again before this was told.
-            (EventKind::OperationFinished { attempt, .. }, _) if *attempt != record.attempt => return,
+            (EventKind::OperationFinished { attempt, .. }, _) if *attempt != current => return,
             _ => {}
         }
         self.log.push(event);
@@ -221,7 +222,7 @@ impl Operation {
 
     fn finish_in(&self, record: &mut Record) {
         let is_waiting = |name: &String| {
-            record.databases.get(name).is_some_and(|it| it.state == crate::migration::DatabaseState::Waiting)
+            record.databases.get(name).is_some_and(|it| it.state == DatabaseState::Waiting)
         };
         let names = record.waves.iter().flat_map(|wave| &wave.wave.databases);
         let not_begun = names.filter(|name| is_waiting(name)).cloned().collect();
@@ -272,6 +273,16 @@ impl Operation {
         if let Some(database) = self.record().databases.get_mut(name) {
             change(database);
         }
+    }
+
+    /// Whether a database may be begun now; from then on it is.
+    pub(super) fn may_begin(&self, name: &str, closed: &CancellationToken) -> bool {
+        let mut record = self.record();
+        let may = record.state == OperationState::Running && !closed.is_cancelled();
+        if let Some(database) = record.databases.get_mut(name).filter(|_| may) {
+            database.begin(Timestamp::now());
+        }
+        may
     }
 
     /// A run on a database ended.

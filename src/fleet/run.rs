@@ -129,6 +129,7 @@ impl Attempt {
             match self.gate(index).await {
                 gate::Answer::Holds => {}
                 gate::Answer::Fails(why) => return self.fail(why).await,
+                gate::Answer::Stopped => return End::Stopped,
                 gate::Answer::Open(why) => {
                     self.operation.go(&[OperationState::Running], OperationState::Paused, &why);
                     if self.is_stopped().await {
@@ -197,12 +198,14 @@ impl Attempt {
 
     /// What follows when no further database may be begun.
     async fn fail(&self, why: String) -> End {
-        if self.is_stopped().await {
-            return End::Stopped;
-        }
+        let drain = self.operation.to_work_with().stop.drain;
         match self.strategy.on_failure {
+            _ if drain.is_cancelled() => End::Stopped,
             OnFailure::Stop => End::Halted(why),
             OnFailure::RollBack => {
+                if self.is_stopped().await {
+                    return End::Stopped;
+                }
                 let said = format!("{why}; what the operation applied is rolled back");
                 self.operation.go(&[OperationState::Running], OperationState::Running, &said);
                 self.undo().await;

@@ -20,7 +20,7 @@ use crate::{
         strategy::{self, OnFailure, Strategy, Target},
     },
     migration::{
-        Code, EventKind, EventSink as _, Failure, Finding, FindingKind, Observation, OperationState,
+        Code, DatabaseState, EventKind, EventSink as _, Failure, Finding, FindingKind, Observation, OperationState,
         catalog::CatalogResult, event::CatalogChange,
     },
 };
@@ -232,7 +232,7 @@ impl Fleet {
             operation.look(|record| {
                 let (id, verb) = (record.id.to_string(), record.verb.name());
                 let message = format!("The {verb} of {} is halted: {}", record.requested_by, record.why);
-                let not_begun = record.count(|state| state == crate::migration::DatabaseState::Waiting);
+                let not_begun = record.count(|state| state == DatabaseState::Waiting);
                 let evidence = [
                     format!("{not_begun} of {} databases were not begun", record.databases.len()),
                     format!("nexusctl operation show {id}"),

@@ -7,10 +7,10 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     engine::Verb,
-    fleet::{self, Fleet, operation::Operation},
-    migration::{Code, Event, EventKind, Failure, TraceContext, event::DatabaseReport},
+    fleet::{self, Fleet},
+    migration::{Code, Event, EventKind, Failure, OperationState, TraceContext, event::DatabaseReport},
     rpc::{
-        convert,
+        convert, operation,
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
         status::of_failure,
     },
@@ -42,14 +42,14 @@ impl Service {
         dry_run: bool,
         wrap: fn(proto::Event) -> T,
     ) -> Result<Response<Events<T>>, Status> {
-        let events: Pin<Box<dyn Stream<Item = proto::Event> + Send>> = if dry_run {
+        let events: Events<proto::Event> = if dry_run {
             let reports = self.fleet.plan(&request, &verb).await.map_err(|failure| of_failure(&failure))?;
-            Box::pin(futures_util::stream::iter(planned(&request, &verb, reports)))
+            Box::pin(futures_util::stream::iter(planned(&request, &verb, reports).into_iter().map(Ok)))
         } else {
             let operation = self.fleet.start(&request, verb).map_err(|failure| of_failure(&failure))?;
-            Box::pin(follow(operation))
+            Box::pin(operation::follow(operation.watch()))
         };
-        Ok(Response::new(Box::pin(events.map(move |event| Ok(wrap(event))))))
+        Ok(Response::new(Box::pin(events.map(move |event| event.map(wrap)))))
     }
 }
 
@@ -58,29 +58,27 @@ fn traced<T>(request: Request<T>) -> (Option<TraceContext>, T) {
     (request.extensions().get().copied(), request.into_inner())
 }
 
-/// The events of an operation, from the first to the last.
-fn follow(operation: Arc<Operation>) -> impl Stream<Item = proto::Event> + Send {
-    futures_util::stream::unfold(Some((operation, 0)), |state| async move {
-        let (operation, number) = state?;
-        let event = operation.event(number).await?;
-        let ended = matches!(event.kind, EventKind::OperationFinished { .. });
-        let next = (!ended).then(|| (operation, number + 1));
-        Some((convert::event(&event), next))
-    })
-    .filter_map(futures_util::future::ready)
-}
-
 /// The events that tell a plan.
 fn planned(request: &fleet::Request, verb: &Verb, reports: Vec<DatabaseReport>) -> Vec<proto::Event> {
     let operation = request.id.unwrap_or_else(uuid::Uuid::now_v7);
     let databases = reports.iter().map(|report| report.database.clone()).collect();
     let succeeded = reports.iter().all(|report| report.result.is_ok());
-    let (requested_by, trace) = (request.requested_by.clone(), request.trace);
-    let started = (String::new(), EventKind::OperationStarted { verb: verb.name(), databases, requested_by });
+    let trace = request.trace;
+    let kind = EventKind::OperationStarted {
+        verb: verb.name(),
+        databases,
+        requested_by: request.requested_by.clone(),
+        reason: request.reason.clone(),
+        waves: 1,
+        attempt: 1,
+    };
+    let started = (String::new(), kind);
     let finished = reports
         .into_iter()
         .map(|report| (report.database.clone(), EventKind::DatabaseFinished(Box::new(report))));
-    let ended = (String::new(), EventKind::OperationFinished { succeeded });
+    let state = if succeeded { OperationState::Succeeded } else { OperationState::Failed };
+    let (why, not_begun) = (String::new(), Vec::new());
+    let ended = (String::new(), EventKind::OperationFinished { state, why, not_begun, attempt: 1 });
     std::iter::once(started)
         .chain(finished)
         .chain([ended])

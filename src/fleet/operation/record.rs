@@ -85,7 +85,7 @@ pub struct DatabaseRecord {
 
 impl DatabaseRecord {
     /// A database whose turn has not come.
-    pub(super) fn waiting() -> Self {
+    pub(in crate::fleet) fn waiting() -> Self {
         Self {
             state: DatabaseState::Waiting,
             digest: String::new(),
@@ -128,7 +128,6 @@ impl DatabaseRecord {
         self.state = DatabaseState::Running;
         self.started = Some(now);
         self.ended = None;
-        self.failure = None;
         self.gate = None;
     }
 
@@ -140,6 +139,8 @@ impl DatabaseRecord {
         match &report.result {
             Ok(outcome) => {
                 self.failed_at = None;
+                // Why it was rolled back is still to be read.
+                self.failure = self.failure.take().filter(|_| *outcome == DatabaseOutcome::RolledBack);
                 self.state = match outcome {
                     DatabaseOutcome::Succeeded => DatabaseState::Succeeded,
                     DatabaseOutcome::UpToDate | DatabaseOutcome::Planned => DatabaseState::UpToDate,
@@ -193,10 +194,11 @@ impl Record {
     }
 
     /// Makes what failed, was cancelled, was skipped or was rolled back wait for its turn again.
-    pub(super) fn try_again(&mut self) {
+    pub(in crate::fleet) fn try_again(&mut self) {
         for database in self.databases.values_mut() {
             if !database.state.is_well() {
                 database.state = DatabaseState::Waiting;
+                database.failure = None;
             }
         }
         let databases = &self.databases;
@@ -209,7 +211,7 @@ impl Record {
     }
 
     /// Takes the waves in which nothing waits as they are: somebody has seen how they came out.
-    pub(super) fn pass_over(&mut self) {
+    pub(in crate::fleet) fn pass_over(&mut self) {
         let databases = &self.databases;
         let waits = |name: &String| {
             databases.get(name).is_some_and(|database| database.state == DatabaseState::Waiting)
