@@ -30,6 +30,8 @@ pub struct Args {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    asked: operation::Asked,
 }
 
 impl Targets {
@@ -49,11 +51,13 @@ impl Targets {
 
 /// Applies.
 pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
+    args.asked.tell(session);
     let request = args.targets.request(session, args.dry_run);
     let client = session.connect().await?;
     let events = async {
         let stream = client.answer(client.migrations().apply(request).await)?;
         Ok(client.events(stream, |response| response.event))
     };
-    operation::follow(session, &client, Verb::Apply, args.dry_run, events).await
+    let attention = args.asked.attention(args.dry_run);
+    operation::follow(session, &client, Verb::Apply, attention, events).await
 }

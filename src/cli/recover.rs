@@ -23,10 +23,13 @@ pub struct Args {
     /// Go on with a partly applied non-transactional migration instead of undoing it
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    asked: operation::Asked,
 }
 
 /// Recovers.
 pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
+    args.asked.tell(session);
     let client = session.connect().await?;
     let request = |session: &Session, dry_run| proto::RecoverRequest {
         selection: session.selection(),
@@ -50,7 +53,8 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         confirm::plans(session, &report.databases).await?;
     }
     let request = request(session, args.dry_run);
-    operation::follow(session, &client, Verb::Recover, args.dry_run, events(&client, request)).await
+    let attention = args.asked.attention(args.dry_run);
+    operation::follow(session, &client, Verb::Recover, attention, events(&client, request)).await
 }
 
 async fn events(

@@ -8,6 +8,7 @@ pub mod failure;
 pub mod history;
 pub mod json;
 pub mod junit;
+pub mod operation;
 pub mod plan;
 pub mod sarif;
 pub mod status;

@@ -41,6 +41,8 @@ pub struct Args {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    asked: operation::Asked,
 }
 
 impl Targets {
@@ -65,6 +67,7 @@ impl Targets {
 
 /// Rolls back.
 pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
+    args.asked.tell(session);
     let client = session.connect().await?;
     if !args.dry_run && confirm::is_wanted(session) {
         let request = proto::plan_request::Request::Rollback(args.targets.request(session, true));
@@ -76,5 +79,6 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         let stream = client.answer(client.migrations().rollback(request).await)?;
         Ok(client.events(stream, |response| response.event))
     };
-    operation::follow(session, &client, Verb::Rollback, args.dry_run, events).await
+    let attention = args.asked.attention(args.dry_run);
+    operation::follow(session, &client, Verb::Rollback, attention, events).await
 }

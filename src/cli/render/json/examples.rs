@@ -7,7 +7,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    cli::render::{audit::example, status::findings},
+    cli::{
+        render::{audit::example, status::findings},
+        report,
+    },
     migration::Checksum,
     rpc::{
         client::ClientError,
@@ -87,7 +90,11 @@ fn operations() {
     };
     let kinds = [
         Kind::DatabaseFinished(result),
-        Kind::OperationFinished(proto::OperationFinished { succeeded: false }),
+        Kind::OperationFinished(proto::OperationFinished {
+            state: proto::OperationState::Failed.into(),
+            why: "Migration failed and was rolled back".into(),
+            ..Default::default()
+        }),
     ];
     for kind in kinds {
         report.take(&proto::Event {
