@@ -27,6 +27,7 @@ mod demo;
 mod grpc;
 mod listen;
 mod signals;
+mod strategies;
 mod wire;
 
 use listen::Listeners;
@@ -61,6 +62,7 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             begin_log(&config, None)?;
             let inventory = wire::inventory(&config)?;
             wire::audits(&config, &inventory)?;
+            strategies::named(&config)?;
             std::io::stdout().write_all(config.to_masked_toml().as_bytes()).context("cannot write to stdout")
         }
         args::Command::Demo(demo) => demo::run(&demo).await,
@@ -106,6 +108,7 @@ impl Daemon {
     async fn start(config: Config, instance: String, stop: CancellationToken) -> anyhow::Result<Self> {
         let inventory = wire::inventory(&config)?;
         let scheduled = wire::audits(&config, &inventory)?;
+        let strategies = Arc::new(strategies::named(&config)?);
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
@@ -140,8 +143,12 @@ impl Daemon {
         drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
         let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
         let audits = Audits::new(fleet.clone(), scheduled);
-        let services =
-            grpc::Services { fleet: fleet.clone(), alerts: alerts.clone(), audits: audits.clone() };
+        let services = grpc::Services {
+            fleet: fleet.clone(),
+            alerts: alerts.clone(),
+            audits: audits.clone(),
+            strategies,
+        };
         let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
         audits.start();
         drop(

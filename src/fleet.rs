@@ -37,6 +37,7 @@ pub mod strategy;
 use inventory::{Inventory, Member};
 use operation::{Operation, Operations};
 use selector::{Need, Selection};
+use strategy::Strategy;
 
 /// Whether new mutations are admitted; the daemon asks its log.
 pub type Gate = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
@@ -66,6 +67,8 @@ pub struct Request {
     pub selection: Selection,
     /// The trace that it belongs to; `None` begins one.
     pub trace: Option<TraceContext>,
+    /// How it goes through them.
+    pub strategy: Strategy,
 }
 
 /// How a database of the fleet stands.

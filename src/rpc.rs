@@ -6,6 +6,7 @@ pub mod client;
 pub mod convert;
 pub mod service;
 pub mod status;
+pub mod strategy;
 
 #[allow(
     missing_docs,

@@ -1,7 +1,7 @@
 //! `nexusctl apply`: one streaming call, and nothing before it.
 
 use crate::{
-    cli::{Exit, operation, report::Verb, session::Session},
+    cli::{Exit, operation, report::Verb, session::Session, strategy},
     rpc::proto,
 };
 
@@ -20,6 +20,8 @@ pub struct Targets {
     /// Go on with a partly applied non-transactional migration after its last finished statement
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    strategy: strategy::Flags,
 }
 
 /// The arguments of `apply`.
@@ -43,6 +45,9 @@ impl Targets {
             dry_run,
             no_auto_recover: self.no_auto_recover,
             resume: self.resume,
+            strategy: self.strategy.given(),
+            strategy_name: self.strategy.name(),
+            plan_digest: String::new(),
         }
     }
 }

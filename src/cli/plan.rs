@@ -1,9 +1,9 @@
-//! `nexusctl plan`: what apply or rollback would do now.
+//! `nexusctl plan`: what apply, rollback or recover would do now.
 
 use clap::Subcommand;
 
 use crate::{
-    cli::{Exit, apply, render, rollback, session::Session},
+    cli::{Exit, apply, recover, render, rollback, session::Session},
     rpc::{
         client::{Client, ClientError},
         proto::{self, plan_request::Request},
@@ -28,6 +28,8 @@ enum Planned {
     /// Show what rollback would do now
     #[command(visible_alias = "down")]
     Rollback(rollback::Targets),
+    /// Show what recover would do now
+    Recover(recover::Targets),
 }
 
 /// Shows the plans; fails if one could not be made.
@@ -36,6 +38,7 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         None => Request::Apply(args.apply.request(session, true)),
         Some(Planned::Apply(targets)) => Request::Apply(targets.request(session, true)),
         Some(Planned::Rollback(targets)) => Request::Rollback(targets.request(session, true)),
+        Some(Planned::Recover(targets)) => Request::Recover(targets.request(session, true)),
     };
     let client = session.connect().await?;
     let plans = ask(&client, request).await?;
@@ -62,6 +65,7 @@ pub async fn ask(client: &Client, mut request: Request) -> Result<Vec<proto::Dat
     match &mut request {
         Request::Apply(request) => request.context = None,
         Request::Rollback(request) => request.context = None,
+        Request::Recover(request) => request.context = None,
     }
     let request = proto::PlanRequest { request: Some(request) };
     Ok(client.answer(client.migrations().plan(request).await)?.databases)

@@ -1,7 +1,7 @@
 //! `nexusctl rollback`: shows the plan and asks, on a terminal, before it undoes anything.
 
 use crate::{
-    cli::{Exit, confirm, operation, plan, report::Verb, session::Session},
+    cli::{Exit, confirm, operation, plan, report::Verb, session::Session, strategy},
     rpc::proto,
 };
 use clap::ValueEnum;
@@ -31,6 +31,8 @@ pub struct Targets {
     /// Refuse dirty rows instead of settling them
     #[arg(long)]
     no_auto_recover: bool,
+    #[command(flatten)]
+    strategy: strategy::Flags,
 }
 
 /// The arguments of `rollback`.
@@ -59,6 +61,9 @@ impl Targets {
             dry_run,
             no_auto_recover: self.no_auto_recover,
             down_source: source.into(),
+            strategy: self.strategy.given(),
+            strategy_name: self.strategy.name(),
+            plan_digest: String::new(),
         }
     }
 }

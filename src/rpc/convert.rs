@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     engine::{RepairAction, Verb},
-    fleet::{self, MemberStatus, inventory::Member, selector::Selection},
+    fleet::{self, MemberStatus, inventory::Member, selector::Selection, strategy::Strategy},
     migration::{
         Attempt, Code, Event, EventKind, Failure, Finding, FindingKind, Mode, Severity, Step, StepAction,
         TraceContext, Version,
@@ -36,7 +36,8 @@ pub fn request(
         }
     };
     let requested_by: String = context.requested_by.chars().filter(|c| !c.is_control()).take(200).collect();
-    Ok(fleet::Request { id, requested_by, selection: self::selection(selection), trace })
+    let selection = self::selection(selection);
+    Ok(fleet::Request { id, requested_by, selection, trace, strategy: Strategy::default() })
 }
 
 /// Reads a selection.

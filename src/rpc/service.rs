@@ -7,12 +7,13 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     engine::Verb,
-    fleet::{self, Fleet, operation::Operation},
+    fleet::{self, Fleet, operation::Operation, strategy::Strategies},
     migration::{Code, Event, EventKind, Failure, TraceContext, event::DatabaseReport},
     rpc::{
         convert,
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
         status::of_failure,
+        strategy,
     },
 };
 
@@ -23,6 +24,7 @@ const DEFAULT_HISTORY: u32 = 50;
 #[derive(Clone)]
 pub struct Service {
     fleet: Arc<Fleet>,
+    strategies: Arc<Strategies>,
     started: Instant,
 }
 
@@ -30,8 +32,8 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
     /// Services over a fleet.
-    pub fn new(fleet: Arc<Fleet>) -> Self {
-        Self { fleet, started: Instant::now() }
+    pub fn new(fleet: Arc<Fleet>, strategies: Arc<Strategies>) -> Self {
+        Self { fleet, strategies, started: Instant::now() }
     }
 
     /// Starts a verb, or plans it where it is a dry run, and tells its events.
@@ -50,6 +52,42 @@ impl Service {
             Box::pin(follow(operation))
         };
         Ok(Response::new(Box::pin(events.map(move |event| Ok(wrap(event))))))
+    }
+}
+
+/// What is asked, read once; bad input stops here.
+impl Service {
+    fn apply_asked(
+        &self,
+        mut message: proto::ApplyRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(fleet::Request, Verb), Failure> {
+        let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
+        let given = message.strategy.take();
+        request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, true)?;
+        Ok((request, convert::apply(&message)))
+    }
+
+    fn rollback_asked(
+        &self,
+        mut message: proto::RollbackRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(fleet::Request, Verb), Failure> {
+        let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
+        let given = message.strategy.take();
+        request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, false)?;
+        Ok((request, convert::rollback(&message)?))
+    }
+
+    fn recover_asked(
+        &self,
+        message: proto::RecoverRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(fleet::Request, Verb), Failure> {
+        let mut request = convert::request(message.selection, message.context, trace)?;
+        let (name, given) = (&message.strategy_name, message.strategy);
+        request.strategy = strategy::strategy(&self.strategies, name, given, false)?;
+        Ok((request, Verb::Recover { resume: message.resume }))
     }
 }
 
@@ -100,23 +138,20 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::ApplyRequest>,
     ) -> Result<Response<Self::ApplyStream>, Status> {
-        let (trace, mut message) = traced(request);
-        let request = convert::request(message.selection.take(), message.context.take(), trace);
-        let request = request.map_err(|failure| of_failure(&failure))?;
-        let wrap = |event| proto::ApplyResponse { event: Some(event) };
-        self.run(request, convert::apply(&message), message.dry_run, wrap).await
+        let (trace, message) = traced(request);
+        let dry_run = message.dry_run;
+        let (request, verb) = self.apply_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        self.run(request, verb, dry_run, |event| proto::ApplyResponse { event: Some(event) }).await
     }
 
     async fn rollback(
         &self,
         request: Request<proto::RollbackRequest>,
     ) -> Result<Response<Self::RollbackStream>, Status> {
-        let (trace, mut message) = traced(request);
-        let request = convert::request(message.selection.take(), message.context.take(), trace);
-        let request = request.map_err(|failure| of_failure(&failure))?;
-        let verb = convert::rollback(&message).map_err(|failure| of_failure(&failure))?;
-        let wrap = |event| proto::RollbackResponse { event: Some(event) };
-        self.run(request, verb, message.dry_run, wrap).await
+        let (trace, message) = traced(request);
+        let dry_run = message.dry_run;
+        let (request, verb) = self.rollback_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        self.run(request, verb, dry_run, |event| proto::RollbackResponse { event: Some(event) }).await
     }
 
     async fn recover(
@@ -124,10 +159,9 @@ impl MigrationService for Service {
         request: Request<proto::RecoverRequest>,
     ) -> Result<Response<Self::RecoverStream>, Status> {
         let (trace, message) = traced(request);
-        let request = convert::request(message.selection, message.context, trace);
-        let request = request.map_err(|failure| of_failure(&failure))?;
-        let wrap = |event| proto::RecoverResponse { event: Some(event) };
-        self.run(request, Verb::Recover { resume: message.resume }, message.dry_run, wrap).await
+        let dry_run = message.dry_run;
+        let (request, verb) = self.recover_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        self.run(request, verb, dry_run, |event| proto::RecoverResponse { event: Some(event) }).await
     }
 
     async fn repair(
@@ -153,20 +187,21 @@ impl MigrationService for Service {
         let (trace, message) = traced(request);
         let plan = async {
             let (request, verb) = match message.request {
-                Some(Asked::Apply(mut message)) => {
-                    let request = convert::request(message.selection.take(), message.context.take(), trace)?;
-                    (request, convert::apply(&message))
+                Some(Asked::Apply(message)) => self.apply_asked(message, trace)?,
+                Some(Asked::Rollback(message)) => self.rollback_asked(message, trace)?,
+                Some(Asked::Recover(message)) => self.recover_asked(message, trace)?,
+                None => {
+                    let message = "A plan is of an apply, a rollback or a recovery";
+                    return Err(Failure::new(Code::BadRequest, message));
                 }
-                Some(Asked::Rollback(mut message)) => {
-                    let request = convert::request(message.selection.take(), message.context.take(), trace)?;
-                    (request, convert::rollback(&message)?)
-                }
-                None => return Err(Failure::new(Code::BadRequest, "A plan is of an apply or of a rollback")),
             };
             self.fleet.plan(&request, &verb).await
         };
         let reports = plan.await.map_err(|failure| of_failure(&failure))?;
-        Ok(Response::new(proto::PlanResponse { databases: reports.iter().map(convert::report).collect() }))
+        Ok(Response::new(proto::PlanResponse {
+            databases: reports.iter().map(convert::report).collect(),
+            ..Default::default()
+        }))
     }
 
     async fn status(
