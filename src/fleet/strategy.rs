@@ -12,6 +12,7 @@ use crate::migration::{Code, Failure};
 mod named;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use named::Strategies;
 
