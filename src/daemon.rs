@@ -128,6 +128,7 @@ impl Daemon {
         );
 
         let alerts = alerts::start(&config, events, &metrics)?;
+        fleet.ask_for_alerts(alerts::open(&alerts));
 
         let tasks = Tasks::default();
         let telling = CancellationToken::new();

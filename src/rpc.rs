@@ -4,6 +4,7 @@ pub mod alert;
 pub mod audit;
 pub mod client;
 pub mod convert;
+pub mod operation;
 pub mod service;
 pub mod status;
 pub mod strategy;

@@ -16,9 +16,11 @@ use crate::{
     rpc::{
         alert::AlertRpc,
         audit,
+        operation::OperationRpc,
         proto::{
             DESCRIPTORS, alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
             fleet_service_server::FleetServiceServer, migration_service_server::MigrationServiceServer,
+            operation_service_server::OperationServiceServer,
         },
         service::Service,
     },
@@ -36,11 +38,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 256;
 
 /// The services that are served, and whose RPCs are counted.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "nexus.v1.MigrationService",
     "nexus.v1.FleetService",
     "nexus.v1.AlertService",
     "nexus.v1.AuditService",
+    "nexus.v1.OperationService",
     "grpc.health.v1.Health",
 ];
 
@@ -98,6 +101,7 @@ pub(super) async fn start(
         .context("the descriptors of proto/ are not fit for reflection")?;
     let Services { fleet, alerts, audits, strategies } = services;
     let alerts = AlertRpc::new(alerts, fleet.clone());
+    let operations = OperationRpc::new(fleet.clone());
     let service = Service::new(fleet, strategies);
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -109,6 +113,7 @@ pub(super) async fn start(
         .add_service(
             AuditServiceServer::new(audit::Service::new(audits)).max_decoding_message_size(MAX_REQUEST),
         )
+        .add_service(OperationServiceServer::new(operations).max_decoding_message_size(MAX_REQUEST))
         .add_service(health_service)
         .add_service(reflection);
     if let Some(socket) = incoming.unix {

@@ -120,6 +120,11 @@ impl Inventory {
         self.members.values()
     }
 
+    /// The one of that name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Member>> {
+        self.members.get(name)
+    }
+
     /// How many connections each server has: those that nobody uses, and those in use.
     pub fn connections(&self) -> BTreeMap<&str, Connections> {
         let mut servers = BTreeMap::<&str, Connections>::new();
@@ -192,6 +197,12 @@ impl Member {
             }
             () = run.stop.drain.cancelled() => Err(Failure::new(Code::Cancelled, "The operation was cancelled")),
         }
+    }
+
+    /// A place among those who work on the same server, to ask a gate: its limit holds for them too.
+    pub(super) async fn gate_place(&self) -> Option<SemaphorePermit<'_>> {
+        // They are never closed; without a place, a question would still only be a question.
+        self.server_places.acquire().await.ok()
     }
 
     /// Waits until nobody else in this process works on it, as long as a run waits for its lock.

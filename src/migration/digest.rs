@@ -183,7 +183,8 @@ impl FromStr for PlanDigest {
 
     fn from_str(text: &str) -> Result<Self, Failure> {
         let is_hex = |part: &str, length| {
-            part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+            part.len() == length
+                && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
         };
         let parts = text.split_once('-').filter(|(whole, kinds)| is_hex(whole, 32) && is_hex(kinds, 16));
         let Some((whole, kinds)) = parts else {
@@ -272,14 +273,20 @@ mod tests {
             }
         };
         check(basis(FILES, rows(), steps()), &[]);
-        check(basis(&[FILES[0], ("0002_b", "select 3")], rows(), steps()), &["has moved: the migration files"]);
+        check(
+            basis(&[FILES[0], ("0002_b", "select 3")], rows(), steps()),
+            &["has moved: the migration files"],
+        );
         check(basis(&[FILES, &[("0003_c", "x")]].concat(), rows(), steps()), &["the migration files"]);
         let applied = "has moved: the applied migrations";
         check(basis(FILES, vec![row("0001_a", "ab", false, 1)], steps()), &[applied]);
         check(basis(FILES, vec![row("0001_a", "aa", true, 1)], steps()), &[applied]);
         check(basis(FILES, vec![row("0001_a", "aa", false, 2)], steps()), &[applied]);
         let later = [rows(), vec![row("0002_b", "bb", false, 2)]].concat();
-        check(basis(FILES, later, Vec::new()), &["The plan has moved", "the applied migrations", "what would be done"]);
+        check(
+            basis(FILES, later, Vec::new()),
+            &["The plan has moved", "the applied migrations", "what would be done"],
+        );
         let asked = "has moved: what would be done";
         check(basis(FILES, rows(), Vec::new()), &[asked]);
         check(basis(FILES, rows(), vec![step("0002_b", StepAction::Undo, Some(Source::File))]), &[asked]);
@@ -308,15 +315,26 @@ mod tests {
         check(digest("rollback", "all", &[("wave 1", &both)], pair), "what would be done");
         check(digest("apply", "one by one", &[("wave 1", &both)], pair), "moved: the strategy");
         check(digest("apply", "all", &[("canary", &a), ("wave 1", &b)], pair), "moved: the strategy");
-        check(digest("apply", "all", &[("wave 1", &both)], &[("a", &one), ("b", &other)]), "moved: the applied");
-        check(digest("apply", "all", &[("wave 1", &both)], &[("a", &edited), ("b", &one)]), "moved: the migration files");
+        check(
+            digest("apply", "all", &[("wave 1", &both)], &[("a", &one), ("b", &other)]),
+            "moved: the applied",
+        );
+        check(
+            digest("apply", "all", &[("wave 1", &both)], &[("a", &edited), ("b", &one)]),
+            "moved: the migration files",
+        );
         check(digest("apply", "all", &[("wave 1", &a)], &pair[..1]), "the databases that are meant");
-        check(digest("apply", "all", &[("wave 1", &both)], &[("a", &one), ("ab", &one)]), "the databases that are meant");
+        check(
+            digest("apply", "all", &[("wave 1", &both)], &[("a", &one), ("ab", &one)]),
+            "the databases that are meant",
+        );
 
         let text = then.to_string();
         assert_eq!(text.len(), 49);
         assert_eq!(text.parse(), Ok(then.clone()));
-        for wrong in ["", "abc", &text[1..], &text.to_uppercase(), &text.replace('-', "_"), &format!("{text}0")] {
+        for wrong in
+            ["", "abc", &text[1..], &text.to_uppercase(), &text.replace('-', "_"), &format!("{text}0")]
+        {
             let refused = wrong.parse::<PlanDigest>().map_err(|failure| failure.code);
             assert_eq!(refused, Err(Code::BadRequest), "{wrong}");
         }

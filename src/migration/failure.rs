@@ -268,6 +268,20 @@ codes! {
     UnknownAudit = "NX0060", NotFound, "nexusctl audit list shows those that are remembered, nexusctl audit run makes one";
     /// No alert has this id.
     UnknownAlert = "NX0065", NotFound, "nexusctl alerts --resolved lists them, with their ids";
+    /// No operation of that id is remembered.
+    UnknownOperation = "NX0075", NotFound, "nexusctl operation list shows those that are remembered, with their ids";
+    /// The command does not fit the state of the operation.
+    OperationState = "NX0076", FailedPrecondition, "nexusctl operation show tells how it stands";
+    /// The migration directory is another one than the operation began with.
+    CatalogMoved = "NX0077", FailedPrecondition, "put the files back as they were, or go on with what is there now: --accept-new-catalog";
+    /// A database is no longer one of the fleet's.
+    TargetGone = "NX0078", FailedPrecondition, "put it back into the inventory and retry the operation, or leave it out";
+    /// Another operation is about the same database, and the policy is to refuse.
+    Overlap = "NX0079", Aborted, "wait for the other operation to end, or cancel it: nexusctl operation show, nexusctl operation cancel";
+    /// Somebody who watches is too slow.
+    TooSlow = "NX0080", Aborted, "nexusctl operation watch attaches again";
+    /// Something was applied on top of what is to be rolled back.
+    AppliedSince = "NX0081", FailedPrecondition, "look at what was applied since: nexusctl status, nexusctl history; then roll back by hand, the newest first";
     /// The strategy cannot be meant, or does not fit the databases.
     BadStrategy = "NX0082", InvalidArgument, "see docs/strategies.md for what goes together; nexusctl plan with the same flags shows the waves";
     /// The configuration has no strategy of this name.

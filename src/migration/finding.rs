@@ -141,6 +141,9 @@ kinds! {
     /// The record of migrations cannot be written: mutations are refused.
     LogUnwritable = "log_unwritable", Critical,
         "Make room on the disk, or put the file's owner and mode right";
+    /// An operation has stopped by itself, and somebody has to decide.
+    OperationHalted = "operation_halted", Critical,
+        "`nexusctl operation show` says why; then `nexusctl operation retry`, `resume` or `cancel`";
 }
 
 impl FindingKind {
@@ -163,6 +166,7 @@ impl FindingKind {
             | Self::DatabaseUnreachable
             | Self::DirectoryUnreadable
             | Self::LogUnwritable => "subject",
+            Self::OperationHalted => "operation",
         }
     }
 

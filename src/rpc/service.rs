@@ -7,10 +7,10 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     engine::Verb,
-    fleet::{self, Fleet, operation::Operation, strategy::Strategies},
-    migration::{Code, Event, EventKind, Failure, TraceContext, event::DatabaseReport},
+    fleet::{self, Fleet, plan::FleetPlan, strategy::Strategies},
+    migration::{Code, Event, EventKind, Failure, OperationState, TraceContext},
     rpc::{
-        convert,
+        convert, operation,
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
         status::of_failure,
         strategy,
@@ -39,23 +39,24 @@ impl Service {
     /// Starts a verb, or plans it where it is a dry run, and tells its events.
     async fn run<T: Send + 'static>(
         &self,
-        request: fleet::Request,
+        mut request: fleet::Request,
         verb: Verb,
         dry_run: bool,
         wrap: fn(proto::Event) -> T,
     ) -> Result<Response<Events<T>>, Status> {
-        let events: Pin<Box<dyn Stream<Item = proto::Event> + Send>> = if dry_run {
-            let reports = self.fleet.plan(&request, &verb).await.map_err(|failure| of_failure(&failure))?;
-            Box::pin(futures_util::stream::iter(planned(&request, &verb, reports)))
+        let events: Events<proto::Event> = if dry_run {
+            let plan = self.fleet.plan(&request, &verb).await.map_err(|failure| of_failure(&failure))?;
+            Box::pin(futures_util::stream::iter(planned(&request, &verb, plan).into_iter().map(Ok)))
         } else {
+            self.fleet.hold(&mut request, &verb).await.map_err(|failure| of_failure(&failure))?;
             let operation = self.fleet.start(&request, verb).map_err(|failure| of_failure(&failure))?;
-            Box::pin(follow(operation))
+            Box::pin(operation::follow(operation.watch()))
         };
-        Ok(Response::new(Box::pin(events.map(move |event| Ok(wrap(event))))))
+        Ok(Response::new(Box::pin(events.map(move |event| event.map(wrap)))))
     }
 }
 
-/// What is asked, read once; bad input stops here.
+// What is asked is read once; bad input stops here.
 impl Service {
     fn apply_asked(
         &self,
@@ -65,6 +66,7 @@ impl Service {
         let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
         let given = message.strategy.take();
         request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, true)?;
+        request.plan = strategy::held(&message.plan_digest)?;
         Ok((request, convert::apply(&message)))
     }
 
@@ -76,6 +78,7 @@ impl Service {
         let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
         let given = message.strategy.take();
         request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, false)?;
+        request.plan = strategy::held(&message.plan_digest)?;
         Ok((request, convert::rollback(&message)?))
     }
 
@@ -87,6 +90,7 @@ impl Service {
         let mut request = convert::request(message.selection, message.context, trace)?;
         let (name, given) = (&message.strategy_name, message.strategy);
         request.strategy = strategy::strategy(&self.strategies, name, given, false)?;
+        request.plan = strategy::held(&message.plan_digest)?;
         Ok((request, Verb::Recover { resume: message.resume }))
     }
 }
@@ -96,29 +100,28 @@ fn traced<T>(request: Request<T>) -> (Option<TraceContext>, T) {
     (request.extensions().get().copied(), request.into_inner())
 }
 
-/// The events of an operation, from the first to the last.
-fn follow(operation: Arc<Operation>) -> impl Stream<Item = proto::Event> + Send {
-    futures_util::stream::unfold(Some((operation, 0)), |state| async move {
-        let (operation, number) = state?;
-        let event = operation.event(number).await?;
-        let ended = matches!(event.kind, EventKind::OperationFinished { .. });
-        let next = (!ended).then(|| (operation, number + 1));
-        Some((convert::event(&event), next))
-    })
-    .filter_map(futures_util::future::ready)
-}
-
 /// The events that tell a plan.
-fn planned(request: &fleet::Request, verb: &Verb, reports: Vec<DatabaseReport>) -> Vec<proto::Event> {
+fn planned(request: &fleet::Request, verb: &Verb, plan: FleetPlan) -> Vec<proto::Event> {
+    let FleetPlan { databases: reports, waves, .. } = plan;
     let operation = request.id.unwrap_or_else(uuid::Uuid::now_v7);
     let databases = reports.iter().map(|report| report.database.clone()).collect();
     let succeeded = reports.iter().all(|report| report.result.is_ok());
-    let (requested_by, trace) = (request.requested_by.clone(), request.trace);
-    let started = (String::new(), EventKind::OperationStarted { verb: verb.name(), databases, requested_by });
+    let trace = request.trace;
+    let kind = EventKind::OperationStarted {
+        verb: verb.name(),
+        databases,
+        requested_by: request.requested_by.clone(),
+        reason: request.reason.clone(),
+        waves: u32::try_from(waves.len()).unwrap_or(u32::MAX),
+        attempt: 1,
+    };
+    let started = (String::new(), kind);
     let finished = reports
         .into_iter()
         .map(|report| (report.database.clone(), EventKind::DatabaseFinished(Box::new(report))));
-    let ended = (String::new(), EventKind::OperationFinished { succeeded });
+    let state = if succeeded { OperationState::Succeeded } else { OperationState::Failed };
+    let (why, not_begun) = (String::new(), Vec::new());
+    let ended = (String::new(), EventKind::OperationFinished { state, why, not_begun, attempt: 1 });
     std::iter::once(started)
         .chain(finished)
         .chain([ended])
@@ -195,12 +198,14 @@ impl MigrationService for Service {
                     return Err(Failure::new(Code::BadRequest, message));
                 }
             };
-            self.fleet.plan(&request, &verb).await
+            Ok((request.strategy.to_string(), self.fleet.plan(&request, &verb).await?))
         };
-        let reports = plan.await.map_err(|failure| of_failure(&failure))?;
+        let (strategy, plan) = plan.await.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::PlanResponse {
-            databases: reports.iter().map(convert::report).collect(),
-            ..Default::default()
+            databases: plan.databases.iter().map(convert::report).collect(),
+            waves: plan.waves.iter().map(strategy::wave).collect(),
+            digest: plan.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+            strategy,
         }))
     }
 

@@ -3,7 +3,10 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use crate::{
-    fleet::strategy::{Canary, FailureLimit, Gate, OnFailure, Pause, Strategies, Strategy, Wave, WaveSize},
+    fleet::{
+        plan::Held,
+        strategy::{Canary, FailureLimit, Gate, OnFailure, Pause, Strategies, Strategy, Wave, WaveSize},
+    },
     migration::{Code, Failure},
     rpc::proto,
 };
@@ -25,6 +28,11 @@ pub fn strategy(
     }
     strategy.check()?;
     Ok(strategy)
+}
+
+/// Reads the digest of the plan that a request is held to.
+pub fn held(digest: &str) -> Result<Option<Held>, Failure> {
+    Ok(if digest.is_empty() { None } else { Some(Held::to(digest.parse()?)) })
 }
 
 fn bad(message: &str) -> Failure {
