@@ -32,6 +32,8 @@ pub struct Args {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    plan: strategy::PlanFlag,
 }
 
 impl Targets {
@@ -54,7 +56,8 @@ impl Targets {
 
 /// Applies.
 pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
-    let request = args.targets.request(session, args.dry_run);
+    let mut request = args.targets.request(session, args.dry_run);
+    request.plan_digest = args.plan.digest();
     let client = session.connect().await?;
     let events = async {
         let stream = client.answer(client.migrations().apply(request).await)?;

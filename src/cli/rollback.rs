@@ -43,6 +43,8 @@ pub struct Args {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    plan: strategy::PlanFlag,
 }
 
 impl Targets {
@@ -73,10 +75,11 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     let client = session.connect().await?;
     if !args.dry_run && confirm::is_wanted(session) {
         let request = proto::plan_request::Request::Rollback(args.targets.request(session, true));
-        let plans = plan::ask(&client, request).await?;
-        confirm::plans(session, &plans).await?;
+        let plan = plan::ask(&client, request).await?;
+        confirm::plans(session, plan).await?;
     }
-    let request = args.targets.request(session, args.dry_run);
+    let mut request = args.targets.request(session, args.dry_run);
+    request.plan_digest = args.plan.digest();
     let events = async {
         let stream = client.answer(client.migrations().rollback(request).await)?;
         Ok(client.events(stream, |response| response.event))

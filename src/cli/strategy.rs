@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::rpc::proto::{
-    self, DatabaseNames,
-    strategy::{Canary, MaxFailures, Pause, Wave},
+use crate::{
+    migration::PlanDigest,
+    rpc::proto::{
+        self, DatabaseNames,
+        strategy::{Canary, MaxFailures, Pause, Wave},
+    },
 };
 
 /// What follows when more databases failed than are borne.
@@ -59,6 +62,21 @@ pub struct Flags {
     gate_limit: Option<Duration>,
 }
 
+/// The plan that a run is held to.
+#[derive(Debug, Default, Clone, clap::Args)]
+pub struct PlanFlag {
+    /// The digest of a plan: refuse what is not exactly as nexusctl plan showed it, with the same flags
+    #[arg(long, value_name = "DIGEST", value_parser = digest, conflicts_with = "dry_run")]
+    plan: Option<String>,
+}
+
+impl PlanFlag {
+    /// The digest; empty where none is given.
+    pub fn digest(&self) -> String {
+        self.plan.clone().unwrap_or_default()
+    }
+}
+
 impl Flags {
     /// The name of the strategy; empty where none is given.
     pub fn name(&self) -> String {
@@ -87,6 +105,13 @@ impl Flags {
         };
         (strategy != proto::Strategy::default()).then_some(strategy)
     }
+}
+
+fn digest(text: &str) -> Result<String, String> {
+    let digest: Result<PlanDigest, _> = text.trim().parse();
+    digest.map(|digest| digest.to_string()).map_err(|_| {
+        "expected what nexusctl plan prints: 32 hexadecimal digits, a hyphen, and 16 more".to_owned()
+    })
 }
 
 fn canary(text: &str) -> Result<Canary, String> {
