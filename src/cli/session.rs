@@ -49,7 +49,7 @@ impl Session {
     /// What a mutating request says of itself.
     #[allow(clippy::unnecessary_wraps, reason = "messages are optional in proto's requests")]
     pub fn context(&self) -> Option<proto::RequestContext> {
-        Some(proto::RequestContext { request_id: self.request_id.to_string(), requested_by: requested_by() })
+        Some(proto::RequestContext { request_id: self.request_id.to_string(), requested_by: requested_by(), ..Default::default() })
     }
 }
 
