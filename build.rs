@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "nexus/v1/alert_service.proto",
     "nexus/v1/audit_service.proto",
     "nexus/v1/finding.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 8] = [
     "nexus/v1/operation_service.proto",
     "nexus/v1/progress.proto",
     "nexus/v1/selection.proto",
+    "nexus/v1/strategy.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -29,6 +29,7 @@ pub mod report;
 pub mod rollback;
 pub mod session;
 pub mod status;
+pub mod strategy;
 pub mod version;
 
 use crate::{

@@ -9,6 +9,7 @@ mod reader;
 mod render;
 mod secret_file;
 mod setting;
+mod strategy;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use crate::config::{
     alerts::{SinkConfig, SinkType},
     problem::{ConfigError, Place, Problem},
     setting::{Durability, MinSeverity, MissingDown, Naming, Policy, Recovery, Watch},
+    strategy::{Amount, CanaryConfig, PauseConfig, StrategyConfig, WaveConfig},
 };
 use crate::{
     config::{
@@ -62,6 +64,8 @@ pub struct Config {
     pub databases: Vec<DatabaseConfig>,
     /// The scheduled audits, in the file's order.
     pub audits: Vec<AuditConfig>,
+    /// The named strategies, in the file's order.
+    pub strategies: Vec<StrategyConfig>,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -288,6 +292,7 @@ fn home(key: &str) -> Option<&'static str> {
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
         (audit::KEYS, "[[audit]]"),
+        (strategy::KEYS, "[[strategy]]"),
     ]
     .into_iter()
     .find_map(|(keys, place)| keys.contains(&key).then_some(place))
@@ -327,8 +332,18 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        let known =
-            ["server", "log", "limits", "watch", "alerts", "telemetry", "defaults", "database", "audit"];
+        let known = [
+            "server",
+            "log",
+            "limits",
+            "watch",
+            "alerts",
+            "telemetry",
+            "defaults",
+            "database",
+            "audit",
+            "strategy",
+        ];
         reader.only(&root, &known, home);
 
         let server: ServerConfig =
@@ -347,6 +362,7 @@ impl Config {
         let databases = fleet.read(&root);
         warnings.extend(fleet.warnings);
         let audits = audit::read(&mut reader, &root);
+        let strategies = strategy::read(&mut reader, &root);
 
         let problems = reader.finish();
         if !problems.is_empty() {
@@ -365,6 +381,7 @@ impl Config {
             telemetry,
             databases,
             audits,
+            strategies,
             warnings,
         })
     }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     migration::{
-        Catalog, EventKind, EventSink, Failure, ScriptReader,
+        Basis, Catalog, EventKind, EventSink, Failure, ScriptReader,
         plan::{ApplyRequest, Policy, RollbackRequest},
     },
     postgres::{
@@ -104,6 +104,8 @@ pub struct Run {
     pub stop: Stop,
     /// The request's id may have been at work before this daemon started: the journal is asked.
     pub may_be_repeated: bool,
+    /// What the plan was made over that the run is held to: where that has moved, nothing is run.
+    pub basis: Option<Basis>,
 }
 
 /// What a run does.

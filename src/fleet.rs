@@ -15,10 +15,10 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
-    engine::{self, RepairAction, Run, Status, Stop, Verb},
+    engine::{self, RepairAction, Run, Status, Stop},
     migration::{
         Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, OperationState, TraceContext,
-        event::{CatalogChange, DatabaseReport},
+        event::CatalogChange,
     },
     postgres::executor::Author,
     runtime::Tasks,
@@ -29,6 +29,7 @@ mod catalogs;
 pub mod inventory;
 mod monitor;
 pub mod operation;
+pub mod plan;
 mod run;
 pub mod schedule;
 pub mod selector;
@@ -37,8 +38,8 @@ pub mod strategy;
 
 use inventory::{Inventory, Member};
 use operation::Operations;
-pub use steer::Order;
 use selector::{Need, Selection};
+pub use steer::Order;
 use strategy::Strategy;
 
 /// Whether new mutations are admitted; the daemon asks its log.
@@ -73,6 +74,8 @@ pub struct Request {
     pub reason: String,
     /// How the databases are gone through.
     pub strategy: Strategy,
+    /// The plan that it is held to; `None`: whatever is planned at the moment of the run.
+    pub plan: Option<plan::Held>,
     /// The trace that it belongs to; `None` begins one.
     pub trace: Option<TraceContext>,
 }
@@ -102,9 +105,10 @@ pub struct MemberStatus {
 }
 
 impl Fleet {
-    /// A fleet over an inventory; what happens goes to `events`.
+    /// A fleet over an inventory, in `tasks` of its own; what happens goes to `events`.
     pub fn new(
         inventory: Inventory,
+        tasks: Tasks,
         events: mpsc::UnboundedSender<Event>,
         gate: Gate,
         instance: String,
@@ -114,7 +118,7 @@ impl Fleet {
         Arc::new(Self {
             inventory,
             operations: Mutex::default(),
-            tasks: Tasks::default(),
+            tasks,
             events,
             gate,
             stop: Stop::default(),
@@ -180,25 +184,6 @@ impl Fleet {
             instance: self.instance.clone(),
             trace: request.trace.unwrap_or_else(run::new_trace),
         }
-    }
-
-    /// Shows what a verb would do now.
-    pub async fn plan(&self, request: &Request, verb: &Verb) -> Result<Vec<DatabaseReport>, Failure> {
-        let members = self.inventory.select(&request.selection, Need::Named)?;
-        let author = self.author(request.id.unwrap_or_else(Uuid::now_v7), request);
-        let plan = |member: Arc<Member>| {
-            let author = author.clone();
-            async move {
-                match member.catalog().await {
-                    Ok(catalog) => {
-                        let run = self.run(&member, catalog, author);
-                        engine::plan(&run, verb).await
-                    }
-                    Err(failure) => run::refused(&member, failure),
-                }
-            }
-        };
-        Ok(run::bounded(self.max_parallel, members, plan).await)
     }
 
     /// Reads how the selected databases stand.
@@ -312,6 +297,7 @@ impl Fleet {
             reader: member.directory.clone(),
             events: self.sink(author.operation, Some(author.trace)),
             may_be_repeated: self.may_be_repeated(author.operation),
+            basis: None,
             author,
             stop: self.stop.clone(),
         }

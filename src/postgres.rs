@@ -2,6 +2,7 @@
 
 pub mod assertion;
 pub mod connect;
+pub mod counters;
 pub mod embedded;
 pub mod error;
 pub mod executor;

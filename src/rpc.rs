@@ -7,6 +7,7 @@ pub mod convert;
 pub mod operation;
 pub mod service;
 pub mod status;
+pub mod strategy;
 
 #[allow(
     missing_docs,

@@ -4,6 +4,7 @@ use crate::{
     config::{
         Config, DatabaseConfig, MinSeverity, SinkConfig, UrlSource, audit,
         setting::{Form as _, Span, quoted},
+        strategy,
     },
     redact::{ExposeSecret as _, mask_sink_url, mask_url},
 };
@@ -38,6 +39,10 @@ pub(super) fn masked_toml(config: &Config) -> String {
     for audit in &config.audits {
         lines.extend([String::new(), "[[audit]]".into()]);
         lines.extend(audit::lines(audit));
+    }
+    for strategy in &config.strategies {
+        lines.extend([String::new(), "[[strategy]]".into()]);
+        lines.extend(strategy::lines(strategy));
     }
     lines.join("\n") + "\n"
 }

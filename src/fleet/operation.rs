@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     engine::{Stop, Verb},
-    fleet::{Sink, inventory::Member, selector::Selection, strategy::Strategy},
+    fleet::{Request, Sink, inventory::Member},
     migration::{
         DatabaseState, Event, EventKind, EventSink as _, Failure, OperationState, catalog::CatalogResult,
         event::DatabaseReport,
@@ -135,7 +135,8 @@ impl Operation {
     }
 
     /// Whether it was asked for by these very words.
-    pub fn is_of(&self, verb: &Verb, selection: &Selection, strategy: &Strategy) -> bool {
+    pub fn is_of(&self, verb: &Verb, request: &Request) -> bool {
+        let Request { selection, strategy, .. } = request;
         let record = self.record();
         record.verb == *verb && record.selection == *selection && record.strategy == *strategy
     }
@@ -221,9 +222,8 @@ impl Operation {
     }
 
     fn finish_in(&self, record: &mut Record) {
-        let is_waiting = |name: &String| {
-            record.databases.get(name).is_some_and(|it| it.state == DatabaseState::Waiting)
-        };
+        let is_waiting =
+            |name: &String| record.databases.get(name).is_some_and(|it| it.state == DatabaseState::Waiting);
         let names = record.waves.iter().flat_map(|wave| &wave.wave.databases);
         let not_begun = names.filter(|name| is_waiting(name)).cloned().collect();
         if record.state.is_over() {
@@ -294,8 +294,9 @@ impl Operation {
     pub(super) async fn turn(&self, closed: &CancellationToken) -> Turn {
         let drain = self.work().stop.drain.clone();
         let mut moves = self.moves.subscribe();
-        let is_decided =
-            |(state, _): &(OperationState, u64)| !matches!(state, OperationState::Pending | OperationState::Paused);
+        let is_decided = |(state, _): &(OperationState, u64)| {
+            !matches!(state, OperationState::Pending | OperationState::Paused)
+        };
         tokio::select! {
             biased;
             () = drain.cancelled() => Turn::Never,

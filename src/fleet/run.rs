@@ -2,10 +2,7 @@
 //! bounded number at once. Without a strategy there is one wave, and one failing database never
 //! stops the others.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +17,8 @@ use crate::{
         strategy::{Failures, OnFailure, Pause, Strategy, Wave},
     },
     migration::{
-        DatabaseState, EventKind, Failure, OperationState, TraceContext, event::{DatabaseReport, WaveOf},
+        DatabaseState, EventKind, Failure, OperationState, TraceContext,
+        event::{DatabaseReport, WaveOf},
     },
 };
 
@@ -111,9 +109,9 @@ pub(super) async fn operation(fleet: Arc<Fleet>, operation: Arc<Operation>) {
 impl Attempt {
     async fn run(&mut self) -> End {
         for index in 0..self.waves.len() {
-            let (to_do, is_settled) = self
-                .operation
-                .look(|record| (record.to_do(index), record.waves.get(index).is_some_and(|it| it.is_settled)));
+            let (to_do, is_settled) = self.operation.look(|record| {
+                (record.to_do(index), record.waves.get(index).is_some_and(|it| it.is_settled))
+            });
             if is_settled {
                 continue;
             }
@@ -171,9 +169,9 @@ impl Attempt {
                 running.push(database::run(self.fleet.clone(), self.operation.clone(), name, closed.clone()));
             }
             let Some(report) = running.next().await else { break };
-            let Some((report, failure)) = report.as_ref().and_then(|report| {
-                Some((report, report.result.as_ref().err()?))
-            }) else {
+            let Some((report, failure)) =
+                report.as_ref().and_then(|report| Some((report, report.result.as_ref().err()?)))
+            else {
                 continue;
             };
             // What was cancelled has not failed.
@@ -216,9 +214,9 @@ impl Attempt {
 
     /// What lies between a wave and the next one in which something is to be done.
     async fn pause(&self, index: usize) {
-        let next = self.operation.look(|record| {
-            (index + 1..record.waves.len()).find(|&wave| !record.to_do(wave).is_empty())
-        });
+        let next = self
+            .operation
+            .look(|record| (index + 1..record.waves.len()).find(|&wave| !record.to_do(wave).is_empty()));
         let (Some(wave), Some(next)) = (self.waves.get(index), next.and_then(|next| self.waves.get(next)))
         else {
             return;
@@ -265,7 +263,9 @@ impl Attempt {
                 });
                 let what = match left {
                     0 => "what the operation had applied was rolled back".to_owned(),
-                    left => format!("of {left} databases what the operation had applied could not be rolled back"),
+                    left => {
+                        format!("of {left} databases what the operation had applied could not be rolled back")
+                    }
                 };
                 (OperationState::Failed, format!("{why}; {what}"))
             }

@@ -16,12 +16,12 @@ use crate::{
         inventory::Member,
         operation::{Catalogs, Command, DatabaseRecord, Operation, Operations, Record, WaveRecord, Work},
         run,
-        selector::{Need, Selection},
-        strategy::{self, OnFailure, Strategy, Target},
+        selector::Need,
+        strategy::OnFailure,
     },
     migration::{
-        Code, DatabaseState, EventKind, EventSink as _, Failure, Finding, FindingKind, Observation, OperationState,
-        catalog::CatalogResult, event::CatalogChange,
+        Code, DatabaseState, EventKind, EventSink as _, Failure, Finding, FindingKind, Observation,
+        OperationState, catalog::CatalogResult, event::CatalogChange,
     },
 };
 
@@ -44,7 +44,7 @@ impl Fleet {
     /// started before.
     pub fn start(self: &Arc<Self>, request: &Request, verb: Verb) -> Result<Arc<Operation>, Failure> {
         let id = request.id.unwrap_or_else(Uuid::now_v7);
-        if let Some(known) = self.known(id, &verb, &request.selection, &request.strategy)? {
+        if let Some(known) = self.known(id, &verb, request)? {
             return Ok(known);
         }
         self.admit()?;
@@ -53,10 +53,13 @@ impl Fleet {
             return Err(Failure::new(Code::BadStrategy, message));
         }
         let members = self.inventory().select(&request.selection, Need::Named)?;
-        let targets = members.iter().map(|member| target(member));
-        let waves = strategy::waves(&request.strategy, &targets.collect::<Vec<_>>())?;
+        let waves = self.waves(&request.strategy, &members)?;
+        let held = request.plan.as_ref().map(|held| held.bases(&members)).transpose()?;
         let now = Timestamp::now();
-        let waiting = |member: &Arc<Member>| (member.name().to_owned(), DatabaseRecord::waiting());
+        let waiting = |member: &Arc<Member>| {
+            let basis = held.and_then(|held| held.get(member.name())).cloned();
+            (member.name().to_owned(), DatabaseRecord { basis, ..DatabaseRecord::waiting() })
+        };
         let record = Record {
             id,
             verb,
@@ -64,6 +67,7 @@ impl Fleet {
             reason: request.reason.clone(),
             selection: request.selection.clone(),
             strategy: request.strategy.clone(),
+            plan: request.plan.as_ref().map(|held| held.digest().clone()),
             state: OperationState::Pending,
             why: String::new(),
             attempt: 1,
@@ -96,15 +100,9 @@ impl Fleet {
     }
 
     /// The operation that a request id started before.
-    fn known(
-        &self,
-        id: Uuid,
-        verb: &Verb,
-        selection: &Selection,
-        strategy: &Strategy,
-    ) -> Result<Option<Arc<Operation>>, Failure> {
+    fn known(&self, id: Uuid, verb: &Verb, request: &Request) -> Result<Option<Arc<Operation>>, Failure> {
         match self.operations().get(id) {
-            Some(known) if !known.is_of(verb, selection, strategy) => {
+            Some(known) if !known.is_of(verb, request) => {
                 let message =
                     format!("The request id {id} was used for another request: {}", known.verb().name());
                 Err(Failure::new(Code::BadRequest, message))
@@ -130,7 +128,8 @@ impl Fleet {
                 shared.cloned().collect()
             });
             if let Some(first) = shared.pop_first() {
-                let more = if shared.is_empty() { String::new() } else { format!(" and {} more", shared.len()) };
+                let more =
+                    if shared.is_empty() { String::new() } else { format!(" and {} more", shared.len()) };
                 details.push(format!("{first}{more}: operation {}", operation.line()));
             }
         }
@@ -202,6 +201,9 @@ impl Fleet {
         let mut is_idle = false;
         let obeyed = operation.obey(command, &order.by, |record, from| {
             is_idle = from.is_at_rest();
+            if order.accept_new_catalog {
+                record.hold_to_no_plan();
+            }
             if command == Command::Retry {
                 record.try_again();
             } else if is_idle {
@@ -265,10 +267,6 @@ impl Operation {
             }
         });
     }
-}
-
-fn target(member: &Member) -> Target {
-    Target { name: member.name().to_owned(), labels: member.labels.clone() }
 }
 
 /// What the directories of an operation hold now.

@@ -9,8 +9,12 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use crate::migration::{Code, Failure};
 
+mod named;
 #[cfg(test)]
 mod tests;
+mod words;
+
+pub use named::Strategies;
 
 /// How an operation goes through its databases. The default is what a single database needs: one
 /// wave, in which one failing database never stops the others.

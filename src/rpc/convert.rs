@@ -44,7 +44,7 @@ pub fn request(
     let requested_by = plain(&context.requested_by, LONGEST_NAME);
     let reason = plain(&context.reason, LONGEST_REASON);
     let (selection, strategy) = (self::selection(selection), Strategy::default());
-    Ok(fleet::Request { id, requested_by, reason, selection, strategy, trace })
+    Ok(fleet::Request { id, requested_by, reason, selection, strategy, plan: None, trace })
 }
 
 /// A text of somebody's, on one line and not too long.

@@ -68,8 +68,9 @@ impl OperationService for OperationRpc {
                 && (asked.databases.is_empty() || asked.databases.iter().any(is_about))
         };
         let operations = self.fleet.list_operations();
-        let summaries =
-            operations.iter().filter_map(|operation| operation.look(|record| is_meant(record).then(|| summary(record))));
+        let summaries = operations
+            .iter()
+            .filter_map(|operation| operation.look(|record| is_meant(record).then(|| summary(record))));
         Ok(Response::new(proto::ListOperationsResponse { operations: summaries.take(limit).collect() }))
     }
 

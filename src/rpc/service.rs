@@ -7,12 +7,13 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     engine::Verb,
-    fleet::{self, Fleet},
-    migration::{Code, Event, EventKind, Failure, OperationState, TraceContext, event::DatabaseReport},
+    fleet::{self, Fleet, plan::FleetPlan, strategy::Strategies},
+    migration::{Code, Event, EventKind, Failure, OperationState, TraceContext},
     rpc::{
         convert, operation,
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
         status::of_failure,
+        strategy,
     },
 };
 
@@ -23,6 +24,7 @@ const DEFAULT_HISTORY: u32 = 50;
 #[derive(Clone)]
 pub struct Service {
     fleet: Arc<Fleet>,
+    strategies: Arc<Strategies>,
     started: Instant,
 }
 
@@ -30,26 +32,66 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
     /// Services over a fleet.
-    pub fn new(fleet: Arc<Fleet>) -> Self {
-        Self { fleet, started: Instant::now() }
+    pub fn new(fleet: Arc<Fleet>, strategies: Arc<Strategies>) -> Self {
+        Self { fleet, strategies, started: Instant::now() }
     }
 
     /// Starts a verb, or plans it where it is a dry run, and tells its events.
     async fn run<T: Send + 'static>(
         &self,
-        request: fleet::Request,
+        mut request: fleet::Request,
         verb: Verb,
         dry_run: bool,
         wrap: fn(proto::Event) -> T,
     ) -> Result<Response<Events<T>>, Status> {
         let events: Events<proto::Event> = if dry_run {
-            let reports = self.fleet.plan(&request, &verb).await.map_err(|failure| of_failure(&failure))?;
-            Box::pin(futures_util::stream::iter(planned(&request, &verb, reports).into_iter().map(Ok)))
+            let plan = self.fleet.plan(&request, &verb).await.map_err(|failure| of_failure(&failure))?;
+            Box::pin(futures_util::stream::iter(planned(&request, &verb, plan).into_iter().map(Ok)))
         } else {
+            self.fleet.hold(&mut request, &verb).await.map_err(|failure| of_failure(&failure))?;
             let operation = self.fleet.start(&request, verb).map_err(|failure| of_failure(&failure))?;
             Box::pin(operation::follow(operation.watch()))
         };
         Ok(Response::new(Box::pin(events.map(move |event| event.map(wrap)))))
+    }
+}
+
+// What is asked is read once; bad input stops here.
+impl Service {
+    fn apply_asked(
+        &self,
+        mut message: proto::ApplyRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(fleet::Request, Verb), Failure> {
+        let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
+        let given = message.strategy.take();
+        request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, true)?;
+        request.plan = strategy::held(&message.plan_digest)?;
+        Ok((request, convert::apply(&message)))
+    }
+
+    fn rollback_asked(
+        &self,
+        mut message: proto::RollbackRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(fleet::Request, Verb), Failure> {
+        let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
+        let given = message.strategy.take();
+        request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, false)?;
+        request.plan = strategy::held(&message.plan_digest)?;
+        Ok((request, convert::rollback(&message)?))
+    }
+
+    fn recover_asked(
+        &self,
+        message: proto::RecoverRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(fleet::Request, Verb), Failure> {
+        let mut request = convert::request(message.selection, message.context, trace)?;
+        let (name, given) = (&message.strategy_name, message.strategy);
+        request.strategy = strategy::strategy(&self.strategies, name, given, false)?;
+        request.plan = strategy::held(&message.plan_digest)?;
+        Ok((request, Verb::Recover { resume: message.resume }))
     }
 }
 
@@ -59,7 +101,8 @@ fn traced<T>(request: Request<T>) -> (Option<TraceContext>, T) {
 }
 
 /// The events that tell a plan.
-fn planned(request: &fleet::Request, verb: &Verb, reports: Vec<DatabaseReport>) -> Vec<proto::Event> {
+fn planned(request: &fleet::Request, verb: &Verb, plan: FleetPlan) -> Vec<proto::Event> {
+    let FleetPlan { databases: reports, waves, .. } = plan;
     let operation = request.id.unwrap_or_else(uuid::Uuid::now_v7);
     let databases = reports.iter().map(|report| report.database.clone()).collect();
     let succeeded = reports.iter().all(|report| report.result.is_ok());
@@ -69,7 +112,7 @@ fn planned(request: &fleet::Request, verb: &Verb, reports: Vec<DatabaseReport>) 
         databases,
         requested_by: request.requested_by.clone(),
         reason: request.reason.clone(),
-        waves: 1,
+        waves: u32::try_from(waves.len()).unwrap_or(u32::MAX),
         attempt: 1,
     };
     let started = (String::new(), kind);
@@ -98,23 +141,20 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::ApplyRequest>,
     ) -> Result<Response<Self::ApplyStream>, Status> {
-        let (trace, mut message) = traced(request);
-        let request = convert::request(message.selection.take(), message.context.take(), trace);
-        let request = request.map_err(|failure| of_failure(&failure))?;
-        let wrap = |event| proto::ApplyResponse { event: Some(event) };
-        self.run(request, convert::apply(&message), message.dry_run, wrap).await
+        let (trace, message) = traced(request);
+        let dry_run = message.dry_run;
+        let (request, verb) = self.apply_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        self.run(request, verb, dry_run, |event| proto::ApplyResponse { event: Some(event) }).await
     }
 
     async fn rollback(
         &self,
         request: Request<proto::RollbackRequest>,
     ) -> Result<Response<Self::RollbackStream>, Status> {
-        let (trace, mut message) = traced(request);
-        let request = convert::request(message.selection.take(), message.context.take(), trace);
-        let request = request.map_err(|failure| of_failure(&failure))?;
-        let verb = convert::rollback(&message).map_err(|failure| of_failure(&failure))?;
-        let wrap = |event| proto::RollbackResponse { event: Some(event) };
-        self.run(request, verb, message.dry_run, wrap).await
+        let (trace, message) = traced(request);
+        let dry_run = message.dry_run;
+        let (request, verb) = self.rollback_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        self.run(request, verb, dry_run, |event| proto::RollbackResponse { event: Some(event) }).await
     }
 
     async fn recover(
@@ -122,10 +162,9 @@ impl MigrationService for Service {
         request: Request<proto::RecoverRequest>,
     ) -> Result<Response<Self::RecoverStream>, Status> {
         let (trace, message) = traced(request);
-        let request = convert::request(message.selection, message.context, trace);
-        let request = request.map_err(|failure| of_failure(&failure))?;
-        let wrap = |event| proto::RecoverResponse { event: Some(event) };
-        self.run(request, Verb::Recover { resume: message.resume }, message.dry_run, wrap).await
+        let dry_run = message.dry_run;
+        let (request, verb) = self.recover_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        self.run(request, verb, dry_run, |event| proto::RecoverResponse { event: Some(event) }).await
     }
 
     async fn repair(
@@ -151,20 +190,23 @@ impl MigrationService for Service {
         let (trace, message) = traced(request);
         let plan = async {
             let (request, verb) = match message.request {
-                Some(Asked::Apply(mut message)) => {
-                    let request = convert::request(message.selection.take(), message.context.take(), trace)?;
-                    (request, convert::apply(&message))
+                Some(Asked::Apply(message)) => self.apply_asked(message, trace)?,
+                Some(Asked::Rollback(message)) => self.rollback_asked(message, trace)?,
+                Some(Asked::Recover(message)) => self.recover_asked(message, trace)?,
+                None => {
+                    let message = "A plan is of an apply, a rollback or a recovery";
+                    return Err(Failure::new(Code::BadRequest, message));
                 }
-                Some(Asked::Rollback(mut message)) => {
-                    let request = convert::request(message.selection.take(), message.context.take(), trace)?;
-                    (request, convert::rollback(&message)?)
-                }
-                None => return Err(Failure::new(Code::BadRequest, "A plan is of an apply or of a rollback")),
             };
-            self.fleet.plan(&request, &verb).await
+            Ok((request.strategy.to_string(), self.fleet.plan(&request, &verb).await?))
         };
-        let reports = plan.await.map_err(|failure| of_failure(&failure))?;
-        Ok(Response::new(proto::PlanResponse { databases: reports.iter().map(convert::report).collect() }))
+        let (strategy, plan) = plan.await.map_err(|failure| of_failure(&failure))?;
+        Ok(Response::new(proto::PlanResponse {
+            databases: plan.databases.iter().map(convert::report).collect(),
+            waves: plan.waves.iter().map(strategy::wave).collect(),
+            digest: plan.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+            strategy,
+        }))
     }
 
     async fn status(

@@ -138,7 +138,7 @@ impl MigrationService for Stub {
             plan: vec![step],
             ..Default::default()
         };
-        Ok(Response::new(proto::PlanResponse { databases: vec![orders] }))
+        Ok(Response::new(proto::PlanResponse { databases: vec![orders], ..Default::default() }))
     }
 
     async fn status(&self, _: Request<proto::StatusRequest>) -> Answer<proto::StatusResponse> {

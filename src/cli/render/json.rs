@@ -72,6 +72,16 @@ pub struct Operation {
 #[derive(Debug, Serialize)]
 pub struct Plans {
     databases: Vec<DatabaseResult>,
+    waves: Vec<Wave>,
+    strategy: String,
+    digest: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Wave {
+    name: String,
+    is_canary: bool,
+    databases: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -158,9 +168,19 @@ impl Operation {
     }
 }
 
-impl From<&[proto::DatabaseResult]> for Plans {
-    fn from(plans: &[proto::DatabaseResult]) -> Self {
-        Self { databases: plans.iter().map(Into::into).collect() }
+impl From<&proto::PlanResponse> for Plans {
+    fn from(plan: &proto::PlanResponse) -> Self {
+        let wave = |wave: &proto::Wave| Wave {
+            name: wave.name.clone(),
+            is_canary: wave.is_canary,
+            databases: wave.databases.clone(),
+        };
+        Self {
+            databases: plan.databases.iter().map(Into::into).collect(),
+            waves: plan.waves.iter().map(wave).collect(),
+            strategy: plan.strategy.clone(),
+            digest: given(&plan.digest),
+        }
     }
 }
 

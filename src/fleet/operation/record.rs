@@ -12,7 +12,7 @@ use crate::{
         strategy::{Strategy, Wave},
     },
     migration::{
-        Code, DatabaseState, Failure, GateOutcome, OperationState, StepAction, Version,
+        Basis, Code, DatabaseState, Failure, GateOutcome, OperationState, PlanDigest, StepAction, Version,
         event::{DatabaseOutcome, DatabaseReport},
     },
 };
@@ -32,6 +32,8 @@ pub struct Record {
     pub selection: Selection,
     /// How it goes through them.
     pub strategy: Strategy,
+    /// The digest of the plan that it is held to.
+    pub plan: Option<PlanDigest>,
     /// Where it is in its life.
     pub state: OperationState,
     /// Why it is there, in a sentence without a full stop; may be empty.
@@ -67,6 +69,8 @@ pub struct DatabaseRecord {
     pub state: DatabaseState,
     /// The digest of the catalog that it is compared with; empty where none could be read yet.
     pub digest: String,
+    /// What its plan was made over, where the operation is held to a plan.
+    pub basis: Option<Basis>,
     /// The steps that the operation has done there, durably, in their order.
     pub done: Vec<(Version, StepAction)>,
     /// The migration whose up file was run last, where that failed.
@@ -89,6 +93,7 @@ impl DatabaseRecord {
         Self {
             state: DatabaseState::Waiting,
             digest: String::new(),
+            basis: None,
             done: Vec::new(),
             failed_at: None,
             failure: None,
@@ -121,6 +126,11 @@ impl DatabaseRecord {
         let mut touched = self.applied();
         touched.extend(self.failed_at.clone().filter(|version| !touched.contains(version)));
         touched
+    }
+
+    /// What its run is held to: only as long as the operation itself has not moved it.
+    pub(in crate::fleet) fn held_to(&self) -> Option<Basis> {
+        self.basis.clone().filter(|_| self.done.is_empty() && self.failed_at.is_none())
     }
 
     /// Its turn has come.
@@ -210,6 +220,12 @@ impl Record {
         }
     }
 
+    /// Somebody goes on though things have changed since the plan: it does not count any more.
+    pub(in crate::fleet) fn hold_to_no_plan(&mut self) {
+        self.plan = None;
+        self.databases.values_mut().for_each(|database| database.basis = None);
+    }
+
     /// Takes the waves in which nothing waits as they are: somebody has seen how they came out.
     pub(in crate::fleet) fn pass_over(&mut self) {
         let databases = &self.databases;
@@ -284,7 +300,10 @@ mod tests {
                 versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
             };
             assert_eq!(record.state, state);
-            assert_eq!((text(record.applied()).as_str(), text(record.touched()).as_str()), (applied, touched));
+            assert_eq!(
+                (text(record.applied()).as_str(), text(record.touched()).as_str()),
+                (applied, touched)
+            );
         };
         let both: &[_] = &[("0001_a", Apply), ("0002_b", Apply)];
         let failed = |code, version| Some((code, version));

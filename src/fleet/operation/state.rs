@@ -30,9 +30,7 @@ impl Command {
 /// The state that a command leads to; `None` where it changes nothing, as what it asks for is so
 /// already.
 pub fn obey(state: OperationState, command: Command) -> Result<Option<OperationState>, Failure> {
-    use OperationState::{
-        Cancelled, Cancelling, Failed, Halted, Paused, Pending, Running, Succeeded,
-    };
+    use OperationState::{Cancelled, Cancelling, Failed, Halted, Paused, Pending, Running, Succeeded};
     match (command, state) {
         // Paused again, it no longer goes on by itself when a pause of the strategy's is over.
         (Command::Pause, Pending | Running | Paused) => Ok(Some(Paused)),

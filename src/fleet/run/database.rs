@@ -11,7 +11,7 @@ use crate::{
     fleet::{
         Fleet,
         inventory::Member,
-        operation::{Operation, Turn, Work},
+        operation::{Operation, Record, Turn, Work},
         run::refused,
     },
     migration::{
@@ -59,7 +59,8 @@ async fn one(
     };
     let span = engine::trace::database(&member.database, operation.id(), &verb);
     let task = {
-        let (fleet, member, operation, sink) = (fleet.clone(), member.clone(), operation.clone(), sink.clone());
+        let (fleet, member, operation, sink) =
+            (fleet.clone(), member.clone(), operation.clone(), sink.clone());
         let work = async move { begin_and_run(&fleet, &member, &operation, &verb, &closed, sink).await };
         work.instrument(span.clone())
     };
@@ -128,11 +129,12 @@ fn prepare(
 ) -> Result<Run, Failure> {
     let work: Work = operation.to_work_with();
     let catalog = work.catalog(member).cloned().unwrap_or_else(|| Err(internal()))?;
-    let attempt = operation.look(|record| record.attempt);
+    let held_to = |record: &Record| record.databases.get(member.name())?.held_to();
+    let (attempt, basis) = operation.look(|record| (record.attempt, held_to(record)));
     let run = fleet.run(member, catalog, work.author);
     // A second attempt of the same operation is meant.
     let may_be_repeated = run.may_be_repeated && attempt == 1;
-    Ok(Run { events, stop: work.stop, may_be_repeated, ..run })
+    Ok(Run { events, stop: work.stop, may_be_repeated, basis, ..run })
 }
 
 fn internal() -> Failure {

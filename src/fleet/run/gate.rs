@@ -60,7 +60,10 @@ impl Attempt {
             match outcome {
                 GateOutcome::Passed => {}
                 GateOutcome::Failed => {
-                    return Answer::Fails(format!("the gate after {} did not hold on {name}: {reason}", wave.name));
+                    return Answer::Fails(format!(
+                        "the gate after {} did not hold on {name}: {reason}",
+                        wave.name
+                    ));
                 }
                 GateOutcome::Inconclusive => open.push(format!("{name}: {reason}")),
             }

@@ -121,6 +121,41 @@ fn halts() {
     check(Percent(100), false, (10, 10, 10), (false, false));
 }
 
+#[test]
+fn words() {
+    let check = |strategy: Strategy, expected: &str| assert_eq!(strategy.to_string(), expected);
+    check(Strategy::default(), "one wave");
+    let gate = Gate { sql: None, no_alerts: true, wait: Duration::ZERO, limit: Gate::LIMIT };
+    let whole = Strategy {
+        name: Some("careful".into()),
+        canary: Some(Canary::Count(1)),
+        wave: WaveSize::Percent(10),
+        parallel: NonZeroUsize::new(4),
+        pause: Pause::For(Duration::from_mins(5)),
+        max_failures: FailureLimit::Count(2),
+        on_failure: OnFailure::RollBack,
+        gate: Some(gate.clone()),
+    };
+    check(
+        whole,
+        "a canary of 1, then waves of 10%; 4 at once; 5m between waves; at most 2 may fail; \
+         on failure what was applied is rolled back; gate: no open alerts (asked after 0s, for 1m at most)",
+    );
+    let other = Strategy {
+        canary: named(&["a", "b"]),
+        wave: by_region(),
+        pause: Pause::Manual,
+        max_failures: FailureLimit::Percent(5),
+        gate: Some(Gate { sql: Some("select true ".into()), wait: Duration::from_secs(3), ..gate }),
+        ..Strategy::default()
+    };
+    check(
+        other,
+        "the canary a, b, then a wave for each region; after each wave it is paused until it is resumed; \
+         at most 5% may fail; gate: select true, and no open alerts (asked after 3s, for 1m at most)",
+    );
+}
+
 proptest! {
     #[test]
     fn each_target_is_in_one_wave_and_the_canary_comes_first(

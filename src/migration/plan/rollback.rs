@@ -47,11 +47,14 @@ fn exactly(
     let (meant, others): (Vec<_>, Vec<_>) =
         tracked.rows.iter().partition(|row| versions.contains(&row.version));
     let first = meant.iter().map(|row| row.applied_at).min();
-    let since: Vec<_> = others.iter().filter(|row| first.is_some_and(|first| row.applied_at > first)).collect();
+    let since: Vec<_> =
+        others.iter().filter(|row| first.is_some_and(|first| row.applied_at > first)).collect();
     if let Some(newest) = since.last() {
         let message = format!("{} was applied since by somebody else", newest.version);
         let details = since.iter().map(|row| format!("{}: applied at {:.0}", row.version, row.applied_at));
-        return Err(Failure::new(Code::AppliedSince, message).version(&newest.version).details(details.collect()));
+        return Err(Failure::new(Code::AppliedSince, message)
+            .version(&newest.version)
+            .details(details.collect()));
     }
     let mut plan = Plan::default();
     for row in meant.into_iter().rev() {

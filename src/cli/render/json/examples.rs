@@ -118,7 +118,14 @@ fn plans() {
         duration_ms: 4,
         ..Default::default()
     };
-    check("plan", &Plans::from([plan].as_slice()));
+    let wave = proto::Wave { name: "canary".into(), is_canary: true, databases: vec!["orders".into()] };
+    let plan = proto::PlanResponse {
+        databases: vec![plan],
+        waves: vec![wave],
+        strategy: "a canary of 1, then one wave".into(),
+        digest: "b94d27b9934d3e08a52e52d7da7dabfa-1f3a77c009dec2b4".into(),
+    };
+    check("plan", &Plans::from(&plan));
 }
 
 #[test]
