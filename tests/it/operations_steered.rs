@@ -147,5 +147,5 @@ fn ids_that_mean_none_or_several() {
     let halted = world.ctl(&["operation", "list", "--state", "halted"]).expect(0);
     assert_eq!(halted, "no operations\n");
     let listed = world.ctl(&["operation", "list", "-d", "main"]).expect(0);
-    assert_eq!(listed.matches(" succeeded ").count(), 2, "{listed}");
+    assert_eq!(listed.matches("  apply  succeeded  ").count(), 2, "{listed}");
 }
