@@ -130,6 +130,37 @@ fn who_holds_a_database_is_told() {
 }
 
 #[test]
+fn an_overlap_is_refused_where_that_is_the_policy() {
+    let world = tenants(2).more("[limits]\noverlap = \"refuse\"\n").start();
+    world.migration("0001_slow", "select pg_sleep(60);", "select 1;");
+    world.ctl(&["apply", "-d", "t-000", "--detach"]).expect(0);
+    let id = newest(&world);
+    await_that("it sleeps", || world.database.sql(SLEEPING) == ["1"]);
+    let refused = world.ctl(&["apply", "-d", "t-*"]).expect(1);
+    assert!(refused.contains("NX0079") && refused.contains(&format!("t-000: operation {id} apply of t-000 by ")), "{refused}");
+    world.ctl(&["operation", "cancel", &id]).expect(0);
+    await_that("it is cancelled", || shown(&world, &id)["state"] == "cancelled");
+    world.ctl(&["recover", "-d", "t-*", "--yes"]).expect(0);
+}
+
+#[test]
+fn a_canary_that_is_cancelled_is_no_failure_and_a_single_database_is_simple() {
+    let world = World::new().start();
+    world.migration("0001_slow", "select pg_sleep(60);", "select 1;");
+    let client = world.daemon.ctl_begin(&["apply"]);
+    await_that("it sleeps", || world.database.sql(SLEEPING) == ["1"]);
+    let id = newest(&world);
+    world.ctl(&["operation", "cancel", &id]).expect(0);
+    let told = client.end().expect(1);
+    assert!(told.contains("NX0054"), "{told}");
+    assert_eq!(shown(&world, &id)["state"], "cancelled");
+    world.write("0001_slow.up.sql", "select 1;");
+    assert!(world.ctl(&["operation", "retry", &id]).expect(1).contains("0001_slow was edited"));
+    world.ctl(&["operation", "retry", &id, "--accept-new-catalog"]).expect(0);
+    assert_eq!(world.database.rows(), ["0001_slow|f"]);
+}
+
+#[test]
 fn ids_that_mean_none_or_several() {
     let world = World::new().start();
     assert!(world.ctl(&["operation", "show", "ff"]).expect(1).contains("NX0075"));
