@@ -63,7 +63,9 @@ fn everything(world: &World, count: usize) -> Vec<String> {
          order by 1, 2, 4",
     );
     for number in 0..count {
-        let rows = format!("select 's{number:03}', version, checksum, dirty from s{number:03}.schema_migrations order by 2");
+        let rows = format!(
+            "select 's{number:03}', version, checksum, dirty from s{number:03}.schema_migrations order by 2"
+        );
         all.extend(world.database.sql(&rows));
     }
     all
@@ -75,9 +77,8 @@ fn a_canary_that_fails_stops_a_rollout_over_200() {
     world.tables(1, 2);
     world.database.sql("create table s000.t2 (in_the_way int)");
 
-    let told = world
-        .ctl(&["apply", "-d", "t-*", "--canary", "1", "--wave", "25%", "--reason", "CHG-123"])
-        .expect(1);
+    let told =
+        world.ctl(&["apply", "-d", "t-*", "--canary", "1", "--wave", "25%", "--reason", "CHG-123"]).expect(1);
     assert!(told.contains("The operation is halted: 1 of 1 databases failed in canary; t-000: "), "{told}");
     assert_eq!(migrated(&world), ["s000"], "nothing beyond the canary is touched");
     let id = newest(&world);
@@ -249,7 +250,16 @@ fn an_open_alert_keeps_the_gate_shut() {
     world.write("0001_t1.up.sql", "create table t1 (id bigint primary key);\n");
     await_that("the drift is an alert", || world.ctl(&["alerts"]).expect(0).contains("checksum_drift"));
     let arguments = [
-        "apply", "-d", "t-*", "--wave", "1", "--max-failures", "1", "--gate-no-alerts", "--gate-limit", "300ms",
+        "apply",
+        "-d",
+        "t-*",
+        "--wave",
+        "1",
+        "--max-failures",
+        "1",
+        "--gate-no-alerts",
+        "--gate-limit",
+        "300ms",
     ];
     // The first refuses, as its file has drifted, and is not asked; the second has no alert.
     world.ctl(&arguments).expect(1);
@@ -264,7 +274,9 @@ fn an_open_alert_keeps_the_gate_shut() {
     });
     world.write("0002_t2.up.sql", "create table t2 (id int primary key);\n");
     world.write("0002_t2.down.sql", "drop table t2;\n");
-    world.database.sql("update s001.schema_migrations set checksum = (select checksum from s000.schema_migrations)");
+    world
+        .database
+        .sql("update s001.schema_migrations set checksum = (select checksum from s000.schema_migrations)");
     world.database.sql("update s001.schema_migrations set dirty = true");
     await_that("the mark is an alert", || world.ctl(&["alerts", "-d", "t-001"]).expect(0).contains("dirty"));
     world.database.sql("update s001.schema_migrations set dirty = false");

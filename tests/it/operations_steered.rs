@@ -42,7 +42,9 @@ fn paused_resumed_and_cancelled_in_mid_wave_before_two_watchers() {
     let cancelled = world.ctl(&["operation", "cancel", &id]).expect(0);
     assert!(cancelled.contains("cancelled by "), "{cancelled}");
     let told = watching.end().expect(1);
-    for part in ["paused: paused by ", "resumed\n", "stopping what is under way", "The operation was cancelled"] {
+    for part in
+        ["paused: paused by ", "resumed\n", "stopping what is under way", "The operation was cancelled"]
+    {
         assert!(told.contains(part), "{part:?} is not in\n{told}");
     }
     assert_eq!(world.database.sql(SLEEPING), ["0"], "it is cancelled on the server");
@@ -137,7 +139,10 @@ fn an_overlap_is_refused_where_that_is_the_policy() {
     let id = newest(&world);
     await_that("it sleeps", || world.database.sql(SLEEPING) == ["1"]);
     let refused = world.ctl(&["apply", "-d", "t-*"]).expect(1);
-    assert!(refused.contains("NX0079") && refused.contains(&format!("t-000: operation {id} apply of t-000 by ")), "{refused}");
+    assert!(
+        refused.contains("NX0079") && refused.contains(&format!("t-000: operation {id} apply of t-000 by ")),
+        "{refused}"
+    );
     world.ctl(&["operation", "cancel", &id]).expect(0);
     await_that("it is cancelled", || shown(&world, &id)["state"] == "cancelled");
     world.ctl(&["recover", "-d", "t-*", "--yes"]).expect(0);
