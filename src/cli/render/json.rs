@@ -12,10 +12,7 @@ mod status;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{
-    cli::report::Report,
-    rpc::proto,
-};
+use crate::{cli::report::Report, rpc::proto};
 
 pub use alerts::{Alert, Alerts};
 pub use answers::{Checksums, Created, Databases, History, Repaired, Versions};
