@@ -60,7 +60,8 @@ pub fn list(operations: &[proto::Operation], width: Option<u16>) -> String {
 
 /// One operation in one line.
 pub fn line(operation: &proto::Operation) -> String {
-    let why = if operation.why.is_empty() { String::new() } else { format!(": {}", sentence(&operation.why)) };
+    let why =
+        if operation.why.is_empty() { String::new() } else { format!(": {}", sentence(&operation.why)) };
     let (id, verb) = (clean(&operation.id), clean(&operation.verb));
     format!("{id} {verb} {}{why}; {}\n", state(operation.state()), counts(&operation.counts))
 }
