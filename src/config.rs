@@ -27,7 +27,7 @@ use toml::de::DeTable;
 pub use crate::config::{
     alerts::{SinkConfig, SinkType},
     problem::{ConfigError, Place, Problem},
-    setting::{Durability, MinSeverity, MissingDown, Naming, Policy, Recovery, Watch},
+    setting::{Durability, MinSeverity, MissingDown, Naming, Overlap, Policy, Recovery, Watch},
     strategy::{Amount, CanaryConfig, PauseConfig, StrategyConfig, WaveConfig},
 };
 use crate::{
@@ -203,6 +203,8 @@ settings! {
         max_connections_per_server: u32 as Count<1> = "8",
         /// On how many databases one operation works at once.
         max_parallel: u32 as Count<1> = "8",
+        /// What becomes of an operation about a database that an unfinished one is about.
+        overlap: Overlap as Overlap = "queue",
         /// How long a connection that nobody uses is kept.
         idle_connection: Duration as Span<0> = "60s",
     }

@@ -134,6 +134,7 @@ impl Daemon {
 
         let alerts = alerts::start(&config, Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
+        fleet.on_overlap(wire::overlap(&config));
         let telling = CancellationToken::new();
         let ears =
             Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };

@@ -8,6 +8,7 @@ use crate::{
     config::{self, AuditConfig, Config, DatabaseConfig, DatabaseSettings},
     engine::{Database, Durability},
     fleet::{
+        Overlap,
         audit::Scheduled,
         inventory::Inventory,
         schedule::Schedule,
@@ -33,6 +34,14 @@ const CONNECTIONS_PER_DATABASE: usize = 4;
 pub(super) fn traces(config: &config::TelemetryConfig) -> traces::Settings {
     let config::TelemetryConfig { endpoint, sample_ratio, sql_text } = config.clone();
     traces::Settings { endpoint, sample_ratio, sql_text }
+}
+
+/// What becomes of operations about the same database.
+pub(super) fn overlap(config: &Config) -> Overlap {
+    match config.limits.overlap {
+        config::Overlap::Queue => Overlap::Queue,
+        config::Overlap::Refuse => Overlap::Refuse,
+    }
 }
 
 /// Makes the fleet that a configuration describes. Nothing is connected to.

@@ -47,8 +47,10 @@ pub struct Member {
     /// What it saw last.
     last_seen: std::sync::Mutex<Option<Arc<Seen>>>,
     /// Held by whoever works on it in this process: a session may take its own advisory lock again,
-    /// and waiting here costs the server nothing. Holds the operation.
-    busy: Mutex<Option<Uuid>>,
+    /// and waiting here costs the server nothing.
+    busy: Mutex<()>,
+    /// The operation that does: whoever waits is told.
+    holder: std::sync::Mutex<Option<Uuid>>,
 }
 
 /// What the monitor saw of a database when it last looked.
@@ -135,6 +137,7 @@ impl Inventory {
             nudged: watch::Sender::new(Instant::now()),
             last_seen: std::sync::Mutex::default(),
             busy: Mutex::default(),
+            holder: std::sync::Mutex::default(),
         };
         self.members.insert(name, Arc::new(member));
     }
@@ -248,19 +251,19 @@ impl Member {
     /// Waits until nobody else in this process works on it, as long as a run waits for its lock.
     pub(super) async fn busy(&self, run: &Run) -> Result<Busy<'_>, Failure> {
         let held = || {
-            let holder = self.busy.try_lock().ok().and_then(|holder| *holder);
+            let holder = *self.holder.lock().unwrap_or_else(PoisonError::into_inner);
             holder
                 .map_or_else(|| "another operation of this daemon".to_owned(), |id| format!("operation {id}"))
         };
         if let Ok(guard) = self.busy.try_lock() {
-            return Ok(Busy::new(guard, run));
+            return Ok(Busy::new(self, guard, run));
         }
         run.events.emit(self.name(), EventKind::LockWaiting { holder: held() });
         let started = Instant::now();
         tokio::select! {
             guard = self.busy.lock() => {
                 run.events.emit(self.name(), EventKind::LockTaken { waited: started.elapsed() });
-                Ok(Busy::new(guard, run))
+                Ok(Busy::new(self, guard, run))
             }
             () = tokio::time::sleep(run.database.lock_wait) => {
                 Err(Failure::new(Code::LockHeld, "Another run holds the database's lock").details(vec![format!("held by {}", held())]))
@@ -272,12 +275,19 @@ impl Member {
 
 /// Held by the one who works on a database.
 pub(super) struct Busy<'a> {
-    _guard: MutexGuard<'a, Option<Uuid>>,
+    holder: &'a std::sync::Mutex<Option<Uuid>>,
+    _guard: MutexGuard<'a, ()>,
 }
 
 impl<'a> Busy<'a> {
-    fn new(mut guard: MutexGuard<'a, Option<Uuid>>, run: &Run) -> Self {
-        *guard = Some(run.author.operation);
-        Self { _guard: guard }
+    fn new(member: &'a Member, guard: MutexGuard<'a, ()>, run: &Run) -> Self {
+        *member.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(run.author.operation);
+        Self { holder: &member.holder, _guard: guard }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

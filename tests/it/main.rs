@@ -15,6 +15,8 @@ mod fleet;
 mod gate;
 mod grpc;
 mod lost;
+mod operations;
+mod operations_steered;
 mod otlp;
 mod overview;
 mod pooler;

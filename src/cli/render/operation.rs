@@ -303,7 +303,7 @@ mod tests {
             &format!("next       {next}"),
             "",
             "wave    databases  state",
-            "──────────────────────────────────────",
+            "─────────────────────────────────────",
             "canary          1  1 failed (open)",
             "wave 1        199  199 waiting (open)",
             "",

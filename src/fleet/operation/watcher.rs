@@ -32,8 +32,8 @@ impl Watcher {
         if self.has_ended {
             return None;
         }
-        let behind = self.operation.log.newest().saturating_sub(self.place.max(self.caught_up));
-        if behind > MOST_BEHIND {
+        let newest = self.operation.log.newest();
+        if is_too_slow(newest, self.place, self.caught_up) {
             self.has_ended = true;
             return Some(Err(self.too_slow()));
         }
@@ -47,5 +47,111 @@ impl Watcher {
         let message = format!("Too slow to watch: {MOST_BEHIND} events behind; the operation goes on");
         let hint = format!("nexusctl operation watch {} attaches again", self.operation.id);
         Failure::new(Code::TooSlow, message).hint(hint)
+    }
+}
+
+/// Whether somebody at this place has fallen too far behind the newest event. What had happened
+/// before he came may be read at any pace.
+fn is_too_slow(newest: u64, place: u64, caught_up: u64) -> bool {
+    newest.saturating_sub(place.max(caught_up)) > MOST_BEHIND
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+    use tokio::sync::mpsc;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        engine::{Stop, Verb},
+        fleet::{
+            Sink,
+            operation::{Record, Work},
+            selector::Selection,
+            strategy::Strategy,
+        },
+        migration::{OperationState, TraceContext},
+        postgres::executor::Author,
+    };
+
+    fn operation() -> Arc<Operation> {
+        let (id, now) = (Uuid::from_u128(7), Timestamp::UNIX_EPOCH);
+        let record = Record {
+            id,
+            verb: Verb::Recover { resume: false },
+            requested_by: "eve".to_owned(),
+            reason: String::new(),
+            selection: Selection::default(),
+            strategy: Strategy::default(),
+            plan: None,
+            state: OperationState::Pending,
+            why: String::new(),
+            attempt: 1,
+            waves: Vec::new(),
+            databases: BTreeMap::new(),
+            created: now,
+            changed: now,
+            ended: None,
+        };
+        let trace = TraceContext { trace: 1, span: 1, sampled: false };
+        let (requested_by, instance) = ("eve".to_owned(), String::new());
+        let author = Author { operation: id, requested_by, instance, trace };
+        // Nobody hears what the operation itself tells: the test does it.
+        let (events, _) = mpsc::unbounded_channel();
+        let sink = Arc::new(Sink { operation: id, trace: None, events });
+        let (members, catalogs) = (Arc::default(), Arc::default());
+        Arc::new(Operation::new(record, Work { author, stop: Stop::default(), sink, members, catalogs }))
+    }
+
+    fn tell(operation: &Operation, kind: EventKind) {
+        let (time, database) = (Timestamp::UNIX_EPOCH, String::new());
+        operation.publish(Event { operation: operation.id(), trace: None, time, database, kind });
+    }
+
+    fn notice() -> EventKind {
+        EventKind::Notice { version: None, message: "so".to_owned() }
+    }
+
+    fn end(attempt: u32) -> EventKind {
+        let (why, not_begun) = (String::new(), Vec::new());
+        EventKind::OperationFinished { state: OperationState::Succeeded, why, not_begun, attempt }
+    }
+
+    async fn drain(watcher: &mut Watcher) -> (usize, Option<Failure>) {
+        let mut count = 0;
+        while let Some(next) = watcher.next().await {
+            match next {
+                Ok(_) => count += 1,
+                Err(failure) => return (count, Some(failure)),
+            }
+        }
+        (count, None)
+    }
+
+    #[tokio::test]
+    async fn who_is_far_behind_is_dropped_and_may_come_again() {
+        let operation = operation();
+        for _ in 0..=MOST_BEHIND {
+            tell(&operation, notice());
+        }
+        // The past may be as long as it likes.
+        let (mut late, mut slow) = (operation.watch(), operation.watch());
+        for _ in 0..=MOST_BEHIND {
+            tell(&operation, notice());
+        }
+        let (count, failure) = drain(&mut slow).await;
+        let failure = failure.expect("he is dropped");
+        assert_eq!((count, failure.code), (0, Code::TooSlow));
+        assert!(failure.remedy().contains(&format!("nexusctl operation watch {}", operation.id())));
+        assert!(slow.next().await.is_none(), "it is said once");
+        assert!(drain(&mut late).await.1.is_some());
+        // An end of an attempt that is over is none of this one's.
+        tell(&operation, end(0));
+        tell(&operation, end(1));
+        let (count, failure) = drain(&mut operation.watch()).await;
+        assert_eq!((count as u64, failure), (2 * (MOST_BEHIND + 1) + 1, None));
     }
 }
