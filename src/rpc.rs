@@ -5,6 +5,7 @@ pub mod audit;
 pub mod client;
 pub mod convert;
 pub mod operation;
+pub mod overview;
 pub mod service;
 pub mod status;
 pub mod strategy;

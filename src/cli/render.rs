@@ -5,6 +5,7 @@ pub mod audit;
 pub mod databases;
 pub mod event;
 pub mod failure;
+pub mod fleet;
 pub mod history;
 pub mod json;
 pub mod junit;

@@ -14,12 +14,12 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    engine::{Compared, Database, Run},
+    engine::{Compared, Database, Glance, Run},
     fleet::{
         monitor::Counters,
         selector::{Need, Selection},
     },
-    migration::{Catalog, Code, EventKind, Failure, catalog::CatalogResult},
+    migration::{Catalog, Code, EventKind, Failure, Observation, catalog::CatalogResult},
     source::Directory,
 };
 
@@ -44,11 +44,22 @@ pub struct Member {
     pub(super) looks: Arc<Looks>,
     /// When the monitor was last asked to look at it.
     pub(super) nudged: watch::Sender<Instant>,
+    /// What it saw last.
+    last_seen: std::sync::Mutex<Option<Arc<Seen>>>,
     /// Held by whoever works on it in this process: a session may take its own advisory lock again,
     /// and waiting here costs the server nothing.
     busy: Mutex<()>,
     /// The operation that does: whoever waits is told.
     holder: std::sync::Mutex<Option<Uuid>>,
+}
+
+/// What the monitor saw of a database when it last looked.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The counts and the findings, and when that was.
+    pub observation: Observation,
+    /// The versions; `None` where it could not be read.
+    pub glance: Option<Arc<Glance>>,
 }
 
 /// All databases, by name.
@@ -124,6 +135,7 @@ impl Inventory {
             server_places,
             looks,
             nudged: watch::Sender::new(Instant::now()),
+            last_seen: std::sync::Mutex::default(),
             busy: Mutex::default(),
             holder: std::sync::Mutex::default(),
         };
@@ -169,6 +181,16 @@ impl Member {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.database.name
+    }
+
+    /// What the monitor saw of it last; `None` where it has not looked yet.
+    pub fn last_seen(&self) -> Option<Arc<Seen>> {
+        self.last_seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn saw(&self, observation: &Observation, glance: Option<Arc<Glance>>) {
+        let seen = Seen { observation: observation.clone(), glance };
+        *self.last_seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(seen));
     }
 
     /// The directory as it is now: what has not changed is not read again.

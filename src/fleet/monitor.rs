@@ -141,6 +141,7 @@ async fn watch(
         // A look that could not even tell that is none: what was told before stands.
         if !observation.unknown.contains(&FindingKind::DatabaseUnreachable) {
             fleet.tell(&observation);
+            member.saw(&observation, memory.glance());
         }
         is_doubtful = has(&observation, FindingKind::DatabaseUnreachable);
         let is_busy = !is_doubtful && observation.unknown.contains(&FindingKind::Dirty);

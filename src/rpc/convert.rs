@@ -359,7 +359,7 @@ pub(super) fn finding(database: &str, finding: &Finding) -> proto::Finding {
     }
 }
 
-fn labels(member: &Member) -> HashMap<String, String> {
+pub(super) fn labels(member: &Member) -> HashMap<String, String> {
     member.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 

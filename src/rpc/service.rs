@@ -11,6 +11,7 @@ use crate::{
     migration::{Code, Event, EventKind, Failure, OperationState, TraceContext},
     rpc::{
         convert, operation,
+        overview::{self, Scope},
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
         status::of_failure,
         strategy,
@@ -213,9 +214,17 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::StatusRequest>,
     ) -> Result<Response<proto::StatusResponse>, Status> {
-        let selection = convert::selection(request.into_inner().selection);
-        let read = self.fleet.status(&selection).await.map_err(|failure| of_failure(&failure))?;
-        Ok(Response::new(proto::StatusResponse { databases: read.iter().map(convert::status).collect() }))
+        let message = request.into_inner();
+        let selection = convert::selection(message.selection);
+        let scope = Scope { is_brief: message.brief, missing: &message.missing };
+        let told = if message.cached {
+            let members = self.fleet.inventory().select(&selection, fleet::selector::Need::Any);
+            members.and_then(|members| overview::cached(&members, &scope))
+        } else {
+            self.fleet.status(&selection).await.and_then(|read| overview::live(&read, &scope))
+        };
+        let databases = told.map_err(|failure| of_failure(&failure))?;
+        Ok(Response::new(proto::StatusResponse { databases }))
     }
 
     async fn history(
