@@ -5,14 +5,16 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "nexus/v1/alert_service.proto",
     "nexus/v1/audit_service.proto",
     "nexus/v1/finding.proto",
     "nexus/v1/fleet_service.proto",
     "nexus/v1/migration_service.proto",
+    "nexus/v1/operation_service.proto",
     "nexus/v1/progress.proto",
     "nexus/v1/selection.proto",
+    "nexus/v1/strategy.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

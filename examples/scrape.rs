@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use nexus::{
     migration::{
-        AuditReport, Counts, Event, EventKind, Observation,
+        AuditReport, Counts, Event, EventKind, Observation, OperationState,
         event::{DatabaseOutcome, DatabaseReport},
     },
     telemetry::Metrics,
@@ -46,13 +46,15 @@ fn main() -> io::Result<()> {
     let audit = AuditReport { id, name, started: time, ended: time, databases };
     tell(EventKind::AuditFinished(Box::new(audit)));
     for verb in ["apply", "rollback"] {
-        tell(EventKind::OperationStarted { verb, databases: names.clone(), requested_by: String::new() });
+        let (databases, requested_by, reason) = (names.clone(), String::new(), String::new());
+        tell(EventKind::OperationStarted { verb, databases, requested_by, reason, waves: 1, attempt: 1 });
         for database in names.clone() {
             let result = Ok(DatabaseOutcome::Succeeded);
             let report = DatabaseReport { database, plan: None, done: vec![], result, duration_ms: 5 };
             tell(EventKind::DatabaseFinished(Box::new(report)));
         }
-        tell(EventKind::OperationFinished { succeeded: true });
+        let (state, why, not_begun) = (OperationState::Succeeded, String::new(), Vec::new());
+        tell(EventKind::OperationFinished { state, why, not_begun, attempt: 1 });
     }
 
     let mut took: Vec<Duration> = Vec::new();

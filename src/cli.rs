@@ -30,6 +30,7 @@ pub mod report;
 pub mod rollback;
 pub mod session;
 pub mod status;
+pub mod strategy;
 pub mod version;
 
 use crate::{
@@ -75,6 +76,9 @@ enum Command {
     /// Check databases read-only, on request or on the daemon's schedules, and show what was found
     #[command(subcommand, defer(args::of_reading))]
     Audit(audit::Action),
+    /// Show, follow and steer operations: every apply, rollback and recovery is one
+    #[command(subcommand, visible_alias = "op", defer(args::of_reading))]
+    Operation(operation::Action),
     /// Show the attempts that the journal keeps, newest first
     #[command(defer(args::of_reading))]
     History(history::Args),
@@ -116,6 +120,7 @@ impl Command {
             Self::Checksum(_) => "checksum",
             Self::Alerts(_) => "alerts",
             Self::Audit(_) => "audit",
+            Self::Operation(_) => "operation",
             Self::Databases => "databases",
             Self::Reload => "reload",
             Self::Version => "version",
@@ -200,6 +205,7 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::Plan(args) => plan::run(&args, session).await,
             Command::Status(args) => status::run(&args, session).await,
             Command::Audit(action) => audit::run(&action, session).await,
+            Command::Operation(action) => operation::run(&action, session).await,
             Command::History(args) => history::run(&args, session).await,
             Command::Alerts(args) => alerts::run(&args, session).await,
             Command::Databases => databases::run(session).await,
@@ -260,6 +266,11 @@ mod tests {
             "nexusctl audit list --limit 5 -o json",
             "nexusctl audit show 01a2057a --format junit",
             "nexusctl audit show -o json",
+            "nexusctl apply --reason CHG-123 --detach",
+            "nexusctl operation list --state halted --state paused -d orders",
+            "nexusctl operation show 01a2 --every -o json",
+            "nexusctl op watch 01a2",
+            "nexusctl operation resume 01a2 --accept-new-catalog --detach",
             "nexusctl plan",
             "nexusctl plan --to 0010",
             "nexusctl plan rollback --steps 2",
@@ -273,6 +284,10 @@ mod tests {
             "nexusctl",
             "nexusctl rollback --steps x",
             "nexusctl audit",
+            "nexusctl operation",
+            "nexusctl operation show",
+            "nexusctl operation list --state over",
+            "nexusctl apply --detach --dry-run",
             "nexusctl audit run --format xml",
             "nexusctl audit list --limit 0",
             "nexusctl audit show --fail-on never",
@@ -332,6 +347,8 @@ mod tests {
         check("nexusctl checksum --help", &["--output"]);
         check("nexusctl alerts ack --help", &["--server", "--timeout", "--output"]);
         check("nexusctl audit show --help", &["--server", "--timeout", "--output"]);
+        check("nexusctl operation list --help", &reading);
+        check("nexusctl operation retry --help", &["--server", "--timeout", "--output"]);
         check("nexusctl version --help", &["--server", "--timeout", "--output"]);
         check("nexusctl completions --help", &[]);
     }

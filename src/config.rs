@@ -12,6 +12,7 @@ mod reader;
 mod render;
 mod secret_file;
 mod setting;
+mod strategy;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +31,8 @@ pub use crate::config::{
     alerts::{SinkConfig, SinkType},
     discover::{DiscoverConfig, Find},
     problem::{ConfigError, Place, Problem},
-    setting::{Durability, MinSeverity, MissingDown, Naming, Policy, Recovery, Watch},
+    setting::{Durability, MinSeverity, MissingDown, Naming, Overlap, Policy, Recovery, Watch},
+    strategy::{Amount, CanaryConfig, PauseConfig, StrategyConfig, WaveConfig},
 };
 use crate::{
     config::{
@@ -73,6 +75,8 @@ pub struct Config {
     pub sources: BTreeSet<PathBuf>,
     /// The scheduled audits, in the file's order.
     pub audits: Vec<AuditConfig>,
+    /// The named strategies, in the file's order.
+    pub strategies: Vec<StrategyConfig>,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -212,6 +216,8 @@ settings! {
         max_connections_per_server: u32 as Count<1> = "8",
         /// On how many databases one operation works at once.
         max_parallel: u32 as Count<1> = "8",
+        /// What becomes of an operation about a database that an unfinished one is about.
+        overlap: Overlap as Overlap = "queue",
         /// How long a connection that nobody uses is kept.
         idle_connection: Duration as Span<0> = "60s",
     }
@@ -318,6 +324,7 @@ fn home(key: &str) -> Option<&'static str> {
         (audit::KEYS, "[[audit]]"),
         (discover::KEYS, "[[discover]]"),
         (&["include"], "the top of the file, before the first table"),
+        (strategy::KEYS, "[[strategy]]"),
     ]
     .into_iter()
     .find_map(|(keys, place)| keys.contains(&key).then_some(place))
@@ -376,6 +383,7 @@ impl Config {
         let defaults =
             Fleet::new(&mut reader, &environment, base, &mut found).read(&root, &Defaults::of(base));
         let audits = audit::read(&mut reader, &root);
+        let strategies = strategy::read(&mut reader, &root);
 
         let mut problems = reader.finish();
         for (path, text) in &included.files {
@@ -413,6 +421,7 @@ impl Config {
             included: files,
             sources,
             audits,
+            strategies,
             warnings,
         })
     }

@@ -28,6 +28,7 @@ mod grpc;
 mod inventories;
 mod listen;
 mod signals;
+mod strategies;
 mod wire;
 
 use inventories::{Inventories, Reread};
@@ -65,6 +66,7 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             let config = read(&check.config, &crate::config::Overrides::default())?;
             begin_log(&config, None)?;
             wire::check(&config)?;
+            strategies::named(&config)?;
             let audits = wire::audits(&config)?;
             // What is found is not known here: nothing is connected to.
             if config.discoveries.is_empty() {
@@ -123,6 +125,7 @@ impl Daemon {
     ) -> anyhow::Result<Self> {
         wire::check(&config)?;
         let scheduled = wire::audits(&config)?;
+        let strategies = Arc::new(strategies::named(&config)?);
         let config = Arc::new(config);
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
@@ -146,6 +149,8 @@ impl Daemon {
         );
 
         let alerts = alerts::start(&config, Tasks::new(failed.clone()), events, &metrics)?;
+        fleet.ask_for_alerts(alerts::open(&alerts));
+        fleet.on_overlap(wire::overlap(&config));
         let telling = CancellationToken::new();
         let ears =
             Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };
@@ -168,6 +173,7 @@ impl Daemon {
             alerts: alerts.clone(),
             audits: audits.clone(),
             reload: inventories.reload_on_request(),
+            strategies,
         };
         let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
         audits.start();

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     migration::{
-        Catalog, EventKind, EventSink, Failure, ScriptReader,
+        Basis, Catalog, EventKind, EventSink, Failure, ScriptReader,
         plan::{ApplyRequest, Policy, RollbackRequest},
     },
     postgres::{
@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod failure;
+mod gate;
 mod history;
 mod observe;
 mod repair;
@@ -30,8 +31,9 @@ mod status;
 mod steps;
 pub mod trace;
 
+pub use gate::{GateVerdict, gate};
 pub use history::history;
-pub use observe::{Compared, Depth, Memory, observe, observe_again};
+pub use observe::{Compared, Depth, Glance, Memory, observe, observe_again};
 pub use repair::{RepairAction, repair};
 pub use run::{plan, run};
 pub use status::{Status, status};
@@ -102,6 +104,8 @@ pub struct Run {
     pub stop: Stop,
     /// The request's id may have been at work before this daemon started: the journal is asked.
     pub may_be_repeated: bool,
+    /// What the plan was made over that the run is held to: where that has moved, nothing is run.
+    pub basis: Option<Basis>,
 }
 
 /// What a run does.

@@ -5,7 +5,7 @@
 //! to [`Fleet::publish`] when the log has it; whoever watches the operation reads it from there.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -15,10 +15,10 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
-    engine::{self, RepairAction, Run, Status, Stop, Verb},
+    engine::{self, RepairAction, Run, Status, Stop},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, TraceContext,
-        event::{CatalogChange, DatabaseReport},
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, OperationState, TraceContext,
+        event::CatalogChange,
     },
     postgres::executor::Author,
     runtime::Tasks,
@@ -29,18 +29,23 @@ pub mod discovery;
 pub mod inventory;
 mod monitor;
 pub mod operation;
+pub mod plan;
 mod reload;
 mod run;
 pub mod schedule;
 pub mod selector;
+mod steer;
+pub mod strategy;
 mod watching;
 
 use inventory::{Inventory, Member};
-use operation::{Operation, Operations};
+use operation::Operations;
 use selector::{Need, Selection};
+use strategy::Strategy;
 use watching::Watching;
 
 pub use reload::{Reload, Reloaded};
+pub use steer::Order;
 pub use watching::InventoryFault;
 
 /// Whether new mutations are admitted; the daemon asks its log.
@@ -59,6 +64,8 @@ pub struct Fleet {
     started: Timestamp,
     max_parallel: usize,
     pending_limit: Duration,
+    overlap: OnceLock<Overlap>,
+    alerts: OnceLock<OpenAlerts>,
 }
 
 /// A request to do something to some databases.
@@ -70,9 +77,28 @@ pub struct Request {
     pub requested_by: String,
     /// Which databases.
     pub selection: Selection,
+    /// Why, in their words; may be empty.
+    pub reason: String,
+    /// How the databases are gone through.
+    pub strategy: Strategy,
+    /// The plan that it is held to; `None`: whatever is planned at the moment of the run.
+    pub plan: Option<plan::Held>,
     /// The trace that it belongs to; `None` begins one.
     pub trace: Option<TraceContext>,
 }
+
+/// What becomes of a new operation about a database that an unfinished one is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// The database waits until the other operation is done with it, as long as for its lock.
+    #[default]
+    Queue,
+    /// The new operation is refused.
+    Refuse,
+}
+
+/// Tells the alerts that are open on a database; the daemon asks those who keep them.
+pub type OpenAlerts = Arc<dyn Fn(&str) -> Vec<String> + Send + Sync>;
 
 /// How a database of the fleet stands.
 pub struct MemberStatus {
@@ -108,6 +134,8 @@ impl Fleet {
             started: Timestamp::now(),
             max_parallel: max_parallel.max(1),
             pending_limit,
+            overlap: OnceLock::new(),
+            alerts: OnceLock::new(),
         })
     }
 
@@ -121,47 +149,33 @@ impl Fleet {
         &self.instance
     }
 
-    /// Starts a verb on the selected databases, or returns the operation that the same request id
-    /// started before.
-    pub fn start(self: &Arc<Self>, request: &Request, verb: Verb) -> Result<Arc<Operation>, Failure> {
-        let id = request.id.unwrap_or_else(Uuid::now_v7);
-        if let Some(known) = self.known(id, &verb, &request.selection)? {
-            return Ok(known);
-        }
-        self.admit()?;
-        let members = self.inventory().select(&request.selection, Need::Named)?;
-        let operation = {
-            let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
-            match operations.get(id) {
-                Some(known) => return Ok(known),
-                None => operations.begin(id, verb.clone(), request.selection.clone()),
-            }
-        };
-        let author = self.author(id, request);
-        let span = engine::trace::operation(id, verb.name(), members.len());
-        let work = run::operation(self.clone(), author, verb, members).instrument(span);
-        drop(self.tasks.spawn("operation", work));
-        Ok(operation)
-    }
-
-    fn known(&self, id: Uuid, verb: &Verb, selection: &Selection) -> Result<Option<Arc<Operation>>, Failure> {
-        let operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
-        match operations.get(id) {
-            Some(known) if !known.is_of(verb, selection) => {
-                let message =
-                    format!("The request id {id} was used for another request: {}", known.verb().name());
-                Err(Failure::new(Code::BadRequest, message))
-            }
-            known => Ok(known),
-        }
-    }
-
     /// Whether a request with this id may have been made before this daemon started. An id that
     /// bears its time is believed; of any other the journal knows.
     fn may_be_repeated(&self, id: Uuid) -> bool {
         let made = id.get_timestamp().map(|timestamp| timestamp.to_unix());
         let started = self.started.as_millisecond().unsigned_abs();
         made.is_none_or(|(seconds, nanos)| seconds * 1_000 + u64::from(nanos) / 1_000_000 < started)
+    }
+
+    /// Says what becomes of operations about the same database; until then they queue.
+    pub fn on_overlap(&self, overlap: Overlap) {
+        // It is said once, when the daemon starts.
+        let _ = self.overlap.set(overlap);
+    }
+
+    fn overlap(&self) -> Overlap {
+        self.overlap.get().copied().unwrap_or_default()
+    }
+
+    /// Says whom to ask for the alerts of a database, and tells them that no operation is halted: the
+    /// daemon has just begun.
+    pub fn ask_for_alerts(&self, alerts: OpenAlerts) {
+        let _ = self.alerts.set(alerts);
+        self.tell_halted();
+    }
+
+    fn open_alerts(&self, database: &str) -> Vec<String> {
+        self.alerts.get().map(|alerts| alerts(database)).unwrap_or_default()
     }
 
     fn admit(&self) -> Result<(), Failure> {
@@ -178,25 +192,6 @@ impl Fleet {
             instance: self.instance.clone(),
             trace: request.trace.unwrap_or_else(run::new_trace),
         }
-    }
-
-    /// Shows what a verb would do now.
-    pub async fn plan(&self, request: &Request, verb: &Verb) -> Result<Vec<DatabaseReport>, Failure> {
-        let members = self.inventory().select(&request.selection, Need::Named)?;
-        let author = self.author(request.id.unwrap_or_else(Uuid::now_v7), request);
-        let plan = |member: Arc<Member>| {
-            let author = author.clone();
-            async move {
-                match member.catalog().await {
-                    Ok(catalog) => {
-                        let run = self.run(&member, catalog, author);
-                        engine::plan(&run, verb).await
-                    }
-                    Err(failure) => run::refused(&member, failure),
-                }
-            }
-        };
-        Ok(run::bounded(self.max_parallel, members, plan).await)
     }
 
     /// Reads how the selected databases stand.
@@ -272,7 +267,16 @@ impl Fleet {
         {
             self.nudge_directory(directory);
         }
-        self.operations.lock().unwrap_or_else(PoisonError::into_inner).publish(event);
+        let halts = |state| state == OperationState::Halted;
+        let is_about_a_halt = matches!(&event.kind,
+            EventKind::OperationChanged { from, to, .. } if halts(*to) || from.is_some_and(halts));
+        let operation = self.operations().get(event.operation);
+        if let Some(operation) = operation {
+            operation.publish(event);
+        }
+        if is_about_a_halt {
+            self.tell_halted();
+        }
     }
 
     /// Ends every operation: after the running step within `deadline`, else by cancelling it on the
@@ -301,6 +305,7 @@ impl Fleet {
             reader: member.directory.clone(),
             events: self.sink(author.operation, Some(author.trace)),
             may_be_repeated: self.may_be_repeated(author.operation),
+            basis: None,
             author,
             stop: self.stop.clone(),
         }

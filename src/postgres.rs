@@ -1,5 +1,6 @@
 //! One connection's words: how a server is named, reached over TLS, and spoken to.
 
+pub mod assertion;
 pub mod connect;
 pub mod counters;
 pub mod discover;

@@ -5,8 +5,11 @@ pub mod audit;
 pub mod client;
 pub mod convert;
 mod inventory;
+pub mod operation;
+pub mod overview;
 pub mod service;
 pub mod status;
+pub mod strategy;
 
 #[allow(
     missing_docs,

@@ -112,7 +112,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("serde", &["redact", "alert", "telemetry", "http", "cli", "config", "daemon"]),
     ("serde_json", &["redact", "alert", "telemetry", "http", "cli", "daemon"]),
     ("toml", &["config"]),
-    ("humantime", &["migration", "sql", "source", "engine", "rpc", "cli", "config"]),
+    ("humantime", &["migration", "sql", "source", "engine", "fleet", "rpc", "cli", "config"]),
     (
         "jiff",
         &[

@@ -1,7 +1,7 @@
 //! `nexusctl apply`: one streaming call, and nothing before it.
 
 use crate::{
-    cli::{Exit, operation, report::Verb, session::Session},
+    cli::{Exit, operation, report::Verb, session::Session, strategy},
     rpc::proto,
 };
 
@@ -20,6 +20,8 @@ pub struct Targets {
     /// Go on with a partly applied non-transactional migration after its last finished statement
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    strategy: strategy::Flags,
 }
 
 /// The arguments of `apply`.
@@ -30,6 +32,10 @@ pub struct Args {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    plan: strategy::PlanFlag,
+    #[command(flatten)]
+    asked: operation::Asked,
 }
 
 impl Targets {
@@ -43,17 +49,23 @@ impl Targets {
             dry_run,
             no_auto_recover: self.no_auto_recover,
             resume: self.resume,
+            strategy: self.strategy.given(),
+            strategy_name: self.strategy.name(),
+            plan_digest: String::new(),
         }
     }
 }
 
 /// Applies.
 pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
-    let request = args.targets.request(session, args.dry_run);
+    args.asked.tell(session);
+    let mut request = args.targets.request(session, args.dry_run);
+    request.plan_digest = args.plan.digest();
     let client = session.connect().await?;
     let events = async {
         let stream = client.answer(client.migrations().apply(request).await)?;
         Ok(client.events(stream, |response| response.event))
     };
-    operation::follow(session, &client, Verb::Apply, args.dry_run, events).await
+    let attention = args.asked.attention(args.dry_run);
+    operation::follow(session, &client, Verb::Apply, attention, events).await
 }

@@ -20,18 +20,18 @@ pub fn is_wanted(session: &Session) -> bool {
 
 /// Shows what will be done and asks. Where no plan holds a step that would be done nothing is asked:
 /// the daemon's own answer then says why.
-pub async fn plans(session: &mut Session, plans: &[proto::DatabaseResult]) -> anyhow::Result<()> {
-    let Some(question) = question(plans) else { return Ok(()) };
+pub async fn plans(session: &mut Session, mut plan: proto::PlanResponse) -> anyhow::Result<()> {
+    let Some(question) = question(&plan.databases) else { return Ok(()) };
     let console = &mut session.console;
     let width = console.width();
-    for plan in plans {
-        if let Some(failure) = &plan.failure {
-            console.note(&render::failure::block(Some(&plan.database), failure));
-        }
-        if !plan.plan.is_empty() {
-            console.note(&render::plan::text(plan, width));
+    for database in &plan.databases {
+        if let Some(failure) = &database.failure {
+            console.note(&render::failure::block(Some(&database.database), failure));
         }
     }
+    plan.databases.retain(|database| !database.plan.is_empty());
+    plan.digest.clear();
+    console.note(&render::plan::fleet(&plan, width));
     ask(console, &question).await
 }
 

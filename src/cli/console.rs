@@ -18,13 +18,22 @@ pub struct Console {
     /// Nobody reads stdout any more (`nexusctl … | head`): what is left of the answer is dropped,
     /// and the work is still followed to its end, for the exit code.
     closed: bool,
+    /// What [`Console::picture`] drew last.
+    last_picture: String,
+}
+
+/// Moves the terminal's cursor: not a colour, so that `NO_COLOR` says nothing of it.
+fn control(sequence: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(sequence.as_bytes())?;
+    stdout.flush()
 }
 
 impl Console {
     /// The process's own streams. `NO_COLOR`, `CLICOLOR` and `CLICOLOR_FORCE` are heeded.
     pub fn new(format: Format) -> Self {
         let (stdout, stderr) = (AutoStream::auto(io::stdout()), AutoStream::auto(io::stderr()));
-        Self { format, stdout, stderr, closed: false }
+        Self { format, stdout, stderr, closed: false, last_picture: String::new() }
     }
 
     /// Whether programs read the answer.
@@ -45,6 +54,45 @@ impl Console {
     /// How wide a table may be: the terminal's width; unlimited elsewhere, so that nothing is cut.
     pub fn width(&self) -> Option<u16> {
         terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0)
+    }
+
+    /// Whether nobody reads the answer any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Begins a picture that is drawn again and again in the place of what the terminal shows; false
+    /// where there is no terminal for it, or where a program reads.
+    pub fn begin_picture(&mut self) -> io::Result<bool> {
+        let is_terminal = io::stdout().is_terminal() && self.is_live() && !self.is_json();
+        if is_terminal {
+            control("\x1b[?1049h\x1b[?25l")?;
+        }
+        Ok(is_terminal)
+    }
+
+    /// Draws the picture anew; what does not fit on the terminal is left out, and that is said.
+    pub fn picture(&mut self, text: &str) -> io::Result<()> {
+        let height =
+            terminal_size::terminal_size_of(io::stdout()).map_or(24, |(_, height)| usize::from(height.0));
+        let lines: Vec<_> = text.lines().collect();
+        let shown = if lines.len() < height { lines.len() } else { height.saturating_sub(2) };
+        control("\x1b[H\x1b[J")?;
+        for line in &lines[..shown] {
+            self.data(&format!("{line}\n"))?;
+        }
+        if shown < lines.len() {
+            self.data(&format!("… {} more lines\n", lines.len() - shown))?;
+        }
+        self.last_picture = text.to_owned();
+        Ok(())
+    }
+
+    /// Gives the terminal back, with the last picture on it.
+    pub fn end_picture(&mut self) -> io::Result<()> {
+        control("\x1b[?25h\x1b[?1049l")?;
+        let last = std::mem::take(&mut self.last_picture);
+        self.data(&last)
     }
 
     /// A part of the answer.

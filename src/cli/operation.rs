@@ -1,122 +1,92 @@
-//! Follows an operation to its end: progress while it runs, then its report and the exit code.
+//! `nexusctl operation`: what the daemon does and did, and how somebody steers it.
 
-use std::{future::Future, pin::pin, time::Instant};
-
-use futures_util::{Stream, StreamExt as _};
-use jiff::Timestamp;
-use uuid::Uuid;
+use clap::Subcommand;
 
 use crate::{
-    cli::{
-        Exit, Refusal, explain,
-        progress::Progress,
-        render,
-        report::{Report, Verb},
-        session::Session,
-    },
-    rpc::{
-        client::{Client, ClientError},
-        proto,
-    },
+    cli::{Exit, args, report::Verb, session::Session},
+    rpc::proto,
 };
 
-/// Starts an operation by awaiting `events` and follows it. Ctrl-C ends the client only: the
-/// operation belongs to the daemon.
-pub async fn follow<E>(
-    session: &mut Session,
-    client: &Client,
-    verb: Verb,
-    dry_run: bool,
-    events: impl Future<Output = Result<E, ClientError>>,
-) -> anyhow::Result<Exit>
-where
-    E: Stream<Item = Result<Option<proto::Event>, ClientError>>,
-{
-    let started = Instant::now();
-    let mut report = Report::new(verb, dry_run);
-    let mut progress = Progress::new(&session.console);
-    let outcome = {
-        let following = pin!(drain(session, client, &mut report, &mut progress, events));
-        tokio::select! {
-            outcome = following => outcome,
-            () = interrupt() => Err(interrupted()),
-        }
-    };
-    progress.clear();
-    let request_id = session.request_id;
-    let failed = outcome.err().map(|error| {
-        let (failure, exit) = explain(&error);
-        (if dry_run { failure } else { unheard(failure, &error, request_id) }, exit)
-    });
-    let console = &mut session.console;
-    if console.is_json() {
-        let error = failed.as_ref().map(|(failure, _)| failure);
-        console.json(&render::json::Operation::new(&report, request_id, error))?;
-    } else if failed.is_none() {
-        console.data(&render::event::summary(&report, started.elapsed()))?;
-    }
-    Ok(match failed {
-        Some((failure, exit)) => {
-            console.note(&render::failure::block(None, &failure));
-            exit
-        }
-        None if report.succeeded => Exit::Done,
-        None => Exit::Failed,
-    })
+mod follow;
+mod list;
+mod show;
+mod steer;
+mod watch;
+
+pub use follow::{Attention, follow, unheard};
+
+/// What to do with operations. An id may be shortened to a beginning that only one operation has.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// List the operations that the daemon remembers, newest first
+    #[command(defer(args::of_reading))]
+    List(list::Args),
+    /// Show one operation: its state and why, its waves, its databases
+    #[command(defer(args::of_no_database))]
+    Show(show::Args),
+    /// Follow an operation: what happened from its beginning, and then what happens
+    #[command(defer(args::of_no_database))]
+    Watch(watch::Args),
+    /// Begin no further database; those under way are finished
+    #[command(defer(args::of_no_database))]
+    Pause(steer::Named),
+    /// Go on with an operation that is paused or halted, with what was not begun
+    #[command(defer(args::of_no_database))]
+    Resume(steer::GoOn),
+    /// Cancel what is under way, on the servers, and begin nothing more
+    #[command(defer(args::of_no_database))]
+    Cancel(steer::Named),
+    /// Try again what failed, was cancelled, was rolled back or was not begun, in the same waves
+    #[command(defer(args::of_no_database))]
+    Retry(steer::GoOn),
 }
 
-async fn drain<E>(
-    session: &mut Session,
-    client: &Client,
-    report: &mut Report,
-    progress: &mut Progress,
-    events: impl Future<Output = Result<E, ClientError>>,
-) -> anyhow::Result<()>
-where
-    E: Stream<Item = Result<Option<proto::Event>, ClientError>>,
-{
-    let sent = Timestamp::now();
-    let mut events = pin!(events.await?);
-    while let Some(event) = events.next().await {
-        let Some(event) = event? else { continue };
-        // An id that was made a moment ago has no earlier run, whatever the daemon's clock says.
-        let earlier = session.global.request_id.and_then(|_| render::event::told_again(&event, sent));
-        if let Some(note) = earlier {
-            report.earlier = event.time;
-            session.console.note(&note);
-        }
-        progress.show(&event, report, &mut session.console)?;
-        report.take(&event);
-        if report.is_finished {
-            return Ok(());
-        }
-    }
-    Err(client.ended_early().into())
+/// What a request that begins an operation says of itself.
+#[derive(Debug, clap::Args)]
+pub struct Asked {
+    /// Why, for the log and for whoever looks at the operation
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+    /// Begin it, print its id, and do not wait
+    #[arg(long, conflicts_with = "dry_run")]
+    detach: bool,
 }
 
-/// A failure of a request that changes something, with what to do where its end was not heard.
-pub fn unheard(mut failure: proto::Failure, error: &anyhow::Error, request_id: Uuid) -> proto::Failure {
-    let is_interrupted = error.downcast_ref().is_some_and(|it: &Refusal| it.exit == Exit::Interrupted);
-    let is_lost = matches!(error.downcast_ref(), Some(ClientError::Lost { .. }));
-    if is_lost {
-        "what was begun goes on while the daemon lives: see nexusctl status".clone_into(&mut failure.hint);
+impl Asked {
+    /// Has the session's requests say why.
+    pub fn tell(&self, session: &mut Session) {
+        session.reason.clone_from(&self.reason);
     }
-    if is_lost || is_interrupted || matches!(error.downcast_ref(), Some(ClientError::Unreachable { .. })) {
-        let told = format!("the same command with --request-id {request_id} tells how it ended");
-        failure.details.push(told);
-    }
-    failure
-}
 
-/// Waits for Ctrl-C; for ever where the signal cannot be had, so that its default ends the process.
-async fn interrupt() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    /// How the operation is followed.
+    pub fn attention(&self, dry_run: bool) -> Attention {
+        match (dry_run, self.detach) {
+            (true, _) => Attention::DryRun,
+            (false, true) => Attention::Detached,
+            (false, false) => Attention::ToTheEnd,
+        }
     }
 }
 
-fn interrupted() -> anyhow::Error {
-    Refusal::new("Interrupted: nexusd goes on with the work", "nexusctl status shows how far it is")
-        .exit(Exit::Interrupted)
-        .into()
+/// Does it.
+pub async fn run(action: &Action, session: &mut Session) -> anyhow::Result<Exit> {
+    let client = session.connect().await?;
+    match action {
+        Action::List(args) => list::run(args, &client, session).await,
+        Action::Show(args) => show::run(args, &client, session).await,
+        Action::Watch(args) => watch::run(args, &client, session).await,
+        Action::Pause(named) => steer::pause(named, &client, session).await,
+        Action::Cancel(named) => steer::cancel(named, &client, session).await,
+        Action::Resume(args) => steer::resume(args, &client, session).await,
+        Action::Retry(args) => steer::retry(args, &client, session).await,
+    }
+}
+
+/// What an operation does, by its name.
+fn verb(operation: &proto::Operation) -> Verb {
+    match operation.verb.as_str() {
+        "rollback" => Verb::Rollback,
+        "recover" => Verb::Recover,
+        _ => Verb::Apply,
+    }
 }

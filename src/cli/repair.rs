@@ -140,7 +140,7 @@ async fn only_database(client: &Client, session: &Session) -> Result<Option<Stri
 /// How the migration stands that is meant by a version or a number.
 async fn find(client: &Client, database: &str, wanted: &str) -> Result<Option<MigrationStatus>, ClientError> {
     let selection = proto::Selection { databases: vec![database.to_owned()], ..Default::default() };
-    let request = proto::StatusRequest { selection: Some(selection) };
+    let request = proto::StatusRequest { selection: Some(selection), ..Default::default() };
     let databases = client.answer(client.migrations().status(request).await)?.databases;
     let migrations = databases.into_iter().flat_map(|status| status.migrations).collect();
     Ok(meant(migrations, wanted))

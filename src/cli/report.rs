@@ -15,6 +15,17 @@ pub enum Verb {
     Recover,
 }
 
+impl Verb {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Rollback => "rollback",
+            Self::Recover => "recover",
+        }
+    }
+}
+
 /// How many migrations were treated how, or will be, by what their steps do.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
@@ -58,6 +69,16 @@ pub struct Report {
     pub is_finished: bool,
     /// Whether no database failed; false until the operation is finished.
     pub succeeded: bool,
+    /// Whether its first event was heard.
+    pub has_begun: bool,
+    /// The databases that it is about, in this attempt.
+    pub targets: Vec<String>,
+    /// Where it is in its life, as far as was heard.
+    pub state: proto::OperationState,
+    /// Why it is there.
+    pub why: String,
+    /// The databases that were not begun, once it is finished.
+    pub not_begun: Vec<String>,
     /// The steps that were heard of, of databases that are not done yet.
     steps: BTreeMap<String, Vec<proto::StepResult>>,
     /// The notices that were heard of, likewise.
@@ -75,6 +96,11 @@ impl Report {
             earlier: None,
             is_finished: false,
             succeeded: false,
+            has_begun: false,
+            targets: Vec::new(),
+            state: proto::OperationState::Unspecified,
+            why: String::new(),
+            not_begun: Vec::new(),
             steps: BTreeMap::new(),
             notices: BTreeMap::new(),
         }
@@ -97,12 +123,25 @@ impl Report {
             Some(Kind::DatabaseFinished(result)) => {
                 self.steps.remove(&result.database);
                 self.notices.remove(&result.database);
+                // Of a database that was tried again, the last result counts.
+                self.databases.retain(|other| other.database != result.database);
                 self.databases.push(result.clone());
                 self.databases.sort_by(|a, b| a.database.cmp(&b.database));
             }
             Some(Kind::OperationFinished(end)) => {
                 self.is_finished = true;
                 self.succeeded = end.succeeded;
+                self.state = end.state();
+                self.why.clone_from(&end.why);
+                self.not_begun.clone_from(&end.not_begun);
+            }
+            Some(Kind::OperationStarted(begun)) => {
+                self.has_begun = true;
+                self.targets.clone_from(&begun.databases);
+            }
+            Some(Kind::OperationChanged(changed)) => {
+                self.state = changed.to();
+                self.why.clone_from(&changed.why);
             }
             _ => {}
         }

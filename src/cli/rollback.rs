@@ -1,7 +1,7 @@
 //! `nexusctl rollback`: shows the plan and asks, on a terminal, before it undoes anything.
 
 use crate::{
-    cli::{Exit, confirm, operation, plan, report::Verb, session::Session},
+    cli::{Exit, confirm, operation, plan, report::Verb, session::Session, strategy},
     rpc::proto,
 };
 use clap::ValueEnum;
@@ -31,6 +31,8 @@ pub struct Targets {
     /// Refuse dirty rows instead of settling them
     #[arg(long)]
     no_auto_recover: bool,
+    #[command(flatten)]
+    strategy: strategy::Flags,
 }
 
 /// The arguments of `rollback`.
@@ -41,6 +43,10 @@ pub struct Args {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    plan: strategy::PlanFlag,
+    #[command(flatten)]
+    asked: operation::Asked,
 }
 
 impl Targets {
@@ -59,22 +65,28 @@ impl Targets {
             dry_run,
             no_auto_recover: self.no_auto_recover,
             down_source: source.into(),
+            strategy: self.strategy.given(),
+            strategy_name: self.strategy.name(),
+            plan_digest: String::new(),
         }
     }
 }
 
 /// Rolls back.
 pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
+    args.asked.tell(session);
     let client = session.connect().await?;
     if !args.dry_run && confirm::is_wanted(session) {
         let request = proto::plan_request::Request::Rollback(args.targets.request(session, true));
-        let plans = plan::ask(&client, request).await?;
-        confirm::plans(session, &plans).await?;
+        let plan = plan::ask(&client, request).await?;
+        confirm::plans(session, plan).await?;
     }
-    let request = args.targets.request(session, args.dry_run);
+    let mut request = args.targets.request(session, args.dry_run);
+    request.plan_digest = args.plan.digest();
     let events = async {
         let stream = client.answer(client.migrations().rollback(request).await)?;
         Ok(client.events(stream, |response| response.event))
     };
-    operation::follow(session, &client, Verb::Rollback, args.dry_run, events).await
+    let attention = args.asked.attention(args.dry_run);
+    operation::follow(session, &client, Verb::Rollback, attention, events).await
 }

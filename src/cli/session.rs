@@ -20,6 +20,8 @@ pub struct Session {
     pub console: Console,
     /// The id of the request, so that its outcome can be asked for again.
     pub request_id: Uuid,
+    /// Why it is made, where somebody said so.
+    pub reason: String,
     /// The trace of the command, once it runs.
     pub trace: Option<TraceContext>,
 }
@@ -28,7 +30,8 @@ impl Session {
     /// A session that is not connected yet.
     pub fn new(global: Global) -> Self {
         let request_id = global.request_id.unwrap_or_else(Uuid::now_v7);
-        Self { console: Console::new(global.output), request_id, trace: None, global }
+        let (console, reason) = (Console::new(global.output), String::new());
+        Self { console, request_id, reason, trace: None, global }
     }
 
     /// Connects to the daemon.
@@ -49,7 +52,11 @@ impl Session {
     /// What a mutating request says of itself.
     #[allow(clippy::unnecessary_wraps, reason = "messages are optional in proto's requests")]
     pub fn context(&self) -> Option<proto::RequestContext> {
-        Some(proto::RequestContext { request_id: self.request_id.to_string(), requested_by: requested_by() })
+        Some(proto::RequestContext {
+            request_id: self.request_id.to_string(),
+            requested_by: requested_by(),
+            reason: self.reason.clone(),
+        })
     }
 }
 

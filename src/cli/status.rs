@@ -1,4 +1,7 @@
-//! `nexusctl status`: how databases stand; with `--check`, an exit code for scripts.
+//! `nexusctl status`: how databases stand; with `--check`, an exit code for scripts; with `--watch`,
+//! again and again.
+
+use jiff::Timestamp;
 
 use crate::{
     cli::{
@@ -6,8 +9,13 @@ use crate::{
         render::{self, status::Finding},
         session::Session,
     },
-    rpc::proto,
+    rpc::{
+        client::{Client, ClientError},
+        proto::{self, DatabaseStatus},
+    },
 };
+
+mod watch;
 
 /// The arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -15,24 +23,34 @@ pub struct Args {
     /// Exit with 3 if anything is dirty, drifted, pending, missing, out of order or unreadable
     #[arg(long)]
     check: bool,
-    /// Show every migration of a database, not only the newest clean ones
+    /// Show every migration of a database, not only the newest clean ones, and every database of many
     #[arg(long)]
     full: bool,
+    /// Show what the daemon itself saw last, and how old that is; no database is connected to
+    #[arg(long)]
+    cached: bool,
+    /// Only databases in which this migration is not in place
+    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
+    missing: String,
+    /// Show it again and again, until Ctrl-C
+    #[arg(long, conflicts_with = "check")]
+    watch: bool,
 }
 
 /// Shows the status.
 pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     let client = session.connect().await?;
-    let request = proto::StatusRequest { selection: session.selection() };
-    let databases = client.answer(client.migrations().status(request).await)?.databases;
+    if args.watch {
+        return watch::run(args, &client, session).await;
+    }
+    let databases = read(args, &client, session).await?;
     let findings = render::status::findings(&databases);
     let console = &mut session.console;
     if console.is_json() {
         console.json(&render::json::Status::new(&databases, &findings))?;
     } else {
-        let width = console.width();
-        let view = render::status::View { full: args.full, pending: args.check, width };
-        console.data(&render::status::text(&databases, &findings, view))?;
+        let text = text(args, &databases, &findings, console.width());
+        console.data(&text)?;
     }
     for database in &databases {
         for notice in render::status::notices(database) {
@@ -49,4 +67,27 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         (false, true) => Exit::Failed,
         _ => Exit::Done,
     })
+}
+
+/// Asks the daemon. People are not told what is well of each of many databases; programs are.
+async fn read(args: &Args, client: &Client, session: &Session) -> Result<Vec<DatabaseStatus>, ClientError> {
+    let request = proto::StatusRequest {
+        selection: session.selection(),
+        cached: args.cached,
+        brief: !args.full && !session.console.is_json(),
+        missing: args.missing.clone(),
+    };
+    Ok(client.answer(client.migrations().status(request).await)?.databases)
+}
+
+fn text(args: &Args, databases: &[DatabaseStatus], findings: &[Finding], width: Option<u16>) -> String {
+    if databases.is_empty() && !args.missing.is_empty() {
+        return format!("{} is in place everywhere\n", render::text::clean(&args.missing));
+    }
+    let view = render::status::View { full: args.full, pending: args.check, width };
+    let mut text = render::status::text(databases, findings, view);
+    if args.cached {
+        text.push_str(&render::fleet::age(databases, Timestamp::now()));
+    }
+    text
 }

@@ -6,6 +6,7 @@ use crate::{
     config::{
         Config, DatabaseConfig, DiscoverConfig, MinSeverity, SinkConfig, UrlSource, audit, discover,
         setting::{Form as _, Span, quoted},
+        strategy,
     },
     redact::{ExposeSecret as _, SecretString, mask_sink_url, mask_url},
 };
@@ -45,6 +46,10 @@ pub(super) fn masked_toml(config: &Config) -> String {
     for audit in &config.audits {
         lines.extend([String::new(), "[[audit]]".into()]);
         lines.extend(audit::lines(audit));
+    }
+    for strategy in &config.strategies {
+        lines.extend([String::new(), "[[strategy]]".into()]);
+        lines.extend(strategy::lines(strategy));
     }
     lines.join("\n") + "\n"
 }

@@ -359,6 +359,13 @@ policies! {
         /// For every migration.
         Each = "each",
     }
+    /// What becomes of an operation about a database that an unfinished one is about.
+    Overlap: "\"queue\" or \"refuse\"" {
+        /// The database waits for its lock.
+        Queue = "queue",
+        /// It is refused.
+        Refuse = "refuse",
+    }
     /// How a change of the rows is noticed.
     Watch: "\"poll\" or \"notify\"" {
         /// By looking.

@@ -95,7 +95,7 @@ fn refusals() {
     check("[sever]\n", "1:2: unknown key `sever`; did you mean `server`?");
     check(
         "[tls]\ncert = \"a\"\n",
-        "1:2: unknown key `tls`; known are include, server, log, limits, watch, alerts, telemetry, defaults, database, discover, audit",
+        "1:2: unknown key `tls`; known are include, server, log, limits, watch, alerts, telemetry, defaults, database, discover, audit, strategy",
     );
     check("grpc = \"127.0.0.1:1\"\n", "1:1: unknown key `grpc`; it belongs in [server]");
     check(
@@ -390,7 +390,10 @@ fn every_key_and_default_is_documented() {
     check("watch", WatchConfig::KEYS, &lines(WatchConfig::default().literals()));
     check("alerts", AlertsConfig::KEYS, &lines(AlertsConfig::default().literals()));
     check("defaults", DatabaseSettings::KEYS, &lines(DatabaseSettings::default().literals()));
-    for key in [database::OWN_KEYS, audit::KEYS, alerts::WEBHOOK_KEYS, alerts::ALERTMANAGER_KEYS].concat() {
+    for key in
+        [database::OWN_KEYS, audit::KEYS, strategy::KEYS, alerts::WEBHOOK_KEYS, alerts::ALERTMANAGER_KEYS]
+            .concat()
+    {
         assert!(
             EXAMPLE.contains(&format!("\n{key} = ")) || EXAMPLE.contains(&format!("\n#{key} = ")),
             "{key}"

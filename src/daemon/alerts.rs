@@ -1,5 +1,7 @@
 //! From the configuration to the alerts.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -7,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     alert::{Alerts, Settings, SinkKind, SinkSettings},
     config::{Config, MinSeverity, SinkConfig, SinkType},
+    fleet::OpenAlerts,
     migration::{Event, EventKind, Severity},
     runtime::Tasks,
     telemetry::Metrics,
@@ -29,6 +32,21 @@ pub(super) fn start(
         metrics.observe(&Event { operation, trace: None, time, database, kind });
     }
     Ok(alerts)
+}
+
+/// What is open on a database: whatever was seen and is not over, also what somebody has taken note
+/// of.
+pub(super) fn open(alerts: &Alerts) -> OpenAlerts {
+    let alerts = alerts.clone();
+    Arc::new(move |database| {
+        let open = alerts.list().into_iter();
+        let open = open.filter(|alert| alert.database == database && alert.resolved.is_none());
+        let named = open.map(|alert| match alert.finding.subject.as_str() {
+            "" => alert.finding.kind.to_string(),
+            subject => format!("{} {subject}", alert.finding.kind),
+        });
+        named.collect()
+    })
 }
 
 fn settings(config: &Config) -> Settings {

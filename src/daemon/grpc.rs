@@ -12,13 +12,15 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::{
     alert::Alerts,
-    fleet::{Fleet, Reload, audit::Audits},
+    fleet::{Fleet, Reload, audit::Audits, strategy::Strategies},
     rpc::{
         alert::AlertRpc,
         audit,
+        operation::OperationRpc,
         proto::{
             DESCRIPTORS, alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
             fleet_service_server::FleetServiceServer, migration_service_server::MigrationServiceServer,
+            operation_service_server::OperationServiceServer,
         },
         service::Service,
     },
@@ -36,11 +38,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 256;
 
 /// The services that are served, and whose RPCs are counted.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "nexus.v1.MigrationService",
     "nexus.v1.FleetService",
     "nexus.v1.AlertService",
     "nexus.v1.AuditService",
+    "nexus.v1.OperationService",
     "grpc.health.v1.Health",
 ];
 
@@ -50,6 +53,7 @@ pub(super) struct Services {
     pub(super) alerts: Alerts,
     pub(super) audits: Arc<Audits>,
     pub(super) reload: Reload,
+    pub(super) strategies: Arc<Strategies>,
 }
 
 /// What the server listens on.
@@ -96,9 +100,10 @@ pub(super) async fn start(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the descriptors of proto/ are not fit for reflection")?;
-    let Services { fleet, alerts, audits, reload } = services;
+    let Services { fleet, alerts, audits, reload, strategies } = services;
     let alerts = AlertRpc::new(alerts, fleet.clone());
-    let service = Service::new(fleet, reload);
+    let operations = OperationRpc::new(fleet.clone());
+    let service = Service::new(fleet, reload, strategies);
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .max_concurrent_streams(MAX_STREAMS)
@@ -109,6 +114,7 @@ pub(super) async fn start(
         .add_service(
             AuditServiceServer::new(audit::Service::new(audits)).max_decoding_message_size(MAX_REQUEST),
         )
+        .add_service(OperationServiceServer::new(operations).max_decoding_message_size(MAX_REQUEST))
         .add_service(health_service)
         .add_service(reflection);
     if let Some(socket) = incoming.unix {

@@ -10,6 +10,7 @@ use crate::{
     },
     engine::{Database, Durability},
     fleet::{
+        Overlap,
         audit::Scheduled,
         discovery::{Discovery, Find, Found},
         inventory::{Inventory, Origin, Successor},
@@ -37,6 +38,14 @@ const CONNECTIONS_PER_DATABASE: usize = 4;
 pub(super) fn traces(config: &config::TelemetryConfig) -> traces::Settings {
     let config::TelemetryConfig { endpoint, sample_ratio, sql_text } = config.clone();
     traces::Settings { endpoint, sample_ratio, sql_text }
+}
+
+/// What becomes of operations about the same database.
+pub(super) fn overlap(config: &Config) -> Overlap {
+    match config.limits.overlap {
+        config::Overlap::Queue => Overlap::Queue,
+        config::Overlap::Refuse => Overlap::Refuse,
+    }
 }
 
 /// Makes sure of what the configuration itself does not know the meaning of.

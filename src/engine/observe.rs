@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{Database, failure::of_session},
-    migration::{Catalog, Code, Failure, Finding, FindingKind, Observation},
+    migration::{Catalog, Code, Failure, Finding, FindingKind, Migration, Observation, Version},
     postgres::{
         error::ConnectReason,
         look::{self, Look, Pulse},
@@ -68,7 +68,31 @@ pub type Compared = Result<(Arc<Catalog>, Option<Failure>), Failure>;
 /// What is remembered of a database from one look to the next, so that the next one costs a single
 /// round trip where nothing has changed. Only a look that left nothing open is remembered.
 #[derive(Debug, Default)]
-pub struct Memory(Option<Remembered>);
+pub struct Memory(Option<Remembered>, Option<Arc<Glance>>);
+
+/// What the rows of a database say in a few words, compared with its catalog: for whoever asks how
+/// it stood when it was last looked at.
+#[derive(Debug, Clone)]
+pub struct Glance {
+    /// The catalog that it was compared with.
+    pub catalog: Arc<Catalog>,
+    /// What is pending, as places in [`Catalog::migrations`]: a new database has everything pending.
+    pending: Box<[u32]>,
+}
+
+impl Glance {
+    fn new(catalog: &Arc<Catalog>, look: &Look) -> Self {
+        let is_pending = |version: &Version| look.tracked.get(version).is_none();
+        let places = (0_u32..).zip(catalog.migrations());
+        let pending = places.filter(|(_, it)| is_pending(&it.version)).map(|(place, _)| place);
+        Self { catalog: catalog.clone(), pending: pending.collect() }
+    }
+
+    /// What is pending, in order.
+    pub fn pending(&self) -> impl Iterator<Item = &Migration> {
+        self.pending.iter().filter_map(|place| self.catalog.migrations().get(*place as usize))
+    }
+}
 
 #[derive(Debug)]
 struct Remembered {
@@ -114,6 +138,11 @@ pub async fn observe_again(
         (seen, _) => seen.map(Option::unwrap_or_default),
     };
     let observation = conclude(&database.name, compared, seen.as_ref(), &rules);
+    memory.1 = match (&seen, compared) {
+        (Ok(look), Ok((catalog, _))) => Some(Arc::new(Glance::new(catalog, look))),
+        // Nothing was seen; what was before is not how it is now.
+        _ => None,
+    };
     memory.0 = match (seen, compared) {
         (Ok(look), Ok((catalog, None))) if !look.is_locked && look.tracked.dirty().next().is_none() => {
             Some(Remembered {
@@ -130,6 +159,11 @@ pub async fn observe_again(
 }
 
 impl Memory {
+    /// What was seen last; `None` where the database could not be read.
+    pub fn glance(&self) -> Option<Arc<Glance>> {
+        self.1.clone()
+    }
+
     /// What was seen last, once more, by whoever knows that nothing was written since; `None` where
     /// that does not settle it.
     pub fn unchanged(&mut self, compared: &Compared) -> Option<Observation> {

@@ -12,7 +12,7 @@ use crate::{
         steps::Steps,
     },
     migration::{
-        Catalog, Code, EventKind, Failure, Plan, Tracked,
+        Basis, Catalog, Code, EventKind, Failure, Plan, Tracked,
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::{Policy, plan_apply, plan_recover, plan_rollback},
     },
@@ -40,22 +40,30 @@ fn kept(verb: &Verb) -> Kept {
     }
 }
 
-/// Shows what [`run`] would do now. Takes no lock and changes nothing.
-pub async fn plan(run: &Run, verb: &Verb) -> DatabaseReport {
+/// Shows what [`run`] would do now, and what that was decided over where it would not be refused.
+/// Takes no lock and changes nothing.
+pub async fn plan(run: &Run, verb: &Verb) -> (DatabaseReport, Option<Basis>) {
     let started = Instant::now();
     let mut planned = None;
     let result = look(run, verb, &mut planned).await;
-    report(run, started, planned, Vec::new(), result.map(|()| DatabaseOutcome::Planned))
+    let (result, basis) = match result {
+        Ok(basis) => (Ok(DatabaseOutcome::Planned), Some(basis)),
+        Err(failure) => (Err(failure), None),
+    };
+    (report(run, started, planned, Vec::new(), result), basis)
 }
 
-async fn look(run: &Run, verb: &Verb, planned: &mut Option<Plan>) -> Result<(), Failure> {
+async fn look(run: &Run, verb: &Verb, planned: &mut Option<Plan>) -> Result<Basis, Failure> {
     let doing = "reading the applied migrations";
     let mut session = run.database.session(&run.author.operation.to_string()).await?;
     let (shape, _) = session.look().await.map_err(|error| of_session(error, doing))?;
     let tracked =
         tracking::read(&session, shape, kept(verb)).await.map_err(|error| of_session(error, doing))?;
     let plan = planned.insert(decide(verb, &run.catalog, &tracked, run.database.policy)?);
-    scripts::prepare(run, plan, &session, shape).await.map(drop)
+    let basis = Basis::of(&run.catalog, &tracked, plan);
+    scripts::prepare(run, plan, &session, shape).await?;
+    session.give_back();
+    Ok(basis)
 }
 
 /// Does a verb on one database. What was done, durably, is in the report also when it failed.
@@ -165,6 +173,9 @@ async fn prepare(
         run.emit(EventKind::FoundDirty { versions: dirty });
     }
     let plan = planned.insert(decide(verb, &run.catalog, &tracked, run.database.policy)?);
+    if let Some(basis) = &run.basis {
+        basis.hold(&Basis::of(&run.catalog, &tracked, plan))?;
+    }
     let prepared = scripts::prepare(run, plan, session, shape).await;
     for notice in &plan.notices {
         run.emit(EventKind::Notice { version: None, message: notice.clone() });

@@ -136,7 +136,7 @@ impl<'a> Successor<'a> {
             server_places: places.work,
             looks: places.looks,
             nudged: watch::Sender::new(Instant::now()),
-            busy: predecessor.map_or_else(Arc::default, |old| old.busy.clone()),
+            hold: predecessor.map_or_else(Arc::default, |old| old.hold.clone()),
             seen: Mutex::new(predecessor.filter(is_same_place).map(|old| old.seen()).unwrap_or_default()),
             database: Arc::new(database),
             server,

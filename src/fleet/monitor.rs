@@ -71,7 +71,6 @@ impl Fleet {
             let place = member.looks.places.acquire().await;
             let observation = engine::observe(&member.database, &compared, self.pending_limit, depth).await;
             drop(place);
-            member.saw(&observation);
             self.tell(&observation);
             observation
         };
@@ -124,7 +123,7 @@ pub(super) async fn watch(
         };
         // A look that could not even tell that is none: what was told before stands.
         if !observation.unknown.contains(&FindingKind::DatabaseUnreachable) {
-            member.saw(&observation);
+            member.saw(&observation, memory.glance());
             fleet.tell(&observation);
         }
         is_doubtful = has(&observation, FindingKind::DatabaseUnreachable);

@@ -1,35 +1,101 @@
-//! Operations: what happened in each, kept for those who watch it and for requests made again.
+//! Operations: what each is about, where it is in its life, and what happened in it.
+//!
+//! [`state`] decides what a command does, [`record`] holds what is known, [`log`] what is told to
+//! those who watch. This file puts the three behind one lock, so that nobody sees an operation in
+//! two states, and hands whoever works on it the signals to begin, to wait and to end.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    engine::Verb,
-    fleet::selector::Selection,
-    migration::{Event, EventKind},
+    engine::{Stop, Verb},
+    fleet::{Request, Sink, inventory::Member},
+    migration::{
+        DatabaseState, Event, EventKind, EventSink as _, Failure, OperationState, catalog::CatalogResult,
+        event::DatabaseReport,
+    },
+    postgres::executor::Author,
+    source::Directory,
 };
 
-/// How many events are kept in all; the oldest operations that have ended go first.
-const MAX_EVENTS: usize = 8_000;
+mod log;
+pub mod record;
+pub mod state;
+mod store;
+mod watcher;
+
+pub use record::{DatabaseRecord, Record, WaveRecord};
+pub use state::Command;
+pub(super) use store::Operations;
+pub use watcher::Watcher;
+
+use log::Log;
+
+/// The migration directories of an operation, each with what it held when it was read.
+pub(super) type Catalogs = Vec<(Arc<Directory>, CatalogResult)>;
 
 /// One operation.
 pub struct Operation {
     id: Uuid,
-    verb: Verb,
-    selection: Selection,
-    events: Mutex<Vec<Arc<Event>>>,
-    /// How many events there are.
-    count: watch::Sender<usize>,
+    record: Mutex<Record>,
+    /// The state, and how often it has changed: whoever works on the operation waits for it.
+    moves: watch::Sender<(OperationState, u64)>,
+    work: Mutex<Work>,
+    log: Log,
+}
+
+/// What working on an operation takes.
+#[derive(Clone)]
+pub(super) struct Work {
+    /// Who does it: who asked for it, or who had it tried again.
+    pub(super) author: Author,
+    /// Stops the attempt that is under way, and nothing else.
+    pub(super) stop: Stop,
+    /// Takes what happens.
+    pub(super) sink: Arc<Sink>,
+    /// The databases, as they were when it was asked for.
+    pub(super) members: Arc<BTreeMap<String, Arc<Member>>>,
+    /// What their directories held when they were read; empty before.
+    pub(super) catalogs: Arc<Catalogs>,
+}
+
+impl Work {
+    /// What a database's directory held; `None` where it was not read yet.
+    pub(super) fn catalog(&self, member: &Member) -> Option<&CatalogResult> {
+        let of_member = |(directory, _): &&(Arc<Directory>, _)| Arc::ptr_eq(directory, &member.directory);
+        self.catalogs.iter().find(of_member).map(|(_, catalog)| catalog)
+    }
+}
+
+/// Whether a database may be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Now.
+    Begin,
+    /// Not in this attempt.
+    Never,
 }
 
 impl Operation {
-    fn new(id: Uuid, verb: Verb, selection: Selection) -> Self {
-        Self { id, verb, selection, events: Mutex::default(), count: watch::Sender::new(0) }
+    /// An operation that is pending.
+    pub(super) fn new(record: Record, work: Work) -> Self {
+        let moves = watch::Sender::new((record.state, 0));
+        let operation = Self {
+            id: record.id,
+            record: Mutex::new(record),
+            moves,
+            work: Mutex::new(work),
+            log: Log::default(),
+        };
+        operation.tell_change(&operation.record(), None, "");
+        operation
     }
 
     /// Its id.
@@ -38,70 +104,233 @@ impl Operation {
     }
 
     /// What it does.
-    pub fn verb(&self) -> &Verb {
-        &self.verb
+    pub fn verb(&self) -> Verb {
+        self.record().verb.clone()
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> OperationState {
+        self.moves.borrow().0
+    }
+
+    /// What is known of it now.
+    pub fn snapshot(&self) -> Record {
+        self.record().clone()
+    }
+
+    /// Looks at what is known of it, without a copy.
+    pub fn look<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
+        look(&self.record())
+    }
+
+    /// In a line: its id, and what it is about.
+    pub fn line(&self) -> String {
+        let record = self.record();
+        let (verb, state) = (record.verb.name(), record.state);
+        let databases = match record.databases.len() {
+            1 => record.databases.keys().next().cloned().unwrap_or_default(),
+            count => format!("{count} databases"),
+        };
+        format!("{} {verb} of {databases} by {}, {state}", self.id, record.requested_by)
     }
 
     /// Whether it was asked for by these very words.
-    pub fn is_of(&self, verb: &Verb, selection: &Selection) -> bool {
-        self.verb == *verb && self.selection == *selection
+    pub fn is_of(&self, verb: &Verb, request: &Request) -> bool {
+        let Request { selection, strategy, .. } = request;
+        let record = self.record();
+        record.verb == *verb && record.selection == *selection && record.strategy == *strategy
     }
 
-    /// The event with this number, from 0, as soon as it has happened.
-    pub async fn event(&self, number: usize) -> Option<Arc<Event>> {
-        let mut count = self.count.subscribe();
-        count.wait_for(|count| *count > number).await.ok()?;
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).get(number).cloned()
+    /// What happened, from the beginning, and then what happens, until nobody is at work on it.
+    pub fn watch(self: &Arc<Self>) -> Watcher {
+        Watcher::new(self.clone())
     }
 
-    fn push(&self, event: Event) {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        events.push(Arc::new(event));
-        self.count.send_replace(events.len());
+    /// How many events are kept of it.
+    pub(super) fn events(&self) -> usize {
+        self.log.len()
     }
 
-    fn len(&self) -> usize {
-        *self.count.borrow()
-    }
-
-    fn has_ended(&self) -> bool {
-        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(events.last().map(|event| &event.kind), Some(EventKind::OperationFinished { .. }))
-    }
-}
-
-/// The operations that are under way, and the last ones that ended.
-#[derive(Default)]
-pub(super) struct Operations {
-    kept: VecDeque<Arc<Operation>>,
-}
-
-impl Operations {
-    pub(super) fn get(&self, id: Uuid) -> Option<Arc<Operation>> {
-        self.kept.iter().find(|operation| operation.id == id).cloned()
-    }
-
-    pub(super) fn begin(&mut self, id: Uuid, verb: Verb, selection: Selection) -> Arc<Operation> {
-        self.make_room();
-        let operation = Arc::new(Operation::new(id, verb, selection));
-        self.kept.push_back(operation.clone());
-        operation
-    }
-
+    /// Takes an event that the migration log has.
     pub(super) fn publish(&self, event: Event) {
-        if let Some(operation) = self.get(event.operation) {
-            operation.push(event);
+        let mut record = self.record();
+        let current = record.attempt;
+        let of_database = record.databases.get_mut(&event.database);
+        match (&event.kind, of_database) {
+            (EventKind::LockWaiting { holder }, Some(database)) => database.waits_for.clone_from(holder),
+            (EventKind::LockTaken { .. } | EventKind::DatabaseStarted { .. }, Some(database)) => {
+                database.waits_for.clear();
+            }
+            // It was begun again before this was told.
+            (EventKind::OperationFinished { attempt, .. }, _) if *attempt != current => return,
+            _ => {}
+        }
+        self.log.push(event);
+    }
+
+    /// Obeys a command. `before` does what belongs to the change, under the same lock. Returns the
+    /// state that it was in; `None` where nothing has changed.
+    pub(super) fn obey(
+        &self,
+        command: Command,
+        by: &str,
+        before: impl FnOnce(&mut Record, OperationState),
+    ) -> Result<Option<OperationState>, Failure> {
+        let mut record = self.record();
+        let from = record.state;
+        let Some(to) = state::obey(from, command)? else { return Ok(None) };
+        record.why = match command {
+            Command::Cancel | Command::Pause => {
+                let by = if by.is_empty() { "somebody" } else { by };
+                format!("{} by {by}", command.done())
+            }
+            Command::Resume | Command::Retry => String::new(),
+        };
+        if to == OperationState::Running && from.is_at_rest() {
+            record.attempt += 1;
+            record.ended = None;
+            self.log.reopen();
+        }
+        before(&mut record, from);
+        self.change(&mut record, to, by);
+        match to {
+            OperationState::Cancelling => self.end_work(),
+            OperationState::Cancelled => self.finish_in(&mut record),
+            _ => {}
+        }
+        Ok(Some(from))
+    }
+
+    /// Brings it to another state by itself, for a reason, unless it is in none of `from`.
+    pub(super) fn go(&self, from: &[OperationState], to: OperationState, why: &str) -> bool {
+        let mut record = self.record();
+        let is_so = from.contains(&record.state);
+        if is_so {
+            why.clone_into(&mut record.why);
+            self.change(&mut record, to, "");
+        }
+        is_so
+    }
+
+    /// Nobody is at work on it any more.
+    pub(super) fn finish(&self, to: OperationState, why: &str) {
+        let mut record = self.record();
+        why.clone_into(&mut record.why);
+        record.ended = Some(Timestamp::now());
+        self.change(&mut record, to, "");
+        self.finish_in(&mut record);
+    }
+
+    fn finish_in(&self, record: &mut Record) {
+        let is_waiting =
+            |name: &String| record.databases.get(name).is_some_and(|it| it.state == DatabaseState::Waiting);
+        let names = record.waves.iter().flat_map(|wave| &wave.wave.databases);
+        let not_begun = names.filter(|name| is_waiting(name)).cloned().collect();
+        if record.state.is_over() {
+            record.databases.values_mut().for_each(DatabaseRecord::give_up);
+        }
+        let (state, why, attempt) = (record.state, record.why.clone(), record.attempt);
+        self.tell(EventKind::OperationFinished { state, why, not_begun, attempt });
+    }
+
+    fn change(&self, record: &mut Record, to: OperationState, by: &str) {
+        let from = std::mem::replace(&mut record.state, to);
+        record.changed = Timestamp::now();
+        self.tell_change(record, Some(from), by);
+        self.moves.send_modify(|(state, count)| {
+            *state = to;
+            *count += 1;
+        });
+    }
+
+    fn tell_change(&self, record: &Record, from: Option<OperationState>, by: &str) {
+        let (to, why, by) = (record.state, record.why.clone(), by.to_owned());
+        self.tell(EventKind::OperationChanged { from, to, why, by });
+    }
+
+    /// Tells what happened to the operation as a whole. It does not wait.
+    pub(super) fn tell(&self, kind: EventKind) {
+        self.work().sink.emit("", kind);
+    }
+
+    /// What working on it takes, now.
+    pub(super) fn to_work_with(&self) -> Work {
+        self.work().clone()
+    }
+
+    /// Changes what working on it takes.
+    pub(super) fn with_work(&self, change: impl FnOnce(&mut Work)) {
+        change(&mut self.work());
+    }
+
+    /// Changes what is known of it.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Record)) {
+        change(&mut self.record());
+    }
+
+    /// Changes what is known of one database.
+    pub(super) fn update_database(&self, name: &str, change: impl FnOnce(&mut DatabaseRecord)) {
+        if let Some(database) = self.record().databases.get_mut(name) {
+            change(database);
         }
     }
 
-    fn make_room(&mut self) {
-        let mut events: usize = self.kept.iter().map(|operation| operation.len() + 1).sum();
-        self.kept.retain(|operation| {
-            let goes = events > MAX_EVENTS && operation.has_ended();
-            if goes {
-                events -= operation.len() + 1;
+    /// Whether a database may be begun now; from then on it is.
+    pub(super) fn may_begin(&self, name: &str, closed: &CancellationToken) -> bool {
+        let mut record = self.record();
+        let may = record.state == OperationState::Running && !closed.is_cancelled();
+        if let Some(database) = record.databases.get_mut(name).filter(|_| may) {
+            database.begin(Timestamp::now());
+        }
+        may
+    }
+
+    /// A run on a database ended.
+    pub(super) fn ended(&self, report: &DatabaseReport) {
+        self.update_database(&report.database, |database| database.end(report, Timestamp::now()));
+    }
+
+    /// Waits until a database may be begun; `closed` says that none may any more.
+    pub(super) async fn turn(&self, closed: &CancellationToken) -> Turn {
+        let drain = self.work().stop.drain.clone();
+        let mut moves = self.moves.subscribe();
+        let is_decided = |(state, _): &(OperationState, u64)| {
+            !matches!(state, OperationState::Pending | OperationState::Paused)
+        };
+        tokio::select! {
+            biased;
+            () = drain.cancelled() => Turn::Never,
+            () = closed.cancelled() => Turn::Never,
+            moved = moves.wait_for(is_decided) => match moved.map(|moved| moved.0) {
+                Ok(OperationState::Running) => Turn::Begin,
+                _ => Turn::Never,
             }
-            !goes
-        });
+        }
+    }
+
+    /// How often its state has changed.
+    pub(super) fn moved(&self) -> u64 {
+        self.moves.borrow().1
+    }
+
+    /// Waits until its state has changed more often than `count`.
+    pub(super) async fn moves_on(&self, count: u64) {
+        let mut moves = self.moves.subscribe();
+        // It cannot be closed: it is the operation's own.
+        let _ = moves.wait_for(|(_, moved)| *moved > count).await;
+    }
+
+    fn end_work(&self) {
+        let work = self.work();
+        work.stop.drain.cancel();
+        work.stop.cancel.cancel();
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

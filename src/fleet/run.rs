@@ -1,21 +1,30 @@
-//! Running one operation: every database in a task of its own, a bounded number at once, one
-//! failing database never stopping the others.
+//! Running one attempt of an operation: wave after wave, each database in a task of its own, a
+//! bounded number at once. Without a strategy there is one wave, and one failing database never
+//! stops the others.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
-use tokio::time::Instant;
-use tracing::{Instrument as _, Span};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::{
-    engine::{self, Verb},
-    fleet::{Fleet, inventory::Member},
-    migration::{
-        Code, EventKind, EventSink as _, Failure, TraceContext, catalog::CatalogResult, event::DatabaseReport,
+    fleet::{
+        Fleet,
+        inventory::Member,
+        operation::{Operation, Turn},
+        steer,
+        strategy::{Failures, OnFailure, Pause, Strategy, Wave},
     },
-    postgres::executor::Author,
-    source::Directory,
+    migration::{
+        DatabaseState, EventKind, Failure, OperationState, TraceContext,
+        event::{DatabaseReport, WaveOf},
+    },
 };
+
+mod database;
+mod gate;
+mod undo;
 
 /// Does `work` for each member, at most `limit` at once, and keeps the order.
 pub(super) async fn bounded<F, T>(
@@ -45,70 +54,258 @@ pub(super) fn refused(member: &Member, failure: Failure) -> DatabaseReport {
     }
 }
 
-/// Runs an operation to its end.
-pub(super) async fn operation(fleet: Arc<Fleet>, author: Author, verb: Verb, members: Vec<Arc<Member>>) {
-    let sink = fleet.sink(author.operation, Some(author.trace));
-    let databases = members.iter().map(|member| member.name().to_owned()).collect();
-    let (name, requested_by) = (verb.name(), author.requested_by.clone());
-    sink.emit("", EventKind::OperationStarted { verb: name, databases, requested_by });
-    // Each directory is read once, so that every database of the operation sees the same.
-    let mut catalogs: Vec<(Arc<Directory>, CatalogResult)> = Vec::new();
-    let find = |catalogs: &[(Arc<Directory>, CatalogResult)], member: &Member| {
-        let of_member = catalogs.iter().find(|(directory, _)| Arc::ptr_eq(directory, &member.directory));
-        of_member.map(|(_, catalog)| catalog.clone())
-    };
-    for member in &members {
-        if find(&catalogs, member).is_none() {
-            catalogs.push((member.directory.clone(), member.catalog().await));
-        }
-    }
-    let limit = fleet.max_parallel;
-    let reports = bounded(limit, members, |member| {
-        let catalog = find(&catalogs, &member);
-        database(fleet.clone(), author.clone(), verb.clone(), member, catalog)
+/// How an attempt comes to its end.
+enum End {
+    /// There is nothing left to do.
+    Done,
+    /// Nobody may go on with it.
+    Stopped,
+    /// It may not go on by itself.
+    Halted(String),
+    /// What it applied was taken back.
+    RolledBack(String),
+}
+
+/// One attempt, as it runs.
+struct Attempt {
+    fleet: Arc<Fleet>,
+    operation: Arc<Operation>,
+    strategy: Strategy,
+    waves: Vec<Wave>,
+    failures: Failures,
+}
+
+/// Runs an attempt of an operation to its end.
+pub(super) async fn operation(fleet: Arc<Fleet>, operation: Arc<Operation>) {
+    let started = operation.look(|record| EventKind::OperationStarted {
+        verb: record.verb.name(),
+        databases: (0..record.waves.len()).flat_map(|wave| record.to_do(wave)).collect(),
+        requested_by: record.requested_by.clone(),
+        reason: record.reason.clone(),
+        waves: number(record.waves.len()),
+        attempt: record.attempt,
     });
-    let succeeded = reports.await.iter().all(|report| report.result.is_ok());
-    if !succeeded {
+    operation.tell(started);
+    let work = operation.to_work_with();
+    if work.catalogs.is_empty() {
+        let catalogs = Arc::new(steer::read_catalogs(work.members.values()).await);
+        operation.with_work(|work| work.catalogs = catalogs);
+        operation.note_digests();
+    }
+    operation.go(&[OperationState::Pending], OperationState::Running, "");
+    let (strategy, waves, targets) = operation.look(|record| {
+        let waves = record.waves.iter().map(|wave| wave.wave.clone()).collect();
+        (record.strategy.clone(), waves, record.databases.len())
+    });
+    let failures = Failures { in_wave: 0, in_all: 0, targets };
+    let mut attempt = Attempt { fleet, operation, strategy, waves, failures };
+    let end = attempt.run().await;
+    let state = attempt.finish(end);
+    if state != OperationState::Succeeded {
         Span::current().record("otel.status_code", "ERROR");
     }
-    sink.emit("", EventKind::OperationFinished { succeeded });
 }
 
-async fn database(
-    fleet: Arc<Fleet>,
-    author: Author,
-    verb: Verb,
-    member: Arc<Member>,
-    catalog: Option<CatalogResult>,
-) -> DatabaseReport {
-    let sink = fleet.sink(author.operation, Some(author.trace));
-    let span = engine::trace::database(&member.database, author.operation, &verb);
-    let internal = || Failure::new(Code::Internal, "The work on the database ended unexpectedly");
-    let work = {
-        let (fleet, member) = (fleet.clone(), member.clone());
-        async move {
-            let catalog = catalog.unwrap_or_else(|| Err(internal()))?;
-            let run = fleet.run(&member, catalog, author);
-            let _busy = member.busy(&run).await?;
-            let _place = member.place(&run).await?;
-            Ok(engine::run(&run, &verb).await)
+impl Attempt {
+    async fn run(&mut self) -> End {
+        for index in 0..self.waves.len() {
+            let (to_do, is_settled) = self.operation.look(|record| {
+                (record.to_do(index), record.waves.get(index).is_some_and(|it| it.is_settled))
+            });
+            if is_settled {
+                continue;
+            }
+            if self.is_stopped().await {
+                return End::Stopped;
+            }
+            if let Some(why) = self.wave(index, to_do).await {
+                return self.fail(why).await;
+            }
+            if self.is_stopped().await {
+                return End::Stopped;
+            }
+            match self.gate(index).await {
+                gate::Answer::Holds => {}
+                gate::Answer::Fails(why) => return self.fail(why).await,
+                gate::Answer::Stopped => return End::Stopped,
+                gate::Answer::Open(why) => {
+                    self.operation.go(&[OperationState::Running], OperationState::Paused, &why);
+                    if self.is_stopped().await {
+                        return End::Stopped;
+                    }
+                }
+            }
+            self.operation.update(|record| {
+                if let Some(wave) = record.waves.get_mut(index) {
+                    wave.is_settled = true;
+                }
+            });
+            self.pause(index).await;
         }
-    };
-    let work = work.instrument(span.clone());
-    let ended: Result<Result<DatabaseReport, Failure>, _> = fleet.tasks.spawn("database", work).await;
-    member.nudge(Instant::now());
-    let report = match ended {
-        Ok(Ok(report)) => report,
-        Ok(Err(failure)) => tell(&sink, refused(&member, failure)),
-        Err(_) => tell(&sink, refused(&member, internal())),
-    };
-    if let Err(failure) = &report.result {
-        engine::trace::failed(&span, failure);
+        End::Done
     }
-    report
+
+    /// Waits while the operation is paused; says whether it is over for this attempt.
+    async fn is_stopped(&self) -> bool {
+        self.operation.turn(&CancellationToken::new()).await == Turn::Never
+    }
+
+    /// Runs the databases of a wave; says why no further one may be begun, where that is so.
+    async fn wave(&mut self, index: usize, to_do: Vec<String>) -> Option<String> {
+        let wave = self.waves.get(index)?.clone();
+        if to_do.is_empty() {
+            return None;
+        }
+        self.failures.in_wave = 0;
+        self.tell_of_waves(|of| EventKind::WaveStarted { wave: of, databases: number(to_do.len()) }, index);
+        let all = to_do.len();
+        let mut first = None;
+        let closed = CancellationToken::new();
+        let mut waiting = to_do.into_iter();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < self.parallel() && !closed.is_cancelled() {
+                let Some(name) = waiting.next() else { break };
+                running.push(database::run(self.fleet.clone(), self.operation.clone(), name, closed.clone()));
+            }
+            let Some(report) = running.next().await else { break };
+            let Some((report, failure)) =
+                report.as_ref().and_then(|report| Some((report, report.result.as_ref().err()?)))
+            else {
+                continue;
+            };
+            // What was cancelled has not failed.
+            if self.state_of(&report.database).is_none_or(|state| !state.is_failure()) {
+                continue;
+            }
+            self.failures.in_wave += 1;
+            self.failures.in_all += 1;
+            first.get_or_insert_with(|| format!("{}: {failure}", report.database));
+            if self.strategy.halts_within(&wave, self.failures) {
+                closed.cancel();
+            }
+        }
+        drop(running);
+        let failed = self.failures.in_wave;
+        self.tell_of_waves(|of| EventKind::WaveFinished { wave: of, failed: number(failed) }, index);
+        self.strategy.halts_after(&wave, self.failures).then(|| {
+            let first = first.unwrap_or_default();
+            format!("{failed} of {all} databases failed in {}; {first}", wave.name)
+        })
+    }
+
+    /// What follows when no further database may be begun.
+    async fn fail(&self, why: String) -> End {
+        let drain = self.operation.to_work_with().stop.drain;
+        match self.strategy.on_failure {
+            _ if drain.is_cancelled() => End::Stopped,
+            OnFailure::Stop => End::Halted(why),
+            OnFailure::RollBack => {
+                if self.is_stopped().await {
+                    return End::Stopped;
+                }
+                let said = format!("{why}; what the operation applied is rolled back");
+                self.operation.go(&[OperationState::Running], OperationState::Running, &said);
+                self.undo().await;
+                if self.is_stopped().await { End::Stopped } else { End::RolledBack(why) }
+            }
+        }
+    }
+
+    /// What lies between a wave and the next one in which something is to be done.
+    async fn pause(&self, index: usize) {
+        let next = self
+            .operation
+            .look(|record| (index + 1..record.waves.len()).find(|&wave| !record.to_do(wave).is_empty()));
+        let (Some(wave), Some(next)) = (self.waves.get(index), next.and_then(|next| self.waves.get(next)))
+        else {
+            return;
+        };
+        let between = format!("after {}, before {}", wave.name, next.name);
+        match self.strategy.pause {
+            Pause::None => {}
+            Pause::Manual => {
+                let why = format!("waits to be resumed {between}");
+                self.operation.go(&[OperationState::Running], OperationState::Paused, &why);
+            }
+            Pause::For(time) => self.pause_for(time, &between).await,
+        }
+    }
+
+    async fn pause_for(&self, time: Duration, between: &str) {
+        let why = format!("pauses for {} {between}", humantime::format_duration(time));
+        if !self.operation.go(&[OperationState::Running], OperationState::Paused, &why) {
+            return;
+        }
+        let moved = self.operation.moved();
+        let drain = self.operation.to_work_with().stop.drain;
+        tokio::select! {
+            () = tokio::time::sleep(time) => {
+                // Whoever paused it meanwhile has it paused until he resumes it.
+                if self.operation.moved() == moved {
+                    self.operation.go(&[OperationState::Paused], OperationState::Running, "");
+                }
+            }
+            () = self.operation.moves_on(moved) => {}
+            () = drain.cancelled() => {}
+        }
+    }
+
+    /// Ends the attempt; returns the state that it leaves the operation in.
+    fn finish(&self, end: End) -> OperationState {
+        let (outcome, bad) = self.operation.look(super::operation::Record::outcome);
+        let waiting = self.operation.look(|record| record.count(|state| state == DatabaseState::Waiting));
+        let (state, why) = match end {
+            End::Done => (outcome, bad),
+            End::RolledBack(why) => {
+                let left = self.operation.look(|record| {
+                    record.databases.values().filter(|database| !database.applied().is_empty()).count()
+                });
+                let what = match left {
+                    0 => "what the operation had applied was rolled back".to_owned(),
+                    left => {
+                        format!("of {left} databases what the operation had applied could not be rolled back")
+                    }
+                };
+                (OperationState::Failed, format!("{why}; {what}"))
+            }
+            // Nothing is left to be decided but whether the gate counts.
+            End::Halted(_) if waiting == 0 && outcome != OperationState::Succeeded => (outcome, bad),
+            End::Halted(why) => (OperationState::Halted, why),
+            End::Stopped => {
+                let is_cancelled = self.operation.state() == OperationState::Cancelling;
+                let why = self.operation.look(|record| record.why.clone());
+                let why = if is_cancelled { why } else { "the daemon was stopped".to_owned() };
+                let is_whole = waiting == 0 && outcome != OperationState::Cancelled;
+                if is_whole { (outcome, bad) } else { (OperationState::Cancelled, why) }
+            }
+        };
+        self.operation.finish(state, &why);
+        state
+    }
+
+    fn parallel(&self) -> usize {
+        let limit = self.strategy.parallel.map_or(usize::MAX, std::num::NonZeroUsize::get);
+        limit.min(self.fleet.max_parallel)
+    }
+
+    fn state_of(&self, database: &str) -> Option<DatabaseState> {
+        self.operation.look(|record| record.databases.get(database).map(|database| database.state))
+    }
+
+    fn wave_of(&self, index: usize) -> WaveOf {
+        let name = self.waves.get(index).map(|wave| wave.name.clone()).unwrap_or_default();
+        WaveOf { name, number: number(index + 1), total: number(self.waves.len()) }
+    }
+
+    /// Tells of a wave, where there are several.
+    fn tell_of_waves(&self, kind: impl FnOnce(WaveOf) -> EventKind, index: usize) {
+        if self.waves.len() > 1 {
+            self.operation.tell(kind(self.wave_of(index)));
+        }
+    }
 }
 
-fn tell(sink: &super::Sink, report: DatabaseReport) -> DatabaseReport {
-    sink.emit(&report.database, EventKind::DatabaseFinished(Box::new(report.clone())));
-    report
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }

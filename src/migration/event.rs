@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::migration::{
-    Alert, AuditReport, Catalog, Direction, Failure, Migration, Observation, Plan, Step, TraceContext,
-    Version,
+    Alert, AuditReport, Catalog, Direction, Failure, GateOutcome, Migration, Observation, OperationState,
+    Plan, Step, TraceContext, Version,
 };
 
 /// One thing that happened.
@@ -28,14 +28,54 @@ pub struct Event {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum EventKind {
-    /// The operation began on these databases.
+    /// The operation began, or begins again, on these databases.
     OperationStarted {
         /// `apply`, `rollback`, `recover` or `repair`.
         verb: &'static str,
-        /// The resolved databases.
+        /// The resolved databases: all of them, or those that are tried again.
         databases: Vec<String>,
         /// Who asked.
         requested_by: String,
+        /// Why, in their words; may be empty.
+        reason: String,
+        /// How many waves there are.
+        waves: u32,
+        /// Counts how often it was begun, from 1.
+        attempt: u32,
+    },
+    /// The operation is in another state.
+    OperationChanged {
+        /// The state until now; `None` where it is new.
+        from: Option<OperationState>,
+        /// The state from now on.
+        to: OperationState,
+        /// Why, in a sentence without a full stop; may be empty.
+        why: String,
+        /// Who asked for it; empty where it came by itself.
+        by: String,
+    },
+    /// A wave of the operation began.
+    WaveStarted {
+        /// Which.
+        wave: WaveOf,
+        /// How many databases it has.
+        databases: u32,
+    },
+    /// Every database of a wave that was begun is done.
+    WaveFinished {
+        /// Which.
+        wave: WaveOf,
+        /// How many of its databases failed.
+        failed: u32,
+    },
+    /// The gate after a wave was asked on a database, for the last time.
+    GateChecked {
+        /// After which wave.
+        wave: WaveOf,
+        /// How it came out.
+        outcome: GateOutcome,
+        /// Why it did not hold; empty where it did. Never a value from a table.
+        reason: String,
     },
     /// A database's plan is made.
     DatabaseStarted {
@@ -136,11 +176,28 @@ pub enum EventKind {
         /// `sent`, `failed` (it will be tried again) or `dropped` (given up).
         outcome: &'static str,
     },
-    /// The operation ended.
+    /// Nobody is at work on the operation any more.
     OperationFinished {
-        /// Whether every database did.
-        succeeded: bool,
+        /// How it stands.
+        state: OperationState,
+        /// Why; empty where it succeeded.
+        why: String,
+        /// The databases that were not begun.
+        not_begun: Vec<String>,
+        /// Which attempt has ended, from 1.
+        attempt: u32,
     },
+}
+
+/// Which wave of an operation is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaveOf {
+    /// Its name.
+    pub name: String,
+    /// Its place, from 1.
+    pub number: u32,
+    /// Of how many.
+    pub total: u32,
 }
 
 /// How a directory's catalog has changed.
@@ -243,6 +300,8 @@ pub enum DatabaseOutcome {
     Succeeded,
     /// There was nothing to do.
     UpToDate,
+    /// What the operation had applied was rolled back.
+    RolledBack,
     /// A dry run: nothing was done.
     Planned,
 }

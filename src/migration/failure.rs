@@ -276,6 +276,26 @@ codes! {
     DiscoveryFailed = "NX0072", FailedPrecondition, "run the query in psql as the same role; its columns may be name, dbname, schema and labels";
     /// A selector cannot be read.
     BadSelector = "NX0073", InvalidArgument, "write expressions with commas between them: env=prod,region!=eu,name~orders-*";
+    /// No operation of that id is remembered.
+    UnknownOperation = "NX0075", NotFound, "nexusctl operation list shows those that are remembered, with their ids";
+    /// The command does not fit the state of the operation.
+    OperationState = "NX0076", FailedPrecondition, "nexusctl operation show tells how it stands";
+    /// The migration directory is another one than the operation began with.
+    CatalogMoved = "NX0077", FailedPrecondition, "put the files back as they were, or go on with what is there now: --accept-new-catalog";
+    /// A database is no longer one of the fleet's.
+    TargetGone = "NX0078", FailedPrecondition, "put it back into the inventory and retry the operation, or leave it out";
+    /// Another operation is about the same database, and the policy is to refuse.
+    Overlap = "NX0079", Aborted, "wait for the other operation to end, or cancel it: nexusctl operation show, nexusctl operation cancel";
+    /// Somebody who watches is too slow.
+    TooSlow = "NX0080", Aborted, "nexusctl operation watch attaches again";
+    /// Something was applied on top of what is to be rolled back.
+    AppliedSince = "NX0081", FailedPrecondition, "look at what was applied since: nexusctl status, nexusctl history; then roll back by hand, the newest first";
+    /// The strategy cannot be meant, or does not fit the databases.
+    BadStrategy = "NX0082", InvalidArgument, "see docs/strategies.md for what goes together; nexusctl plan with the same flags shows the waves";
+    /// The configuration has no strategy of this name.
+    UnknownStrategy = "NX0083", NotFound, "name one that the daemon's configuration has, or say it with flags: --canary, --wave, --max-failures";
+    /// What a plan was made over is not what is there now.
+    PlanMoved = "NX0084", FailedPrecondition, "run nexusctl plan again with the same flags, read what has changed, and apply with its new digest";
     /// A bug.
     Internal = "NX0099", Internal, "please report it, with the daemon's log";
 }

@@ -144,6 +144,9 @@ kinds! {
     /// The configuration or a discovery is wrong: the last good inventory stays.
     InventoryInvalid = "inventory_invalid", Critical,
         "Correct the file or the `[[discover]]` entry; it is read again by itself, or at once with `nexusctl reload`";
+    /// An operation has stopped by itself, and somebody has to decide.
+    OperationHalted = "operation_halted", Critical,
+        "`nexusctl operation show` says why; then `nexusctl operation retry`, `resume` or `cancel`";
 }
 
 impl FindingKind {
@@ -167,6 +170,7 @@ impl FindingKind {
             | Self::DirectoryUnreadable
             | Self::LogUnwritable
             | Self::InventoryInvalid => "subject",
+            Self::OperationHalted => "operation",
         }
     }
 

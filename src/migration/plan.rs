@@ -169,6 +169,8 @@ pub enum Extent {
     Steps(i64),
     /// Everything newer than this version or number; "0": everything.
     To(String),
+    /// These and no others, as far as their rows are there: what one operation has put in place.
+    Exactly(Vec<Version>),
 }
 
 impl Default for Extent {

@@ -19,6 +19,7 @@ use crate::{
     rpc::proto::{
         self, alert_service_client::AlertServiceClient, audit_service_client::AuditServiceClient,
         fleet_service_client::FleetServiceClient, migration_service_client::MigrationServiceClient,
+        operation_service_client::OperationServiceClient,
     },
 };
 
@@ -152,6 +153,12 @@ impl Client {
     /// The service that audits.
     pub fn audits(&self) -> AuditServiceClient<InterceptedService<Channel, Traced>> {
         AuditServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The service that tells of operations and steers them.
+    pub fn operations(&self) -> OperationServiceClient<InterceptedService<Channel, Traced>> {
+        OperationServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }
 

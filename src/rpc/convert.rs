@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     engine::{RepairAction, Verb},
-    fleet::{self, MemberStatus, inventory::Member, selector::Selection},
+    fleet::{self, MemberStatus, inventory::Member, selector::Selection, strategy::Strategy},
     migration::{
         Attempt, Code, Event, EventKind, Failure, Finding, FindingKind, Mode, Severity, Step, StepAction,
         TraceContext, Version,
@@ -15,8 +15,14 @@ use crate::{
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::{ApplyRequest, Extent, RollbackRequest, Source},
     },
-    rpc::proto,
+    rpc::{operation, proto},
 };
+
+/// The longest name of somebody who asks.
+pub(super) const LONGEST_NAME: usize = 200;
+
+/// A reason is a sentence or two.
+pub(super) const LONGEST_REASON: usize = 1_000;
 
 fn bad(message: impl Into<String>) -> Failure {
     Failure::new(Code::BadRequest, message)
@@ -35,8 +41,15 @@ pub fn request(
             Some(Uuid::parse_str(text).map_err(|_| bad(format!("The request id {text:?} is not a UUID")))?)
         }
     };
-    let requested_by: String = context.requested_by.chars().filter(|c| !c.is_control()).take(200).collect();
-    Ok(fleet::Request { id, requested_by, selection: self::selection(selection), trace })
+    let requested_by = plain(&context.requested_by, LONGEST_NAME);
+    let reason = plain(&context.reason, LONGEST_REASON);
+    let (selection, strategy) = (self::selection(selection), Strategy::default());
+    Ok(fleet::Request { id, requested_by, reason, selection, strategy, plan: None, trace })
+}
+
+/// A text of somebody's, on one line and not too long.
+pub(super) fn plain(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(most).collect()
 }
 
 /// Reads a selection.
@@ -116,15 +129,20 @@ pub fn failure(failure: &Failure) -> proto::Failure {
     }
 }
 
-fn step(step: &Step) -> proto::Step {
-    let action = match step.action {
+/// The proto's name of what a step does.
+pub(super) fn step_action(action: StepAction) -> proto::StepAction {
+    match action {
         StepAction::Apply => proto::StepAction::Apply,
         StepAction::Rollback => proto::StepAction::Rollback,
         StepAction::ForgetAttempt => proto::StepAction::ForgetAttempt,
         StepAction::ClearMark => proto::StepAction::ClearMark,
         StepAction::Undo => proto::StepAction::Undo,
         StepAction::Resume { .. } => proto::StepAction::Resume,
-    };
+    }
+}
+
+fn step(step: &Step) -> proto::Step {
+    let action = step_action(step.action);
     let source = match step.source {
         None => proto::ScriptSource::Unspecified,
         Some(Source::File) => proto::ScriptSource::File,
@@ -154,6 +172,7 @@ pub fn report(report: &DatabaseReport) -> proto::DatabaseResult {
     let outcome = match &report.result {
         Ok(DatabaseOutcome::Succeeded) => proto::DatabaseOutcome::Succeeded,
         Ok(DatabaseOutcome::UpToDate) => proto::DatabaseOutcome::UpToDate,
+        Ok(DatabaseOutcome::RolledBack) => proto::DatabaseOutcome::RolledBack,
         Ok(DatabaseOutcome::Planned) if planned_nothing => proto::DatabaseOutcome::UpToDate,
         Ok(DatabaseOutcome::Planned) => proto::DatabaseOutcome::Planned,
         Err(failure) if failure.code == Code::Cancelled => proto::DatabaseOutcome::Cancelled,
@@ -177,9 +196,12 @@ pub fn event(event: &Event) -> Option<proto::Event> {
     use proto::event::Kind;
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let kind = match &event.kind {
-        EventKind::OperationStarted { databases, .. } => {
-            Kind::OperationStarted(proto::OperationStarted { databases: databases.clone() })
-        }
+        EventKind::OperationStarted { .. }
+        | EventKind::OperationChanged { .. }
+        | EventKind::WaveStarted { .. }
+        | EventKind::WaveFinished { .. }
+        | EventKind::GateChecked { .. }
+        | EventKind::OperationFinished { .. } => operation::happened(&event.kind)?,
         EventKind::DatabaseStarted { steps } => {
             Kind::DatabaseStarted(proto::DatabaseStarted { steps: steps.iter().map(step).collect() })
         }
@@ -229,9 +251,6 @@ pub fn event(event: &Event) -> Option<proto::Event> {
             message: message.clone(),
         }),
         EventKind::DatabaseFinished(finished) => Kind::DatabaseFinished(report(finished)),
-        EventKind::OperationFinished { succeeded } => {
-            Kind::OperationFinished(proto::OperationFinished { succeeded: *succeeded })
-        }
     };
     Some(proto::Event {
         operation_id: event.operation.to_string(),
@@ -320,6 +339,7 @@ pub(super) fn finding_kind(kind: FindingKind) -> proto::FindingKind {
         FindingKind::DirectoryUnreadable => proto::FindingKind::DirectoryUnreadable,
         FindingKind::NoDown => proto::FindingKind::NoDown,
         FindingKind::LogUnwritable => proto::FindingKind::LogUnwritable,
+        FindingKind::OperationHalted => proto::FindingKind::OperationHalted,
     }
 }
 
@@ -341,7 +361,7 @@ pub(super) fn finding(database: &str, finding: &Finding) -> proto::Finding {
     }
 }
 
-fn labels(member: &Member) -> HashMap<String, String> {
+pub(super) fn labels(member: &Member) -> HashMap<String, String> {
     member.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 

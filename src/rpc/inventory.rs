@@ -5,6 +5,7 @@ use crate::{
         InventoryFault, Reloaded,
         inventory::{Inventory, Member, Origin, Rows, Seen},
     },
+    migration::FindingKind,
     rpc::{
         convert::{failure, timestamp},
         proto,
@@ -26,21 +27,22 @@ pub(super) fn database(inventory: &Inventory, member: &Member) -> proto::Databas
         migrations: member.migrations.display().to_string(),
         table: member.database.names.table.clone(),
         origin,
-        observation: observation(member.seen()),
+        observation: observation(&member.seen()),
     }
 }
 
-fn observation(seen: Seen) -> Option<proto::DatabaseObservation> {
-    let Seen { at, unreachable, rows } = seen;
+fn observation(seen: &Seen) -> Option<proto::DatabaseObservation> {
+    let last = seen.last.as_ref()?;
+    let unreachable = last.findings.iter().find(|finding| finding.kind == FindingKind::DatabaseUnreachable);
     let mut told = proto::DatabaseObservation {
-        observed_at: Some(timestamp(at?)),
+        observed_at: Some(timestamp(last.time)),
         reachable: unreachable.is_none(),
-        unreachable_reason: unreachable.unwrap_or_default(),
+        unreachable_reason: unreachable.map(|finding| finding.message.clone()).unwrap_or_default(),
         ..Default::default()
     };
-    if let Some(Rows { at, counts, newest }) = rows {
-        told.compared_at = Some(timestamp(at));
-        told.version = newest.map(|version| version.to_string()).unwrap_or_default();
+    if let Some(Rows { at, counts, newest }) = &seen.rows {
+        told.compared_at = Some(timestamp(*at));
+        told.version = newest.as_ref().map(ToString::to_string).unwrap_or_default();
         (told.applied, told.pending, told.dirty) = (counts.applied, counts.pending, counts.dirty);
     }
     Some(told)

@@ -7,12 +7,14 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     engine::Verb,
-    fleet::{self, Fleet, Reload, operation::Operation},
-    migration::{Code, Event, EventKind, Failure, TraceContext, event::DatabaseReport},
+    fleet::{self, Fleet, Reload, plan::FleetPlan, strategy::Strategies},
+    migration::{Code, Event, EventKind, Failure, OperationState, TraceContext},
     rpc::{
-        convert, inventory,
+        convert, inventory, operation,
+        overview::{self, Scope},
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
         status::of_failure,
+        strategy,
     },
 };
 
@@ -24,6 +26,7 @@ const DEFAULT_HISTORY: u32 = 50;
 pub struct Service {
     fleet: Arc<Fleet>,
     reload: Reload,
+    strategies: Arc<Strategies>,
     started: Instant,
 }
 
@@ -31,26 +34,66 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
     /// Services over a fleet, whose inventory `reload` reads anew.
-    pub fn new(fleet: Arc<Fleet>, reload: Reload) -> Self {
-        Self { fleet, reload, started: Instant::now() }
+    pub fn new(fleet: Arc<Fleet>, reload: Reload, strategies: Arc<Strategies>) -> Self {
+        Self { fleet, reload, strategies, started: Instant::now() }
     }
 
     /// Starts a verb, or plans it where it is a dry run, and tells its events.
     async fn run<T: Send + 'static>(
         &self,
-        request: fleet::Request,
+        mut request: fleet::Request,
         verb: Verb,
         dry_run: bool,
         wrap: fn(proto::Event) -> T,
     ) -> Result<Response<Events<T>>, Status> {
-        let events: Pin<Box<dyn Stream<Item = proto::Event> + Send>> = if dry_run {
-            let reports = self.fleet.plan(&request, &verb).await.map_err(|failure| of_failure(&failure))?;
-            Box::pin(futures_util::stream::iter(planned(&request, &verb, reports)))
+        let events: Events<proto::Event> = if dry_run {
+            let plan = self.fleet.plan(&request, &verb).await.map_err(|failure| of_failure(&failure))?;
+            Box::pin(futures_util::stream::iter(planned(&request, &verb, plan).into_iter().map(Ok)))
         } else {
+            self.fleet.hold(&mut request, &verb).await.map_err(|failure| of_failure(&failure))?;
             let operation = self.fleet.start(&request, verb).map_err(|failure| of_failure(&failure))?;
-            Box::pin(follow(operation))
+            Box::pin(operation::follow(operation.watch()))
         };
-        Ok(Response::new(Box::pin(events.map(move |event| Ok(wrap(event))))))
+        Ok(Response::new(Box::pin(events.map(move |event| event.map(wrap)))))
+    }
+}
+
+// What is asked is read once; bad input stops here.
+impl Service {
+    fn apply_asked(
+        &self,
+        mut message: proto::ApplyRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(fleet::Request, Verb), Failure> {
+        let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
+        let given = message.strategy.take();
+        request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, true)?;
+        request.plan = strategy::held(&message.plan_digest)?;
+        Ok((request, convert::apply(&message)))
+    }
+
+    fn rollback_asked(
+        &self,
+        mut message: proto::RollbackRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(fleet::Request, Verb), Failure> {
+        let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
+        let given = message.strategy.take();
+        request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, false)?;
+        request.plan = strategy::held(&message.plan_digest)?;
+        Ok((request, convert::rollback(&message)?))
+    }
+
+    fn recover_asked(
+        &self,
+        message: proto::RecoverRequest,
+        trace: Option<TraceContext>,
+    ) -> Result<(fleet::Request, Verb), Failure> {
+        let mut request = convert::request(message.selection, message.context, trace)?;
+        let (name, given) = (&message.strategy_name, message.strategy);
+        request.strategy = strategy::strategy(&self.strategies, name, given, false)?;
+        request.plan = strategy::held(&message.plan_digest)?;
+        Ok((request, Verb::Recover { resume: message.resume }))
     }
 }
 
@@ -59,29 +102,28 @@ fn traced<T>(request: Request<T>) -> (Option<TraceContext>, T) {
     (request.extensions().get().copied(), request.into_inner())
 }
 
-/// The events of an operation, from the first to the last.
-fn follow(operation: Arc<Operation>) -> impl Stream<Item = proto::Event> + Send {
-    futures_util::stream::unfold(Some((operation, 0)), |state| async move {
-        let (operation, number) = state?;
-        let event = operation.event(number).await?;
-        let ended = matches!(event.kind, EventKind::OperationFinished { .. });
-        let next = (!ended).then(|| (operation, number + 1));
-        Some((convert::event(&event), next))
-    })
-    .filter_map(futures_util::future::ready)
-}
-
 /// The events that tell a plan.
-fn planned(request: &fleet::Request, verb: &Verb, reports: Vec<DatabaseReport>) -> Vec<proto::Event> {
+fn planned(request: &fleet::Request, verb: &Verb, plan: FleetPlan) -> Vec<proto::Event> {
+    let FleetPlan { databases: reports, waves, .. } = plan;
     let operation = request.id.unwrap_or_else(uuid::Uuid::now_v7);
     let databases = reports.iter().map(|report| report.database.clone()).collect();
     let succeeded = reports.iter().all(|report| report.result.is_ok());
-    let (requested_by, trace) = (request.requested_by.clone(), request.trace);
-    let started = (String::new(), EventKind::OperationStarted { verb: verb.name(), databases, requested_by });
+    let trace = request.trace;
+    let kind = EventKind::OperationStarted {
+        verb: verb.name(),
+        databases,
+        requested_by: request.requested_by.clone(),
+        reason: request.reason.clone(),
+        waves: u32::try_from(waves.len()).unwrap_or(u32::MAX),
+        attempt: 1,
+    };
+    let started = (String::new(), kind);
     let finished = reports
         .into_iter()
         .map(|report| (report.database.clone(), EventKind::DatabaseFinished(Box::new(report))));
-    let ended = (String::new(), EventKind::OperationFinished { succeeded });
+    let state = if succeeded { OperationState::Succeeded } else { OperationState::Failed };
+    let (why, not_begun) = (String::new(), Vec::new());
+    let ended = (String::new(), EventKind::OperationFinished { state, why, not_begun, attempt: 1 });
     std::iter::once(started)
         .chain(finished)
         .chain([ended])
@@ -101,23 +143,20 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::ApplyRequest>,
     ) -> Result<Response<Self::ApplyStream>, Status> {
-        let (trace, mut message) = traced(request);
-        let request = convert::request(message.selection.take(), message.context.take(), trace);
-        let request = request.map_err(|failure| of_failure(&failure))?;
-        let wrap = |event| proto::ApplyResponse { event: Some(event) };
-        self.run(request, convert::apply(&message), message.dry_run, wrap).await
+        let (trace, message) = traced(request);
+        let dry_run = message.dry_run;
+        let (request, verb) = self.apply_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        self.run(request, verb, dry_run, |event| proto::ApplyResponse { event: Some(event) }).await
     }
 
     async fn rollback(
         &self,
         request: Request<proto::RollbackRequest>,
     ) -> Result<Response<Self::RollbackStream>, Status> {
-        let (trace, mut message) = traced(request);
-        let request = convert::request(message.selection.take(), message.context.take(), trace);
-        let request = request.map_err(|failure| of_failure(&failure))?;
-        let verb = convert::rollback(&message).map_err(|failure| of_failure(&failure))?;
-        let wrap = |event| proto::RollbackResponse { event: Some(event) };
-        self.run(request, verb, message.dry_run, wrap).await
+        let (trace, message) = traced(request);
+        let dry_run = message.dry_run;
+        let (request, verb) = self.rollback_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        self.run(request, verb, dry_run, |event| proto::RollbackResponse { event: Some(event) }).await
     }
 
     async fn recover(
@@ -125,10 +164,9 @@ impl MigrationService for Service {
         request: Request<proto::RecoverRequest>,
     ) -> Result<Response<Self::RecoverStream>, Status> {
         let (trace, message) = traced(request);
-        let request = convert::request(message.selection, message.context, trace);
-        let request = request.map_err(|failure| of_failure(&failure))?;
-        let wrap = |event| proto::RecoverResponse { event: Some(event) };
-        self.run(request, Verb::Recover { resume: message.resume }, message.dry_run, wrap).await
+        let dry_run = message.dry_run;
+        let (request, verb) = self.recover_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        self.run(request, verb, dry_run, |event| proto::RecoverResponse { event: Some(event) }).await
     }
 
     async fn repair(
@@ -154,29 +192,40 @@ impl MigrationService for Service {
         let (trace, message) = traced(request);
         let plan = async {
             let (request, verb) = match message.request {
-                Some(Asked::Apply(mut message)) => {
-                    let request = convert::request(message.selection.take(), message.context.take(), trace)?;
-                    (request, convert::apply(&message))
+                Some(Asked::Apply(message)) => self.apply_asked(message, trace)?,
+                Some(Asked::Rollback(message)) => self.rollback_asked(message, trace)?,
+                Some(Asked::Recover(message)) => self.recover_asked(message, trace)?,
+                None => {
+                    let message = "A plan is of an apply, a rollback or a recovery";
+                    return Err(Failure::new(Code::BadRequest, message));
                 }
-                Some(Asked::Rollback(mut message)) => {
-                    let request = convert::request(message.selection.take(), message.context.take(), trace)?;
-                    (request, convert::rollback(&message)?)
-                }
-                None => return Err(Failure::new(Code::BadRequest, "A plan is of an apply or of a rollback")),
             };
-            self.fleet.plan(&request, &verb).await
+            Ok((request.strategy.to_string(), self.fleet.plan(&request, &verb).await?))
         };
-        let reports = plan.await.map_err(|failure| of_failure(&failure))?;
-        Ok(Response::new(proto::PlanResponse { databases: reports.iter().map(convert::report).collect() }))
+        let (strategy, plan) = plan.await.map_err(|failure| of_failure(&failure))?;
+        Ok(Response::new(proto::PlanResponse {
+            databases: plan.databases.iter().map(convert::report).collect(),
+            waves: plan.waves.iter().map(strategy::wave).collect(),
+            digest: plan.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+            strategy,
+        }))
     }
 
     async fn status(
         &self,
         request: Request<proto::StatusRequest>,
     ) -> Result<Response<proto::StatusResponse>, Status> {
-        let selection = convert::selection(request.into_inner().selection);
-        let read = self.fleet.status(&selection).await.map_err(|failure| of_failure(&failure))?;
-        Ok(Response::new(proto::StatusResponse { databases: read.iter().map(convert::status).collect() }))
+        let message = request.into_inner();
+        let selection = convert::selection(message.selection);
+        let scope = Scope { is_brief: message.brief, missing: &message.missing };
+        let told = if message.cached {
+            let members = self.fleet.inventory().select(&selection, fleet::selector::Need::Any);
+            members.and_then(|members| overview::cached(&members, &scope))
+        } else {
+            self.fleet.status(&selection).await.and_then(|read| overview::live(&read, &scope))
+        };
+        let databases = told.map_err(|failure| of_failure(&failure))?;
+        Ok(Response::new(proto::StatusResponse { databases }))
     }
 
     async fn history(

@@ -2,6 +2,7 @@
 
 mod line;
 mod observed;
+mod operation;
 #[cfg(test)]
 mod tests;
 

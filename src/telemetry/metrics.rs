@@ -105,14 +105,9 @@ impl Metrics {
     /// Counts an event.
     pub fn observe(&self, event: &Event) {
         match &event.kind {
-            EventKind::OperationStarted { verb, .. } => {
-                self.runs.began();
-                self.databases.began(event.operation, verb);
-            }
-            EventKind::OperationFinished { succeeded } => {
-                self.runs.ended(*succeeded);
-                self.databases.ended(event.operation);
-            }
+            EventKind::OperationStarted { verb, .. } => self.databases.began(event.operation, verb),
+            EventKind::OperationChanged { from, to, .. } => self.runs.changed(*from, *to),
+            EventKind::OperationFinished { .. } => self.databases.ended(event.operation),
             EventKind::LockTaken { waited } => self.runs.waited(*waited),
             EventKind::StepFinished(done) => self.runs.done(done),
             EventKind::StepFailed { direction, duration_ms, .. } => {
@@ -133,7 +128,10 @@ impl Metrics {
             EventKind::AuditFinished(audit) => self.audited(audit),
             EventKind::AlertChanged(alert) => self.alerts.changed(alert),
             EventKind::AlertSent { sink, outcome } => self.alerts.sent(sink, outcome),
-            EventKind::DatabaseStarted { .. }
+            EventKind::WaveStarted { .. }
+            | EventKind::WaveFinished { .. }
+            | EventKind::GateChecked { .. }
+            | EventKind::DatabaseStarted { .. }
             | EventKind::LockWaiting { .. }
             | EventKind::FoundDirty { .. }
             | EventKind::StepStarted { .. }

@@ -138,7 +138,7 @@ impl MigrationService for Stub {
             plan: vec![step],
             ..Default::default()
         };
-        Ok(Response::new(proto::PlanResponse { databases: vec![orders] }))
+        Ok(Response::new(proto::PlanResponse { databases: vec![orders], ..Default::default() }))
     }
 
     async fn status(&self, _: Request<proto::StatusRequest>) -> Answer<proto::StatusResponse> {
@@ -260,7 +260,7 @@ fn finished(database: &str, outcome: DatabaseOutcome, failure: Option<proto::Fai
 }
 
 fn end(succeeded: bool) -> (&'static str, Kind) {
-    ("", Kind::OperationFinished(proto::OperationFinished { succeeded }))
+    ("", Kind::OperationFinished(proto::OperationFinished { succeeded, ..Default::default() }))
 }
 
 #[test]
@@ -424,7 +424,8 @@ fn an_outcome_that_is_told_again_says_so() {
         done: vec![proto::StepResult { step: Some(step(StepAction::Apply)), duration_ms: 12 }],
         ..Default::default()
     };
-    let started = Kind::OperationStarted(proto::OperationStarted { databases: vec!["orders".into()] });
+    let databases = vec!["orders".into()];
+    let started = Kind::OperationStarted(proto::OperationStarted { databases, ..Default::default() });
     let events = vec![("", started), ("orders", Kind::DatabaseFinished(result)), end(true)];
     let daemon = Daemon::start(Script::Tell(events));
     let (code, stdout, stderr) = daemon.run("apply --request-id 018f3c5e-7a2b-7c3d-8e4f-0123456789ab");

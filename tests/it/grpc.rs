@@ -89,7 +89,7 @@ fn bad_requests_have_their_statuses() {
         let request = proto::ApplyRequest { selection: Some(selection.clone()), ..Default::default() };
         expect(client.apply(request).await.expect_err("refused"), Code::NotFound, "NX0050");
         let both = proto::Selection { all: true, ..selection };
-        let request = proto::StatusRequest { selection: Some(both) };
+        let request = proto::StatusRequest { selection: Some(both), ..Default::default() };
         expect(client.status(request).await.expect_err("refused"), Code::InvalidArgument, "NX0052");
         let request = proto::RollbackRequest { steps: Some(1), to: "1".to_owned(), ..Default::default() };
         expect(client.rollback(request).await.expect_err("refused"), Code::InvalidArgument, "NX0052");

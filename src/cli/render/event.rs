@@ -12,7 +12,7 @@ use crate::{
         },
         report::{Report, Tally, Verb},
     },
-    rpc::proto::{self, DatabaseOutcome, StepAction, event::Kind},
+    rpc::proto::{self, DatabaseOutcome, OperationState, StepAction, event::Kind},
 };
 
 /// An operation that began so long before its request was sent had run before.
@@ -45,8 +45,51 @@ pub fn lines(event: &proto::Event, report: &Report, live: bool, width: Option<u1
             vec![Line::Note(warning(&event.database, &notice.version, &notice.message))]
         }
         Some(Kind::DatabaseFinished(result)) => finished(result, report, width),
-        _ => vec![],
+        Some(kind) => operation_line(kind, event).map(Line::Note).into_iter().collect(),
+        None => vec![],
     }
+}
+
+/// What is said of an operation as a whole: its states, its waves, its gates.
+fn operation_line(kind: &Kind, event: &proto::Event) -> Option<String> {
+    let of = |wave: &Option<proto::WaveOf>| {
+        let proto::WaveOf { name, number, total } = wave.clone().unwrap_or_default();
+        let name = clean(&name);
+        format!("{number} of {total} ({name})")
+    };
+    Some(match kind {
+        Kind::OperationStarted(begun) if begun.attempt > 1 => {
+            format!("attempt {}: {}\n", begun.attempt, count(begun.databases.len(), "database"))
+        }
+        Kind::WaveStarted(begun) => {
+            format!("wave {}: {}\n", of(&begun.wave), count(begun.databases as usize, "database"))
+        }
+        Kind::WaveFinished(done) if done.failed > 0 => {
+            format!("wave {}: {} failed\n", of(&done.wave), done.failed)
+        }
+        Kind::GateChecked(gate) if gate.outcome() != proto::GateOutcome::Passed => {
+            let did = match gate.outcome() {
+                proto::GateOutcome::Inconclusive => "could not be decided",
+                _ => "did not hold",
+            };
+            let (database, reason) = (clean(&event.database), sentence(&gate.reason));
+            format!("{database}: the gate after wave {} {did}: {reason}\n", of(&gate.wave))
+        }
+        Kind::OperationChanged(changed) => {
+            let why = sentence(&changed.why);
+            let id = clean(&event.operation_id);
+            match (changed.from(), changed.to()) {
+                (_, OperationState::Paused) => {
+                    format!("paused: {why}; nexusctl operation resume {id} goes on\n")
+                }
+                (_, OperationState::Cancelling) => format!("{why}: stopping what is under way\n"),
+                (OperationState::Running, OperationState::Running) => format!("{why}\n"),
+                (OperationState::Paused, OperationState::Running) => "resumed\n".to_owned(),
+                _ => return None,
+            }
+        }
+        _ => return None,
+    })
 }
 
 /// What was not told while the database was at work, and how it came out.
@@ -187,7 +230,13 @@ pub fn summary(report: &Report, took: Duration) -> String {
     if !is_idle && !nothing.is_empty() {
         let _ = write!(text, "; {nothing}");
     }
-    let rest = [("up to date", idle), ("failed", failed), ("cancelled", with(DatabaseOutcome::Cancelled))];
+    let rest = [
+        ("up to date", idle),
+        ("failed", failed),
+        ("rolled back", with(DatabaseOutcome::RolledBack)),
+        ("cancelled", with(DatabaseOutcome::Cancelled)),
+        ("not begun", report.not_begun.len()),
+    ];
     for (what, number) in rest.into_iter().filter(|(_, number)| *number > 0) {
         let _ = write!(text, "; {number} {what}");
     }

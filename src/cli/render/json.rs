@@ -6,19 +6,18 @@ mod answers;
 mod audits;
 #[cfg(test)]
 mod examples;
+mod operations;
 mod status;
 
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{
-    cli::report::{self, Report},
-    rpc::proto,
-};
+use crate::{cli::report::Report, rpc::proto};
 
 pub use alerts::{Alert, Alerts};
 pub use answers::{Checksums, Created, Databases, History, Reloaded, Repaired, Versions};
 pub use audits::{Audited, Audits};
+pub use operations::{Begun, OneOperation, Operations};
 pub use status::Status;
 
 /// A request that failed as a whole.
@@ -59,7 +58,10 @@ pub struct Operation {
     verb: &'static str,
     dry_run: bool,
     succeeded: bool,
+    state: Option<String>,
+    why: Option<String>,
     databases: Vec<DatabaseResult>,
+    not_begun: Vec<String>,
     error: Option<Failure>,
 }
 
@@ -67,6 +69,16 @@ pub struct Operation {
 #[derive(Debug, Serialize)]
 pub struct Plans {
     databases: Vec<DatabaseResult>,
+    waves: Vec<Wave>,
+    strategy: String,
+    digest: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Wave {
+    name: String,
+    is_canary: bool,
+    databases: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -141,22 +153,31 @@ impl Operation {
         Self {
             operation_id: given(&report.operation_id),
             request_id: request_id.to_string(),
-            verb: match report.verb {
-                report::Verb::Apply => "apply",
-                report::Verb::Rollback => "rollback",
-                report::Verb::Recover => "recover",
-            },
+            verb: report.verb.name(),
             dry_run: report.dry_run,
             succeeded: report.succeeded && error.is_none(),
+            state: operations::state(report.state),
+            why: given(&report.why),
             databases: report.all_databases().iter().map(Into::into).collect(),
+            not_begun: report.not_begun.clone(),
             error: error.map(Into::into),
         }
     }
 }
 
-impl From<&[proto::DatabaseResult]> for Plans {
-    fn from(plans: &[proto::DatabaseResult]) -> Self {
-        Self { databases: plans.iter().map(Into::into).collect() }
+impl From<&proto::PlanResponse> for Plans {
+    fn from(plan: &proto::PlanResponse) -> Self {
+        let wave = |wave: &proto::Wave| Wave {
+            name: wave.name.clone(),
+            is_canary: wave.is_canary,
+            databases: wave.databases.clone(),
+        };
+        Self {
+            databases: plan.databases.iter().map(Into::into).collect(),
+            waves: plan.waves.iter().map(wave).collect(),
+            strategy: plan.strategy.clone(),
+            digest: given(&plan.digest),
+        }
     }
 }
 
@@ -207,6 +228,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cli::report;
 
     fn value(document: &impl Serialize) -> Value {
         serde_json::to_value(document).expect("it is a document")
@@ -244,7 +266,7 @@ mod tests {
         });
         let expected = json!({
             "operation_id": "op", "request_id": Uuid::nil().to_string(), "verb": "apply", "dry_run": false,
-            "succeeded": false, "error": error,
+            "succeeded": false, "state": null, "why": null, "not_begun": [], "error": error,
             "databases": [{
                 "database": "orders", "outcome": "unknown", "duration_ms": 0, "done": [step],
                 "plan": [], "failure": null, "notices": []

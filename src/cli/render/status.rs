@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     cli::render::{
+        fleet,
         table::{Fit, table},
         text::{GREEN, RED, YELLOW, clean, count, labels, sentence, time},
     },
@@ -12,6 +13,9 @@ use crate::{
 
 /// How many clean migrations are shown, newest first, unless all are asked for.
 const SHOWN: usize = 20;
+
+/// How many databases have a row each, unless all are asked for; of more, versions are counted.
+const ROWS: usize = 12;
 
 const CLEAN: &str = "✓ Clean";
 const DIRTY: &str = "⚠️  DIRTY";
@@ -41,7 +45,7 @@ impl Finding {
 /// How much is shown.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
-    /// Every migration of a database, not only the newest clean ones.
+    /// Every migration of a database, not only the newest clean ones, and every database of many.
     pub full: bool,
     /// What is pending among the findings.
     pub pending: bool,
@@ -54,12 +58,19 @@ pub struct View {
 pub fn text(databases: &[DatabaseStatus], findings: &[Finding], view: View) -> String {
     let (table, is_one) = match databases {
         [database] => (one(database, view.full, view.width), true),
+        several if several.len() > ROWS && !view.full => (fleet::versions(several, view.width), false),
         several => (matrix(several, view.width), false),
     };
+    let is_fleet = databases.len() > ROWS && !view.full;
     // The table of one database has a mark for each migration without a way back.
     let is_told = |kind| kind == "unreadable" || (is_one && kind == "no_down");
     let findings: Vec<_> = findings.iter().filter(|finding| !is_told(finding.kind)).collect();
-    let sections = [table, list(&findings, view.pending), summary(databases)];
+    let list = if is_fleet {
+        fleet::list(&findings, view.pending, view.width)
+    } else {
+        list(&findings, view.pending)
+    };
+    let sections = [table, list, summary(databases)];
     sections.into_iter().filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -295,7 +306,7 @@ fn overall(status: &DatabaseStatus) -> &'static str {
 }
 
 /// The last line: the counts of one database, or how many databases stand how.
-fn summary(databases: &[DatabaseStatus]) -> String {
+pub fn summary(databases: &[DatabaseStatus]) -> String {
     match databases {
         [] => String::new(),
         [status] if status.failure.is_some() => String::new(),

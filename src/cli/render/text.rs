@@ -12,6 +12,8 @@ pub const RED: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::
 pub const YELLOW: Style = Style::new().bold().fg_color(Some(Color::Ansi(AnsiColor::Yellow)));
 /// Of what is well.
 pub const GREEN: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Green)));
+/// Of headings.
+pub const BOLD: Style = Style::new().bold();
 /// Of hints.
 pub const CYAN: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Cyan)));
 

@@ -112,3 +112,59 @@ fn audits() {
         "[[audit]] each audit is a table of its own, written as `[[audit]]`; found a table",
     );
 }
+
+#[test]
+fn strategies() {
+    let careful = "[[strategy]]\nname = \"careful\"\ncanary = 1\nwave = \"10%\"\n";
+    let whole = "[[strategy]]\nname = \"whole\"\ncanary = \"orders-eu, orders-us\"\nwave = \"by-label=region\"\n\
+                 parallel = 4\npause = \"manual\"\nmax_failures = \"5%\"\non_failure = \"rollback\"\n\
+                 gate = \"select count(*) = 0 from failed_jobs\"\ngate_no_alerts = true\ngate_wait = \"30s\"\n\
+                 gate_limit = \"5m\"\n";
+    let counted = "[[strategy]]\nname = \"counted\"\nwave = 50\nmax_failures = 3\npause = \"5m\"\n";
+    let config = parse(&format!("{ORDERS}{careful}{whole}{counted}")).expect("it is well-formed");
+    let expected = StrategyConfig {
+        name: "whole".into(),
+        canary: Some(CanaryConfig::Names(vec!["orders-eu".into(), "orders-us".into()])),
+        wave: Some(WaveConfig::ByLabel("region".into())),
+        parallel: Some(4),
+        pause: Some(PauseConfig::Manual),
+        max_failures: Some(Amount::Percent(5)),
+        rolls_back: true,
+        gate: Some("select count(*) = 0 from failed_jobs".into()),
+        gate_no_alerts: true,
+        gate_wait: Some(Duration::from_secs(30)),
+        gate_limit: Some(Duration::from_mins(5)),
+    };
+    assert_eq!(config.strategies[1], expected);
+    assert_eq!(config.strategies[0].canary, Some(CanaryConfig::Count(1)));
+    assert_eq!(config.strategies[2].wave, Some(WaveConfig::Amount(Amount::Count(50))));
+    let again = Config::parse(&config.to_masked_toml(), None, [], &Overrides::default());
+    assert_eq!(again.expect("it is a configuration itself").strategies, config.strategies);
+
+    let check = |lines: &str, expected: &str| {
+        let message = refusal(&format!("{ORDERS}{lines}"));
+        let first = message.lines().next().unwrap_or_default();
+        assert!(first.ends_with(expected), "{lines}: {first}");
+    };
+    check("[[strategy]]\nwave = 1", "strategy #1: name is missing");
+    check(&format!("{careful}{careful}"), "strategy \"careful\": #1 has this name already; names are unique");
+    check(&format!("{careful}waves = 1"), "unknown key `waves`; did you mean `wave`?");
+    let with = |line: &str, expected: &str| check(&format!("[[strategy]]\nname = \"a\"\n{line}"), expected);
+    let wave =
+        "expected a part such as \"10%\", a number of databases of at least 1, or \"by-label=KEY\", found";
+    with("wave = 0", &format!("strategy \"a\": wave: {wave} \"0\""));
+    with("wave = \"0%\"", &format!("{wave} \"0%\""));
+    with("wave = \"101%\"", &format!("{wave} \"101%\""));
+    with("wave = \"by-label=\"", &format!("{wave} \"by-label=\""));
+    with("wave = true", "found a boolean (true)");
+    with("canary = 0", "or their names such as \"orders-eu,orders-us\", found \"0\"");
+    with("canary = \"a,,b\"", "found \"a,,b\"");
+    with("parallel = 0", "expected a whole number from 1 to 10000, found \"0\"");
+    with("wave = 1\npause = \"later\"", "expected a duration such as \"5m\", or \"manual\", found \"later\"");
+    with("max_failures = \"200%\"", "or a part from \"0%\" to \"100%\", found \"200%\"");
+    with("on_failure = \"panic\"", "expected \"stop\" or \"rollback\", found \"panic\"");
+    with("gate = \" \"", "such as \"select true\", found \" \"");
+    with("pause = \"5m\"", "strategy \"a\": pause: there is one wave only: give canary or wave too");
+    with("gate_wait = \"5m\"", "gate_wait: there is no gate: give gate or gate_no_alerts");
+    with("gate_no_alerts = true\ngate_limit = \"0s\"", "it must be at least 1ms");
+}

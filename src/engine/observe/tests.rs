@@ -229,7 +229,8 @@ fn what_the_policy_allows_is_no_finding() {
 #[test]
 fn a_look_that_fails_says_what_it_cannot_know() {
     use FindingKind::{
-        DatabaseUnreachable, DirectoryUnreadable, ForeignTable, InventoryInvalid, LogUnwritable, TableGone,
+        DatabaseUnreachable, DirectoryUnreadable, ForeignTable, InventoryInvalid, LogUnwritable,
+        OperationHalted, TableGone,
     };
     let check = |compared: &Compared, seen: SeeError, expected: &[&str], known: &[FindingKind]| {
         let observation = conclude("main", compared, Err(&seen), &rules());
@@ -247,21 +248,34 @@ fn a_look_that_fails_says_what_it_cannot_know() {
         &good,
         refused(),
         &["database_unreachable "],
-        &[DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable],
+        &[DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable, OperationHalted],
     );
     check(
         &good,
         SeeError::Unfit(ForeignTable, Failure::new(Code::ForeignTable, "it is another tool's")),
         &["foreign_table "],
-        &[ForeignTable, TableGone, DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable],
+        &[
+            ForeignTable,
+            TableGone,
+            DatabaseUnreachable,
+            DirectoryUnreadable,
+            InventoryInvalid,
+            LogUnwritable,
+            OperationHalted,
+        ],
     );
-    check(&good, SeeError::Passing, &[], &[DirectoryUnreadable, InventoryInvalid, LogUnwritable]);
+    check(
+        &good,
+        SeeError::Passing,
+        &[],
+        &[DirectoryUnreadable, InventoryInvalid, LogUnwritable, OperationHalted],
+    );
     let bad = Err(Failure::new(Code::DirectoryUnreadable, "it does not exist"));
     check(
         &bad,
         refused(),
         &["directory_unreadable ", "database_unreachable "],
-        &[DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable],
+        &[DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable, OperationHalted],
     );
 }
 

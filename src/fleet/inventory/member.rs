@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,11 +15,9 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    engine::{Compared, Database, Run},
+    engine::{Compared, Database, Glance, Run},
     fleet::inventory::Looks,
-    migration::{
-        Catalog, Code, Counts, EventKind, Failure, FindingKind, Observation, Version, catalog::CatalogResult,
-    },
+    migration::{Catalog, Code, Counts, EventKind, Failure, Observation, Version, catalog::CatalogResult},
     selector::Facts,
     source::Directory,
 };
@@ -46,20 +44,19 @@ pub struct Member {
     /// When the monitor was last asked to look at it.
     pub(in crate::fleet) nudged: watch::Sender<Instant>,
     /// Held by whoever works on it in this process: a session may take its own advisory lock again,
-    /// and waiting here costs the server nothing. Holds the operation. It outlives the member where
-    /// its settings change.
-    pub(super) busy: Arc<Mutex<Option<Uuid>>>,
-    /// What the monitor and audits saw of it last.
-    pub(super) seen: StdMutex<Seen>,
+    /// and waiting here costs the server nothing. It outlives the member where its settings change.
+    pub(super) hold: Arc<Hold>,
+    /// What the monitor saw of it last.
+    pub(super) seen: StdMutex<Arc<Seen>>,
 }
 
 /// What was last seen of a database.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// When it was looked at; `None` where it was not yet.
-    pub at: Option<Timestamp>,
-    /// Why it did not answer then.
-    pub unreachable: Option<String>,
+    /// The last look that could tell at least whether the database answers; `None` before the first.
+    pub last: Option<Observation>,
+    /// The versions that it saw; `None` where it could not read them.
+    pub glance: Option<Arc<Glance>>,
     /// What its rows said when they could last be compared with its directory.
     pub rows: Option<Rows>,
 }
@@ -73,6 +70,20 @@ pub struct Rows {
     pub counts: Counts,
     /// The newest that is applied.
     pub newest: Option<Version>,
+}
+
+/// Whose turn it is to work on a database.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    turn: Arc<Mutex<()>>,
+    /// The operation whose turn it is: whoever waits is told.
+    holder: StdMutex<Option<Uuid>>,
+}
+
+impl Hold {
+    fn holder(&self) -> MutexGuard<'_, Option<Uuid>> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Member {
@@ -117,23 +128,21 @@ impl Member {
     }
 
     /// What was seen of it last.
-    pub fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn seen(&self) -> Arc<Seen> {
+        self.last_seen().clone()
     }
 
-    /// Remembers a look. What it could not tell stays as it was.
-    pub(in crate::fleet) fn saw(&self, observation: &Observation) {
-        if observation.unknown.contains(&FindingKind::DatabaseUnreachable) {
-            return;
-        }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.at = Some(observation.time);
-        let mut findings = observation.findings.iter();
-        let unreachable = findings.find(|finding| finding.kind == FindingKind::DatabaseUnreachable);
-        seen.unreachable = unreachable.map(|finding| finding.message.clone());
-        if let Some(counts) = observation.counts {
-            seen.rows = Some(Rows { at: observation.time, counts, newest: observation.newest.clone() });
-        }
+    /// Remembers a look of the monitor's.
+    pub(in crate::fleet) fn saw(&self, observation: &Observation, glance: Option<Arc<Glance>>) {
+        let Observation { time: at, counts, ref newest, .. } = *observation;
+        let rows = counts.map(|counts| Rows { at, counts, newest: newest.clone() });
+        let mut seen = self.last_seen();
+        let rows = rows.or_else(|| seen.rows.clone());
+        *seen = Arc::new(Seen { last: Some(observation.clone()), glance, rows });
+    }
+
+    fn last_seen(&self) -> MutexGuard<'_, Arc<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the monitor look at it now: something may have changed.
@@ -156,22 +165,28 @@ impl Member {
         }
     }
 
+    /// A place among those who work on the same server, to ask a gate: its limit holds for them too.
+    pub(in crate::fleet) async fn gate_place(&self) -> Option<SemaphorePermit<'_>> {
+        // They are never closed; without a place, a question would still only be a question.
+        self.server_places.acquire().await.ok()
+    }
+
     /// Waits until nobody else in this process works on it, as long as a run waits for its lock.
     pub(in crate::fleet) async fn busy(&self, run: &Run) -> Result<Busy, Failure> {
         let held = || {
-            let holder = self.busy.try_lock().ok().and_then(|holder| *holder);
+            let holder = *self.hold.holder();
             holder
                 .map_or_else(|| "another operation of this daemon".to_owned(), |id| format!("operation {id}"))
         };
-        if let Ok(guard) = self.busy.clone().try_lock_owned() {
-            return Ok(Busy::new(guard, run));
+        if let Ok(turn) = self.hold.turn.clone().try_lock_owned() {
+            return Ok(Busy::new(&self.hold, turn, run));
         }
         run.events.emit(self.name(), EventKind::LockWaiting { holder: held() });
         let started = Instant::now();
         tokio::select! {
-            guard = self.busy.clone().lock_owned() => {
+            turn = self.hold.turn.clone().lock_owned() => {
                 run.events.emit(self.name(), EventKind::LockTaken { waited: started.elapsed() });
-                Ok(Busy::new(guard, run))
+                Ok(Busy::new(&self.hold, turn, run))
             }
             () = tokio::time::sleep(run.database.lock_wait) => {
                 Err(Failure::new(Code::LockHeld, "Another run holds the database's lock").details(vec![format!("held by {}", held())]))
@@ -183,12 +198,19 @@ impl Member {
 
 /// Held by the one who works on a database.
 pub(in crate::fleet) struct Busy {
-    _guard: OwnedMutexGuard<Option<Uuid>>,
+    hold: Arc<Hold>,
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl Busy {
-    fn new(mut guard: OwnedMutexGuard<Option<Uuid>>, run: &Run) -> Self {
-        *guard = Some(run.author.operation);
-        Self { _guard: guard }
+    fn new(hold: &Arc<Hold>, turn: OwnedMutexGuard<()>, run: &Run) -> Self {
+        *hold.holder() = Some(run.author.operation);
+        Self { hold: hold.clone(), _turn: turn }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        *self.hold.holder() = None;
     }
 }

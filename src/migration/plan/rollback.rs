@@ -1,7 +1,7 @@
 //! Planning a rollback: the newest rows first, each with its down script.
 
 use crate::migration::{
-    AppliedRow, Catalog, Code, Direction, Failure, Tracked,
+    AppliedRow, Catalog, Code, Direction, Failure, Tracked, Version,
     evidence::{self, Verdict},
     plan::{
         Extent, Plan, Policy, Recovery, RollbackRequest, Source, Step, StepAction,
@@ -23,6 +23,7 @@ pub fn plan_rollback(
     let count = match &request.extent {
         Extent::Steps(steps) => count_steps(*steps, tracked.rows.len())?,
         Extent::To(to) => count_newer(to, catalog, tracked)?,
+        Extent::Exactly(versions) => return exactly(catalog, tracked, versions, request, policy),
     };
     let mut plan = Plan::default();
     for row in tracked.rows.iter().rev().take(count) {
@@ -31,6 +32,35 @@ pub fn plan_rollback(
     }
     let left_dirty = tracked.rows.iter().rev().skip(count).filter(|row| row.dirty);
     plan.notices.extend(left_dirty.map(|row| format!("{} stays dirty: it is older", row.version)));
+    Ok(plan)
+}
+
+/// Plans to take back these versions. Rows between them that were there before stay; what was
+/// applied after them may stand on them, so that nothing is taken from under it.
+fn exactly(
+    catalog: &Catalog,
+    tracked: &Tracked,
+    versions: &[Version],
+    request: &RollbackRequest,
+    policy: Policy,
+) -> Result<Plan, Failure> {
+    let (meant, others): (Vec<_>, Vec<_>) =
+        tracked.rows.iter().partition(|row| versions.contains(&row.version));
+    let first = meant.iter().map(|row| row.applied_at).min();
+    let since: Vec<_> =
+        others.iter().filter(|row| first.is_some_and(|first| row.applied_at > first)).collect();
+    if let Some(newest) = since.last() {
+        let message = format!("{} was applied since by somebody else", newest.version);
+        let details = since.iter().map(|row| format!("{}: applied at {:.0}", row.version, row.applied_at));
+        return Err(Failure::new(Code::AppliedSince, message)
+            .version(&newest.version)
+            .details(details.collect()));
+    }
+    let mut plan = Plan::default();
+    for row in meant.into_iter().rev() {
+        let step = step(catalog, row, request, policy, &mut plan.notices)?;
+        plan.steps.push(Step { row_checksum: row.checksum.clone(), ..step });
+    }
     Ok(plan)
 }
 

@@ -314,3 +314,50 @@ fn modes_come_from_the_scripts() {
         [(StepAction::Apply, Mode::NonTransactional), (StepAction::Apply, Mode::Transactional)]
     );
 }
+
+#[test]
+fn exactly_what_an_operation_applied_is_rolled_back() {
+    let (catalog, up) = (catalog(&["0001_a", "0002_b", "0003_c", "0004_d"]), Direction::Up);
+    // The rows with the second in which each was applied; `!` is dirty, nothing of it committed.
+    let tracked = |rows: &[(&str, i64)]| {
+        let failed = attempt(up, Mode::Transactional, AttemptOutcome::RolledBack);
+        let rows = rows.iter().map(|(text, second)| {
+            let version = text.trim_end_matches('!');
+            let is_dirty = text.ends_with('!');
+            let applied_at = jiff::Timestamp::from_second(*second).expect("a time");
+            let row = row(version, is_dirty, is_dirty.then(|| failed.clone()));
+            AppliedRow { applied_at, kept_down: Some(kept("-- kept")), ..row }
+        });
+        Tracked::new(rows.collect())
+    };
+    let check = |rows: &[(&str, i64)], versions: &[&str], expected: Result<&[&str], Code>| {
+        let extent = Extent::Exactly(versions.iter().map(|version| Version::from_row(version)).collect());
+        let source = Some(Source::Journal);
+        let request = RollbackRequest { extent, no_auto_recover: false, source };
+        let planned = plan_rollback(&catalog, &tracked(rows), &request, Policy::default());
+        let planned = planned.map(|plan| {
+            assert!(plan.steps.iter().all(|it| it.source.is_none() || it.source == Some(Source::Journal)));
+            plan.steps.iter().map(|step| format!("{} {}", step.action, step.version)).collect::<Vec<_>>()
+        });
+        let expected = expected.map(|steps| steps.iter().map(|&step| step.to_owned()).collect::<Vec<_>>());
+        assert_eq!(planned.map_err(|failure| failure.code), expected, "{rows:?} {versions:?}");
+    };
+    let all: &[_] = &[("0001_a", 1), ("0002_b", 5), ("0003_c", 6)];
+    check(all, &["0002_b", "0003_c"], Ok(&["roll back 0003_c", "roll back 0002_b"]));
+    check(all, &["0003_c"], Ok(&["roll back 0003_c"]));
+    // The failed one is settled with the others.
+    check(
+        &[("0001_a", 1), ("0002_b", 5), ("0003_c!", 6)],
+        &["0002_b", "0003_c"],
+        Ok(&["forget attempt 0003_c", "roll back 0002_b"]),
+    );
+    // One that was out of order: what was there before stays.
+    check(&[("0001_a", 1), ("0002_b", 5), ("0003_c", 2)], &["0002_b"], Ok(&["roll back 0002_b"]));
+    // What somebody else has applied since may stand on it.
+    check(all, &["0002_b"], Err(Code::AppliedSince));
+    check(&[("0002_b", 5), ("0004_d!", 7)], &["0002_b"], Err(Code::AppliedSince));
+    // What somebody else has rolled back already is gone.
+    check(&[("0001_a", 1), ("0002_b", 5)], &["0002_b", "0003_c"], Ok(&["roll back 0002_b"]));
+    check(&[("0001_a", 1)], &["0002_b"], Ok(&NOTHING));
+    check(&[], &["0002_b"], Ok(&NOTHING));
+}

@@ -13,7 +13,7 @@ use crate::{
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::Source,
     },
-    telemetry::jsonl::observed::Observed,
+    telemetry::jsonl::{observed::Observed, operation},
 };
 
 /// One line, not yet written.
@@ -48,7 +48,7 @@ impl Line {
     }
 
     /// Where and in which operation it happened.
-    fn of(self, event: &Event) -> Self {
+    pub(super) fn of(self, event: &Event) -> Self {
         let database = Some(event.database.as_str()).filter(|name| !name.is_empty());
         self.with_some("database", database)
             .with("operation", event.operation.to_string())
@@ -95,11 +95,11 @@ impl Line {
 pub(super) fn lines(event: &Event, reported: &mut Reported, observed: &mut Observed) -> Vec<Line> {
     let line = |level, message: &str| Line::new(event.time, level, message);
     let one = match &event.kind {
-        EventKind::OperationStarted { verb, databases, requested_by } => line("info", "Operation started")
-            .with("verb", *verb)
-            .with("databases", databases.as_slice())
-            .with("requested_by", requested_by.as_str())
-            .of(event),
+        EventKind::OperationStarted { .. }
+        | EventKind::OperationChanged { .. }
+        | EventKind::WaveStarted { .. }
+        | EventKind::WaveFinished { .. }
+        | EventKind::GateChecked { .. } => return operation::line(event).into_iter().collect(),
         EventKind::LockWaiting { holder } => {
             line("info", "Waiting for the migration lock").with("holder", holder.as_str()).of(event)
         }
@@ -165,11 +165,9 @@ pub(super) fn lines(event: &Event, reported: &mut Reported, observed: &mut Obser
                 .with("removed", change.removed.as_slice())
         }
         EventKind::DatabaseFinished(report) => return database_finished(event, report, reported),
-        EventKind::OperationFinished { succeeded } => {
+        EventKind::OperationFinished { .. } => {
             reported.retain(|(operation, _)| *operation != event.operation);
-            line(if *succeeded { "info" } else { "error" }, "Operation finished")
-                .with("succeeded", *succeeded)
-                .of(event)
+            return operation::line(event).into_iter().collect();
         }
         EventKind::AlertChanged(alert) => return alert_changed(event, alert).into_iter().collect(),
         EventKind::AuditFinished(report) => audit_finished(event, report),
@@ -262,6 +260,7 @@ fn database_finished(event: &Event, report: &DatabaseReport, reported: &mut Repo
         }
         Ok(DatabaseOutcome::Succeeded) => ("succeeded", report.done.len()),
         Ok(DatabaseOutcome::UpToDate) => ("up to date", 0),
+        Ok(DatabaseOutcome::RolledBack) => ("rolled back", report.done.len()),
         Ok(DatabaseOutcome::Planned) => ("planned", report.plan.as_ref().map_or(0, |plan| plan.steps.len())),
     };
     let line =

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     migration::{
-        AuditReport, Direction, EventKind, Finding, FindingKind, Location, Mode, Observation, Plan, Step,
-        StepAction, Version,
+        AuditReport, Direction, EventKind, Finding, FindingKind, Location, Mode, Observation, OperationState,
+        Plan, Step, StepAction, Version,
         event::{CatalogChange, DatabaseOutcome, DatabaseReport, StepDone},
         header::Header,
         plan::Source,
@@ -165,12 +165,20 @@ fn the_runbooks_refusals() {
     check(report(Err(several)), &[line, all]);
 }
 
+fn ended(state: OperationState, why: &str, not_begun: &[&str]) -> EventKind {
+    let not_begun = not_begun.iter().map(|&name| name.to_owned()).collect();
+    EventKind::OperationFinished { state, why: why.to_owned(), not_begun, attempt: 1 }
+}
+
 #[test]
 fn the_other_lines() {
     let started = EventKind::OperationStarted {
         verb: "apply",
         databases: vec!["orders".into()],
         requested_by: "ana".into(),
+        reason: String::new(),
+        waves: 1,
+        attempt: 1,
     };
     check(
         started,
@@ -178,11 +186,13 @@ fn the_other_lines() {
             r#""level":"info","message":"Operation started","verb":"apply","databases":["orders"],"requested_by":"ana",{PLACE}"#
         )],
     );
-    let finish = |level: &str, ok| {
-        format!(r#""level":"{level}","message":"Operation finished","succeeded":{ok},{PLACE}"#)
+    let finish = |level: &str, ok, rest: &str| {
+        format!(r#""level":"{level}","message":"Operation finished","succeeded":{ok},"state":{rest},{PLACE}"#)
     };
-    check(EventKind::OperationFinished { succeeded: true }, &[finish("info", true)]);
-    check(EventKind::OperationFinished { succeeded: false }, &[finish("error", false)]);
+    check(ended(OperationState::Succeeded, "", &[]), &[finish("info", true, r#""succeeded""#)]);
+    let why = r#""halted","why":"1 of 1 databases failed in canary","not_begun":2"#;
+    let halted = ended(OperationState::Halted, "1 of 1 databases failed in canary", &["b", "c"]);
+    check(halted, &[finish("error", false, why)]);
     let waiting =
         format!(r#""level":"info","message":"Waiting for the migration lock","holder":"pid 7",{PLACE}"#);
     check(EventKind::LockWaiting { holder: "pid 7".into() }, &[waiting]);
@@ -277,7 +287,7 @@ fn a_failure_is_told_once() {
     assert_eq!(count(report(Err(failure.clone())), &mut reported), 0);
     assert_eq!(count(report(Err(failure.clone())), &mut reported), 1, "of another run");
     count(failed(failure), &mut reported);
-    count(EventKind::OperationFinished { succeeded: false }, &mut reported);
+    count(ended(OperationState::Failed, "", &[]), &mut reported);
     assert_eq!(reported, HashSet::new());
 }
 

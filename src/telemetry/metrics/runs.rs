@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::{
     migration::{
-        Direction, StepAction,
+        Direction, OperationState, StepAction,
         event::{DatabaseOutcome, DatabaseReport, StepDone},
     },
     telemetry::metrics::register::Register,
@@ -27,6 +27,8 @@ pub(super) struct Runs {
     databases: IntCounterVec,
     operations: IntCounterVec,
     running: IntGauge,
+    states: IntGaugeVec,
+    halts: IntCounter,
 }
 
 impl Runs {
@@ -63,16 +65,25 @@ impl Runs {
                 "nexus_database_runs_total",
                 "Runs on one database, by outcome.",
                 "outcome",
-                &["succeeded", "up_to_date", "planned", "failed"],
+                &["succeeded", "up_to_date", "rolled_back", "planned", "failed"],
             ),
             operations: register.known_counters(
                 "nexus_operations_total",
                 "Operations that ended, by outcome.",
                 "outcome",
-                &["succeeded", "failed"],
+                &["succeeded", "failed", "cancelled"],
             ),
             running: register.gauge("nexus_operations_running", "Operations under way."),
+            states: register.gauges(
+                "nexus_operations",
+                "Operations that are not over, by state: pending, running, paused, halted, cancelling.",
+                &["state"],
+            ),
+            halts: register.counter("nexus_operation_halts_total", "Operations that stopped by themselves."),
         };
+        for state in OperationState::ALL.into_iter().filter(|state| !state.is_over()) {
+            runs.states.with_label_values(&[state.name()]);
+        }
         for direction in DIRECTIONS.map(name) {
             runs.step_seconds.with_label_values(&[direction]);
             for outcome in ["succeeded", "failed"] {
@@ -82,15 +93,25 @@ impl Runs {
         runs
     }
 
-    /// An operation began.
-    pub(super) fn began(&self) {
-        self.running.inc();
-    }
-
-    /// An operation ended.
-    pub(super) fn ended(&self, succeeded: bool) {
-        self.running.dec();
-        self.operations.with_label_values(&[if succeeded { "succeeded" } else { "failed" }]).inc();
+    /// An operation is in another state.
+    pub(super) fn changed(&self, from: Option<OperationState>, to: OperationState) {
+        let was_at_rest = from.is_none_or(OperationState::is_at_rest);
+        match (was_at_rest, to.is_at_rest()) {
+            (true, false) => self.running.inc(),
+            (false, true) => self.running.dec(),
+            _ => {}
+        }
+        if let Some(from) = from.filter(|state| !state.is_over()) {
+            self.states.with_label_values(&[from.name()]).dec();
+        }
+        if to.is_over() {
+            self.operations.with_label_values(&[to.name()]).inc();
+        } else {
+            self.states.with_label_values(&[to.name()]).inc();
+        }
+        if to == OperationState::Halted {
+            self.halts.inc();
+        }
     }
 
     /// A run on one database ended.
@@ -98,6 +119,7 @@ impl Runs {
         let outcome = match report.result {
             Ok(DatabaseOutcome::Succeeded) => "succeeded",
             Ok(DatabaseOutcome::UpToDate) => "up_to_date",
+            Ok(DatabaseOutcome::RolledBack) => "rolled_back",
             Ok(DatabaseOutcome::Planned) => "planned",
             Err(_) => "failed",
         };

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::migration::{
-    Alert, AlertState, Code, Counts, Direction, Failure, Finding, FindingKind, Mode, Observation, Step,
-    StepAction, Version,
+    Alert, AlertState, Code, Counts, Direction, Failure, Finding, FindingKind, Mode, Observation,
+    OperationState, Step, StepAction, Version,
     event::{CatalogChange, DatabaseOutcome, DatabaseReport, InventoryChange, StepDone},
     header::Header,
 };
@@ -52,7 +52,16 @@ fn finished(result: Result<DatabaseOutcome, Box<Failure>>) -> EventKind {
 }
 
 fn started(verb: &'static str) -> EventKind {
-    EventKind::OperationStarted { verb, databases: vec![], requested_by: String::new() }
+    let (requested_by, reason) = (String::new(), String::new());
+    EventKind::OperationStarted { verb, databases: vec![], requested_by, reason, waves: 1, attempt: 1 }
+}
+
+fn changed(from: Option<OperationState>, to: OperationState) -> EventKind {
+    EventKind::OperationChanged { from, to, why: String::new(), by: String::new() }
+}
+
+fn ended(state: OperationState) -> EventKind {
+    EventKind::OperationFinished { state, why: String::new(), not_begun: vec![], attempt: 1 }
 }
 
 fn inventory(databases: &[&str], removed: &[&str]) -> InventoryChange {
@@ -131,8 +140,11 @@ fn the_process_and_the_build() {
 fn operations_are_counted() {
     let metrics = Metrics::new();
     has(&metrics, "nexus_migration_steps_total{direction=\"down\",outcome=\"succeeded\"} 0");
+    tell(&metrics, changed(None, OperationState::Pending));
+    tell(&metrics, changed(Some(OperationState::Pending), OperationState::Running));
     tell(&metrics, started("apply"));
     has(&metrics, "nexus_operations_running 1");
+    has(&metrics, "nexus_operations{state=\"running\"} 1");
     tell(&metrics, EventKind::LockTaken { waited: Duration::from_secs(2) });
     has(&metrics, "nexus_lock_wait_seconds_sum 2");
     let failed = EventKind::StepFailed {
@@ -149,8 +161,10 @@ fn operations_are_counted() {
     has(&metrics, "nexus_database_runs_total{outcome=\"failed\"} 1");
     has(&metrics, "nexus_last_operation_success{database=\"orders\",verb=\"apply\"} 0");
     has(&metrics, "nexus_last_operation_timestamp_seconds{database=\"orders\",verb=\"apply\"} 1000");
-    tell(&metrics, EventKind::OperationFinished { succeeded: false });
+    tell(&metrics, ended(OperationState::Failed));
+    tell(&metrics, changed(Some(OperationState::Running), OperationState::Failed));
     has(&metrics, "nexus_operations_running 0");
+    has(&metrics, "nexus_operations{state=\"running\"} 0");
     has(&metrics, "nexus_operations_total{outcome=\"failed\"} 1");
     has(&metrics, "nexus_log_write_failures_total 0");
     metrics.log_write_failed();
@@ -158,11 +172,34 @@ fn operations_are_counted() {
 }
 
 #[test]
+fn operations_are_counted_by_their_states() {
+    use OperationState::{Cancelled, Halted, Pending, Running};
+    let metrics = Metrics::new();
+    has(&metrics, "nexus_operations{state=\"halted\"} 0");
+    has(&metrics, "nexus_operation_halts_total 0");
+    tell(&metrics, changed(None, Pending));
+    tell(&metrics, changed(Some(Pending), Running));
+    tell(&metrics, changed(Some(Running), Halted));
+    has(&metrics, "nexus_operations{state=\"halted\"} 1");
+    has(&metrics, "nexus_operation_halts_total 1");
+    has(&metrics, "nexus_operations_running 0");
+    tell(&metrics, changed(Some(Halted), Running));
+    has(&metrics, "nexus_operations{state=\"halted\"} 0");
+    has(&metrics, "nexus_operations_running 1");
+    tell(&metrics, changed(Some(Running), Halted));
+    tell(&metrics, changed(Some(Halted), Cancelled));
+    has(&metrics, "nexus_operations{state=\"halted\"} 0");
+    has(&metrics, "nexus_operations_running 0");
+    has(&metrics, "nexus_operations_total{outcome=\"cancelled\"} 1");
+    has(&metrics, "nexus_operation_halts_total 2");
+}
+
+#[test]
 fn the_last_operation_is_told_by_verb() {
     let metrics = Metrics::new();
     tell(&metrics, started("apply"));
     tell(&metrics, finished(Err(failure())));
-    tell(&metrics, EventKind::OperationFinished { succeeded: false });
+    tell(&metrics, ended(OperationState::Failed));
     tell(&metrics, started("rollback"));
     tell(&metrics, finished(Ok(DatabaseOutcome::Succeeded)));
     has(&metrics, "nexus_last_operation_success{database=\"orders\",verb=\"rollback\"} 1");

@@ -7,7 +7,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    cli::render::{audit::example, status::findings},
+    cli::{
+        render::{audit::example, status::findings},
+        report,
+    },
     migration::Checksum,
     rpc::{
         client::ClientError,
@@ -87,7 +90,11 @@ fn operations() {
     };
     let kinds = [
         Kind::DatabaseFinished(result),
-        Kind::OperationFinished(proto::OperationFinished { succeeded: false }),
+        Kind::OperationFinished(proto::OperationFinished {
+            state: proto::OperationState::Failed.into(),
+            why: "Migration failed and was rolled back".into(),
+            ..Default::default()
+        }),
     ];
     for kind in kinds {
         report.take(&proto::Event {
@@ -97,6 +104,56 @@ fn operations() {
         });
     }
     check("apply, rollback, recover", &Operation::new(&report, Uuid::nil(), None));
+}
+
+#[test]
+fn one_operation() {
+    use proto::{OperationDatabaseState as Database, OperationState};
+    let count = |state: Database, count| proto::OperationDatabaseCount { state: state.into(), count };
+    let wave = |name: &str, is_canary, counts| proto::OperationWave {
+        name: name.into(),
+        is_canary,
+        is_settled: false,
+        counts: vec![counts],
+    };
+    let operation = proto::Operation {
+        id: OPERATION.into(),
+        verb: "apply".into(),
+        requested_by: "ana@laptop".into(),
+        reason: "CHG-123".into(),
+        selection: Some(proto::Selection { databases: vec!["orders-*".into()], ..Default::default() }),
+        state: OperationState::Halted.into(),
+        why: "1 of 1 databases failed in canary; orders-eu: Migration failed and was rolled back".into(),
+        attempt: 1,
+        waves: vec![
+            wave("canary", true, count(Database::Failed, 1)),
+            wave("wave 1", false, count(Database::Waiting, 40)),
+        ],
+        counts: vec![count(Database::Waiting, 40), count(Database::Failed, 1)],
+        databases: vec![proto::OperationDatabase {
+            name: "orders-eu".into(),
+            wave: "canary".into(),
+            state: Database::Failed.into(),
+            catalog_digest: CHECKSUM.into(),
+            done: vec![proto::OperationStep {
+                version: "0010_add_products".into(),
+                action: StepAction::Apply.into(),
+            }],
+            applied: vec!["0010_add_products".into()],
+            failure: Some(failure()),
+            started_at: Some(at(124)),
+            ended_at: Some(at(155)),
+            ..Default::default()
+        }],
+        created_at: Some(at(123)),
+        changed_at: Some(at(156)),
+        ended_at: Some(at(156)),
+    };
+    check("operation show", &OneOperation::from(&operation));
+    let mut report = Report::new(report::Verb::Apply, false);
+    report.operation_id = OPERATION.into();
+    report.targets = vec!["orders-eu".into(), "orders-us".into()];
+    check("apply, rollback, recover --detach", &Begun::from(&report));
 }
 
 #[test]
@@ -111,7 +168,14 @@ fn plans() {
         duration_ms: 4,
         ..Default::default()
     };
-    check("plan", &Plans::from([plan].as_slice()));
+    let wave = proto::Wave { name: "canary".into(), is_canary: true, databases: vec!["orders".into()] };
+    let plan = proto::PlanResponse {
+        databases: vec![plan],
+        waves: vec![wave],
+        strategy: "a canary of 1, then one wave".into(),
+        digest: "b94d27b9934d3e08a52e52d7da7dabfa-1f3a77c009dec2b4".into(),
+    };
+    check("plan", &Plans::from(&plan));
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The document of `status`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 
 use crate::{
     cli::render::{
+        fleet::{self, Skew},
         json::{Failure, given, word},
         status::{self, Finding},
         text::rfc3339,
@@ -17,8 +18,18 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub struct Status {
     ok: bool,
+    versions: Vec<VersionEntry>,
     databases: Vec<DatabaseStatus>,
     findings: Vec<FindingEntry>,
+}
+
+#[derive(Debug, Serialize)]
+struct VersionEntry {
+    version: Option<String>,
+    databases: usize,
+    pending: u32,
+    oldest_pending: Option<String>,
+    dirty: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,6 +53,7 @@ struct DatabaseStatus {
     missing: u32,
     out_of_order: u32,
     lock_holder: Option<String>,
+    observed_at: Option<String>,
     failure: Option<Failure>,
     catalog_failure: Option<Failure>,
     notices: Vec<String>,
@@ -67,11 +79,45 @@ impl Status {
             kind: finding.kind,
             message: finding.message.clone(),
         };
+        let version = |(version, skew): (&str, Skew<'_>)| VersionEntry {
+            version: given(version),
+            databases: skew.databases.len(),
+            pending: skew.pending,
+            oldest_pending: given(skew.oldest_pending),
+            dirty: skew.dirty,
+        };
         Self {
             ok: !findings.iter().any(Finding::fails_check),
+            versions: fleet::skew(databases).into_iter().map(version).collect(),
             databases: databases.iter().map(Into::into).collect(),
             findings: findings.iter().map(entry).collect(),
         }
+    }
+
+    /// How everything stands, without when it was looked at: what is equal is no change.
+    pub fn state(&self) -> String {
+        let mut text = String::new();
+        for database in &self.databases {
+            let DatabaseStatus {
+                database,
+                current_version,
+                applied,
+                pending,
+                running,
+                dirty,
+                drift,
+                missing,
+                ..
+            } = database;
+            let _ = writeln!(
+                text,
+                "{database} {current_version:?} {applied} {pending} {running} {dirty} {drift} {missing}"
+            );
+        }
+        for finding in &self.findings {
+            let _ = writeln!(text, "{} {:?} {}", finding.database, finding.version, finding.message);
+        }
+        text
     }
 }
 
@@ -89,6 +135,7 @@ impl From<&proto::DatabaseStatus> for DatabaseStatus {
             missing: status.missing,
             out_of_order: status.out_of_order,
             lock_holder: given(&status.lock_holder),
+            observed_at: rfc3339(status.observed_at.as_ref()),
             failure: status.failure.as_ref().map(Into::into),
             catalog_failure: status.catalog_failure.as_ref().map(Into::into),
             notices: status.notices.clone(),

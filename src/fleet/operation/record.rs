@@ -1,0 +1,327 @@
+//! What is known of an operation: plain values, without anything that works.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{
+    engine::Verb,
+    fleet::{
+        selector::Selection,
+        strategy::{Strategy, Wave},
+    },
+    migration::{
+        Basis, Code, DatabaseState, Failure, GateOutcome, OperationState, PlanDigest, StepAction, Version,
+        event::{DatabaseOutcome, DatabaseReport},
+    },
+};
+
+/// An operation, as it stands.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its id, which is the request's.
+    pub id: Uuid,
+    /// What it does.
+    pub verb: Verb,
+    /// Who asked for it.
+    pub requested_by: String,
+    /// Why, in their words; may be empty.
+    pub reason: String,
+    /// Which databases they named.
+    pub selection: Selection,
+    /// How it goes through them.
+    pub strategy: Strategy,
+    /// The digest of the plan that it is held to.
+    pub plan: Option<PlanDigest>,
+    /// Where it is in its life.
+    pub state: OperationState,
+    /// Why it is there, in a sentence without a full stop; may be empty.
+    pub why: String,
+    /// Counts how often it was begun, from 1.
+    pub attempt: u32,
+    /// Its waves, in their order.
+    pub waves: Vec<WaveRecord>,
+    /// Its databases, frozen when it was asked for.
+    pub databases: BTreeMap<String, DatabaseRecord>,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// When it came to its state.
+    pub changed: Timestamp,
+    /// When its last attempt ended; `None` while one is under way.
+    pub ended: Option<Timestamp>,
+}
+
+/// One wave of an operation.
+#[derive(Debug, Clone)]
+pub struct WaveRecord {
+    /// Its name and its databases.
+    pub wave: Wave,
+    /// Whether nothing more is expected of it: its databases are done, and its gate held or was
+    /// passed over.
+    pub is_settled: bool,
+}
+
+/// One database of an operation.
+#[derive(Debug, Clone)]
+pub struct DatabaseRecord {
+    /// How it stands.
+    pub state: DatabaseState,
+    /// The digest of the catalog that it is compared with; empty where none could be read yet.
+    pub digest: String,
+    /// What its plan was made over, where the operation is held to a plan.
+    pub basis: Option<Basis>,
+    /// The steps that the operation has done there, durably, in their order.
+    pub done: Vec<(Version, StepAction)>,
+    /// The migration whose up file was run last, where that failed.
+    pub failed_at: Option<Version>,
+    /// Why it failed, was cancelled or was skipped.
+    pub failure: Option<Failure>,
+    /// Who holds its lock, while it is waited for.
+    pub waits_for: String,
+    /// How the gate of its wave came out, and why, where it was asked.
+    pub gate: Option<(GateOutcome, String)>,
+    /// When its last run began.
+    pub started: Option<Timestamp>,
+    /// When that ended.
+    pub ended: Option<Timestamp>,
+}
+
+impl DatabaseRecord {
+    /// A database whose turn has not come.
+    pub(in crate::fleet) fn waiting() -> Self {
+        Self {
+            state: DatabaseState::Waiting,
+            digest: String::new(),
+            basis: None,
+            done: Vec::new(),
+            failed_at: None,
+            failure: None,
+            waits_for: String::new(),
+            gate: None,
+            started: None,
+            ended: None,
+        }
+    }
+
+    /// The versions that the operation has put in place and that it has not taken away again, in
+    /// the order in which it did.
+    pub fn applied(&self) -> Vec<Version> {
+        let mut applied: Vec<Version> = Vec::new();
+        for (version, action) in &self.done {
+            match action {
+                StepAction::Apply | StepAction::Resume { .. } => applied.push(version.clone()),
+                StepAction::Rollback | StepAction::Undo | StepAction::ForgetAttempt => {
+                    applied.retain(|other| other != version);
+                }
+                StepAction::ClearMark => {}
+            }
+        }
+        applied
+    }
+
+    /// What has to be looked at to undo what the operation did: what it applied, and what it failed
+    /// to apply.
+    pub fn touched(&self) -> Vec<Version> {
+        let mut touched = self.applied();
+        touched.extend(self.failed_at.clone().filter(|version| !touched.contains(version)));
+        touched
+    }
+
+    /// What its run is held to: only as long as the operation itself has not moved it.
+    pub(in crate::fleet) fn held_to(&self) -> Option<Basis> {
+        self.basis.clone().filter(|_| self.done.is_empty() && self.failed_at.is_none())
+    }
+
+    /// Its turn has come.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        self.state = DatabaseState::Running;
+        self.started = Some(now);
+        self.ended = None;
+        self.gate = None;
+    }
+
+    /// A run on it ended.
+    pub(super) fn end(&mut self, report: &DatabaseReport, now: Timestamp) {
+        self.ended = Some(now);
+        self.waits_for.clear();
+        self.done.extend(report.done.iter().map(|done| (done.step.version.clone(), done.step.action)));
+        match &report.result {
+            Ok(outcome) => {
+                self.failed_at = None;
+                // Why it was rolled back is still to be read.
+                self.failure = self.failure.take().filter(|_| *outcome == DatabaseOutcome::RolledBack);
+                self.state = match outcome {
+                    DatabaseOutcome::Succeeded => DatabaseState::Succeeded,
+                    DatabaseOutcome::UpToDate | DatabaseOutcome::Planned => DatabaseState::UpToDate,
+                    DatabaseOutcome::RolledBack => DatabaseState::RolledBack,
+                };
+            }
+            Err(failure) => {
+                self.state = match failure.code {
+                    Code::Cancelled => DatabaseState::Cancelled,
+                    Code::TargetGone => DatabaseState::Skipped,
+                    _ => DatabaseState::Failed,
+                };
+                self.failed_at = failed_at(report).or_else(|| self.failed_at.take());
+                self.failure = Some(Failure::clone(failure));
+            }
+        }
+    }
+
+    /// What was waiting is not begun any more.
+    pub(super) fn give_up(&mut self) {
+        if self.state == DatabaseState::Waiting {
+            self.state = DatabaseState::Cancelled;
+        }
+    }
+}
+
+/// The migration whose up file a run had begun and did not end well.
+fn failed_at(report: &DatabaseReport) -> Option<Version> {
+    let failure = report.result.as_ref().err()?;
+    let version = failure.version.as_deref()?;
+    let steps = &report.plan.as_ref()?.steps;
+    let is_done = |version: &Version| report.done.iter().any(|done| done.step.version == *version);
+    let is_up = |action| matches!(action, StepAction::Apply | StepAction::Resume { .. });
+    let step = steps.iter().find(|step| step.version.as_str() == version && is_up(step.action))?;
+    (!is_done(&step.version)).then(|| step.version.clone())
+}
+
+impl Record {
+    /// How many databases stand so.
+    pub fn count(&self, is_meant: impl Fn(DatabaseState) -> bool) -> usize {
+        self.databases.values().filter(|database| is_meant(database.state)).count()
+    }
+
+    /// Those of a wave that are still to be begun, in their order.
+    pub(in crate::fleet) fn to_do(&self, wave: usize) -> Vec<String> {
+        let is_waiting = |name: &&String| {
+            self.databases.get(*name).is_some_and(|database| database.state == DatabaseState::Waiting)
+        };
+        let names = self.waves.get(wave).map(|wave| wave.wave.databases.iter()).into_iter().flatten();
+        names.filter(is_waiting).cloned().collect()
+    }
+
+    /// Makes what failed, was cancelled, was skipped or was rolled back wait for its turn again.
+    pub(in crate::fleet) fn try_again(&mut self) {
+        for database in self.databases.values_mut() {
+            if !database.state.is_well() {
+                database.state = DatabaseState::Waiting;
+                database.failure = None;
+            }
+        }
+        let databases = &self.databases;
+        let waits = |name: &String| {
+            databases.get(name).is_some_and(|database| database.state == DatabaseState::Waiting)
+        };
+        for wave in &mut self.waves {
+            wave.is_settled &= !wave.wave.databases.iter().any(waits);
+        }
+    }
+
+    /// Somebody goes on though things have changed since the plan: it does not count any more.
+    pub(in crate::fleet) fn hold_to_no_plan(&mut self) {
+        self.plan = None;
+        self.databases.values_mut().for_each(|database| database.basis = None);
+    }
+
+    /// Takes the waves in which nothing waits as they are: somebody has seen how they came out.
+    pub(in crate::fleet) fn pass_over(&mut self) {
+        let databases = &self.databases;
+        let waits = |name: &String| {
+            databases.get(name).is_some_and(|database| database.state == DatabaseState::Waiting)
+        };
+        for wave in &mut self.waves {
+            wave.is_settled |= !wave.wave.databases.iter().any(waits);
+        }
+    }
+
+    /// How it ends when nothing is left to be done, and why.
+    pub(in crate::fleet) fn outcome(&self) -> (OperationState, String) {
+        let all = self.databases.len();
+        let cancelled = self.count(|state| state == DatabaseState::Cancelled);
+        if cancelled > 0 {
+            return (OperationState::Cancelled, String::new());
+        }
+        let bad = self.count(|state| !state.is_well());
+        match (bad, all) {
+            (0, _) => (OperationState::Succeeded, String::new()),
+            (1, 1) => {
+                let failure = self.databases.values().find_map(|database| database.failure.as_ref());
+                (OperationState::Failed, failure.map(ToString::to_string).unwrap_or_default())
+            }
+            (bad, all) => (OperationState::Failed, format!("{bad} of {all} databases failed")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::{Mode, Plan, Step, event::StepDone, header::Header};
+
+    fn step(version: &str, action: StepAction) -> Step {
+        Step {
+            version: Version::from_row(version),
+            action,
+            mode: Mode::Transactional,
+            source: None,
+            reason: String::new(),
+            header: Header::default(),
+            size: 0,
+            row_checksum: String::new(),
+        }
+    }
+
+    /// A run whose first `done` steps were done; it failed at a version, where one is given.
+    fn report(steps: &[(&str, StepAction)], done: usize, failed: Option<(Code, &str)>) -> DatabaseReport {
+        let steps: Vec<_> = steps.iter().map(|(version, action)| step(version, *action)).collect();
+        let finish = |step: &Step| StepDone { step: step.clone(), checksum: String::new(), duration_ms: 1 };
+        let done = steps[..done].iter().map(finish).collect();
+        let result = match failed {
+            None => Ok(DatabaseOutcome::Succeeded),
+            Some((code, version)) => Err(Box::new(Failure::new(code, "no").version(version))),
+        };
+        let plan = Some(Plan { steps, notices: Vec::new() });
+        DatabaseReport { database: "a".to_owned(), plan, done, result, duration_ms: 1 }
+    }
+
+    #[test]
+    fn what_was_applied_and_what_has_to_be_undone() {
+        use StepAction::{Apply, ClearMark, ForgetAttempt, Resume, Rollback};
+        let check = |reports: &[DatabaseReport], state: DatabaseState, applied: &str, touched: &str| {
+            let mut record = DatabaseRecord::waiting();
+            for report in reports {
+                record.begin(Timestamp::UNIX_EPOCH);
+                record.end(report, Timestamp::UNIX_EPOCH);
+            }
+            let text = |versions: Vec<Version>| {
+                versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            };
+            assert_eq!(record.state, state);
+            assert_eq!(
+                (text(record.applied()).as_str(), text(record.touched()).as_str()),
+                (applied, touched)
+            );
+        };
+        let both: &[_] = &[("0001_a", Apply), ("0002_b", Apply)];
+        let failed = |code, version| Some((code, version));
+        check(&[report(both, 2, None)], DatabaseState::Succeeded, "0001_a 0002_b", "0001_a 0002_b");
+        let half = || report(both, 1, failed(Code::MigrationFailed, "0002_b"));
+        check(&[half()], DatabaseState::Failed, "0001_a", "0001_a 0002_b");
+        // Refused before anything was begun: the version is not one of the plan's.
+        let refused = report(&[], 0, failed(Code::ChecksumMismatch, "0002_b"));
+        check(&[refused], DatabaseState::Failed, "", "");
+        let stopped = report(both, 1, failed(Code::Cancelled, "0002_b"));
+        check(&[stopped], DatabaseState::Cancelled, "0001_a", "0001_a 0002_b");
+        // The next attempt settles and goes on; what was settled is not what it applied.
+        let again = report(&[("0002_b", ForgetAttempt), ("0002_b", Apply)], 2, None);
+        check(&[half(), again], DatabaseState::Succeeded, "0001_a 0002_b", "0001_a 0002_b");
+        let resumed = report(&[("0002_b", Resume { done: 1 })], 1, None);
+        check(&[half(), resumed], DatabaseState::Succeeded, "0001_a 0002_b", "0001_a 0002_b");
+        let undone = report(&[("0002_b", ForgetAttempt), ("0001_a", Rollback)], 2, None);
+        check(&[half(), undone], DatabaseState::Succeeded, "", "");
+        check(&[report(&[("0001_a", ClearMark)], 1, None)], DatabaseState::Succeeded, "", "");
+    }
+}

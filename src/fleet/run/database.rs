@@ -1,0 +1,169 @@
+//! One database of an operation: its turn, its places, its run, its report.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::{
+    engine::{self, Run, Verb},
+    fleet::{
+        Fleet,
+        inventory::Member,
+        operation::{Operation, Record, Turn, Work},
+        run::refused,
+    },
+    migration::{
+        Code, EventKind, EventSink, Failure,
+        event::{DatabaseOutcome, DatabaseReport},
+    },
+};
+
+/// Runs the operation's verb on one database when its turn has come; `None` where it has not come
+/// before `closed`, or before the attempt's end.
+pub(super) async fn run(
+    fleet: Arc<Fleet>,
+    operation: Arc<Operation>,
+    name: String,
+    closed: CancellationToken,
+) -> Option<DatabaseReport> {
+    let verb = operation.verb();
+    one(&fleet, operation, &name, verb, closed, None).await
+}
+
+/// Takes back on one database what the operation has done there.
+pub(super) async fn take_back(
+    fleet: &Arc<Fleet>,
+    operation: Arc<Operation>,
+    name: &str,
+    verb: Verb,
+) -> Option<DatabaseReport> {
+    one(fleet, operation, name, verb, CancellationToken::new(), Some(DatabaseOutcome::RolledBack)).await
+}
+
+/// `means` is what success is called, where it is not success.
+async fn one(
+    fleet: &Arc<Fleet>,
+    operation: Arc<Operation>,
+    name: &str,
+    verb: Verb,
+    closed: CancellationToken,
+    means: Option<DatabaseOutcome>,
+) -> Option<DatabaseReport> {
+    let work = operation.to_work_with();
+    let member = work.members.get(name)?.clone();
+    let sink: Arc<dyn EventSink> = match means {
+        None => work.sink.clone(),
+        Some(outcome) => Arc::new(Meaning { sink: work.sink.clone(), outcome }),
+    };
+    let span = engine::trace::database(&member.database, operation.id(), &verb);
+    let task = {
+        let (fleet, member, operation, sink) =
+            (fleet.clone(), member.clone(), operation.clone(), sink.clone());
+        let work = async move { begin_and_run(&fleet, &member, &operation, &verb, &closed, sink).await };
+        work.instrument(span.clone())
+    };
+    let ended = fleet.tasks.spawn("database", task).await;
+    let report = match ended {
+        Ok(None) => return None,
+        Ok(Some(Ok(report))) => match means {
+            None => report,
+            Some(outcome) => mean(report, outcome),
+        },
+        Ok(Some(Err(failure))) => tell(&*sink, refused(&member, failure)),
+        Err(_) => tell(&*sink, refused(&member, internal())),
+    };
+    operation.ended(&report);
+    member.nudge(Instant::now());
+    if let Err(failure) = &report.result {
+        engine::trace::failed(&span, failure);
+    }
+    Some(report)
+}
+
+/// Waits for the turn, for the database and for a place on its server; the operation may be paused
+/// or halted meanwhile: then both are given back.
+async fn begin_and_run(
+    fleet: &Arc<Fleet>,
+    member: &Arc<Member>,
+    operation: &Operation,
+    verb: &Verb,
+    closed: &CancellationToken,
+    sink: Arc<dyn EventSink>,
+) -> Option<Result<DatabaseReport, Failure>> {
+    loop {
+        if operation.turn(closed).await == Turn::Never {
+            return None;
+        }
+        if fleet.inventory().get(member.name()).is_none() {
+            let message = "The database is no longer one of the fleet's";
+            return Some(Err(Failure::new(Code::TargetGone, message)));
+        }
+        let run = match prepare(fleet, member, operation, sink.clone()) {
+            Ok(run) => run,
+            Err(failure) => return Some(Err(failure)),
+        };
+        let places = async {
+            let busy = member.busy(&run).await?;
+            let place = member.place(&run).await?;
+            Ok::<_, Failure>((busy, place))
+        };
+        let places = match places.await {
+            Ok(places) => places,
+            Err(failure) => return Some(Err(failure)),
+        };
+        if operation.may_begin(member.name(), closed) {
+            let report = engine::run(&run, verb).await;
+            drop(places);
+            return Some(Ok(report));
+        }
+    }
+}
+
+fn prepare(
+    fleet: &Arc<Fleet>,
+    member: &Arc<Member>,
+    operation: &Operation,
+    events: Arc<dyn EventSink>,
+) -> Result<Run, Failure> {
+    let work: Work = operation.to_work_with();
+    let catalog = work.catalog(member).cloned().unwrap_or_else(|| Err(internal()))?;
+    let held_to = |record: &Record| record.databases.get(member.name())?.held_to();
+    let (attempt, basis) = operation.look(|record| (record.attempt, held_to(record)));
+    let run = fleet.run(member, catalog, work.author);
+    // A second attempt of the same operation is meant.
+    let may_be_repeated = run.may_be_repeated && attempt == 1;
+    Ok(Run { events, stop: work.stop, may_be_repeated, basis, ..run })
+}
+
+fn internal() -> Failure {
+    Failure::new(Code::Internal, "The work on the database ended unexpectedly")
+}
+
+fn tell(sink: &dyn EventSink, report: DatabaseReport) -> DatabaseReport {
+    sink.emit(&report.database, EventKind::DatabaseFinished(Box::new(report.clone())));
+    report
+}
+
+fn mean(report: DatabaseReport, outcome: DatabaseOutcome) -> DatabaseReport {
+    DatabaseReport { result: report.result.map(|_| outcome), ..report }
+}
+
+/// A sink in which success has another meaning.
+struct Meaning {
+    sink: Arc<dyn EventSink>,
+    outcome: DatabaseOutcome,
+}
+
+impl EventSink for Meaning {
+    fn emit(&self, database: &str, kind: EventKind) {
+        let kind = match kind {
+            EventKind::DatabaseFinished(report) => {
+                EventKind::DatabaseFinished(Box::new(mean(*report, self.outcome)))
+            }
+            kind => kind,
+        };
+        self.sink.emit(database, kind);
+    }
+}

@@ -1,0 +1,319 @@
+//! Starting operations, finding them, and steering those that are there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::{
+    engine::{self, Stop, Verb},
+    fleet::{
+        Fleet, Overlap, Request,
+        inventory::Member,
+        operation::{Catalogs, Command, DatabaseRecord, Operation, Operations, Record, WaveRecord, Work},
+        run,
+        selector::Need,
+        strategy::OnFailure,
+    },
+    migration::{
+        Code, DatabaseState, EventKind, EventSink as _, Failure, Finding, FindingKind, Observation,
+        OperationState, catalog::CatalogResult, event::CatalogChange,
+    },
+};
+
+/// How many details a refusal lists.
+const MOST_DETAILS: usize = 50;
+
+/// What a command says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// The operation's id, or the beginning of it where that is enough.
+    pub id: String,
+    /// Who gives it.
+    pub by: String,
+    /// Going on is meant although the migration directories have changed since the beginning.
+    pub accept_new_catalog: bool,
+}
+
+impl Fleet {
+    /// Starts a verb on the selected databases, or returns the operation that the same request id
+    /// started before.
+    pub fn start(self: &Arc<Self>, request: &Request, verb: Verb) -> Result<Arc<Operation>, Failure> {
+        let id = request.id.unwrap_or_else(Uuid::now_v7);
+        if let Some(known) = self.known(id, &verb, request)? {
+            return Ok(known);
+        }
+        self.admit()?;
+        if request.strategy.on_failure == OnFailure::RollBack && !matches!(verb, Verb::Apply(_)) {
+            let message = format!("What a {} did is not rolled back: --on-failure stop", verb.name());
+            return Err(Failure::new(Code::BadStrategy, message));
+        }
+        let members = self.inventory().select(&request.selection, Need::Named)?;
+        let waves = self.waves(&request.strategy, &members)?;
+        let held = request.plan.as_ref().map(|held| held.bases(&members)).transpose()?;
+        let now = Timestamp::now();
+        let waiting = |member: &Arc<Member>| {
+            let basis = held.and_then(|held| held.get(member.name())).cloned();
+            (member.name().to_owned(), DatabaseRecord { basis, ..DatabaseRecord::waiting() })
+        };
+        let record = Record {
+            id,
+            verb,
+            requested_by: request.requested_by.clone(),
+            reason: request.reason.clone(),
+            selection: request.selection.clone(),
+            strategy: request.strategy.clone(),
+            plan: request.plan.as_ref().map(|held| held.digest().clone()),
+            state: OperationState::Pending,
+            why: String::new(),
+            attempt: 1,
+            waves: waves.into_iter().map(|wave| WaveRecord { wave, is_settled: false }).collect(),
+            databases: members.iter().map(waiting).collect(),
+            created: now,
+            changed: now,
+            ended: None,
+        };
+        let author = self.author(id, request);
+        let work = Work {
+            sink: self.sink(id, Some(author.trace)),
+            author,
+            stop: self.stop_of_an_attempt(),
+            members: Arc::new(members.into_iter().map(|it| (it.name().to_owned(), it)).collect()),
+            catalogs: Arc::default(),
+        };
+        let operation = {
+            let mut operations = self.operations();
+            if let Some(known) = operations.get(id) {
+                return Ok(known);
+            }
+            self.refuse_overlap(&operations, &record.databases)?;
+            let operation = Arc::new(Operation::new(record, work));
+            operations.add(operation.clone());
+            operation
+        };
+        self.work_on(&operation);
+        Ok(operation)
+    }
+
+    /// The operation that a request id started before.
+    fn known(&self, id: Uuid, verb: &Verb, request: &Request) -> Result<Option<Arc<Operation>>, Failure> {
+        match self.operations().get(id) {
+            Some(known) if !known.is_of(verb, request) => {
+                let message =
+                    format!("The request id {id} was used for another request: {}", known.verb().name());
+                Err(Failure::new(Code::BadRequest, message))
+            }
+            known => Ok(known),
+        }
+    }
+
+    /// Refuses a new operation about databases that an unfinished one is about, where that is the
+    /// policy. Where it is not, a database waits for its lock until the other one is done with it.
+    fn refuse_overlap(
+        &self,
+        operations: &Operations,
+        databases: &BTreeMap<String, DatabaseRecord>,
+    ) -> Result<(), Failure> {
+        if self.overlap() == Overlap::Queue {
+            return Ok(());
+        }
+        let mut details = Vec::new();
+        for operation in operations.newest().filter(|operation| !operation.state().is_at_rest()) {
+            let mut shared: BTreeSet<String> = operation.look(|record| {
+                let shared = record.databases.keys().filter(|name| databases.contains_key(*name));
+                shared.cloned().collect()
+            });
+            if let Some(first) = shared.pop_first() {
+                let more =
+                    if shared.is_empty() { String::new() } else { format!(" and {} more", shared.len()) };
+                details.push(format!("{first}{more}: operation {}", operation.line()));
+            }
+        }
+        if details.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(Code::Overlap, "Another operation is about the same database").details(details))
+    }
+
+    /// Runs the attempt of an operation that has just begun.
+    fn work_on(self: &Arc<Self>, operation: &Arc<Operation>) {
+        let (verb, databases) = operation.look(|record| (record.verb.name(), record.databases.len()));
+        let span = engine::trace::operation(operation.id(), verb, databases);
+        let work = run::operation(self.clone(), operation.clone()).instrument(span);
+        drop(self.tasks.spawn("operation", work));
+    }
+
+    fn stop_of_an_attempt(&self) -> Stop {
+        Stop { drain: self.stop.drain.child_token(), cancel: self.stop.cancel.child_token() }
+    }
+
+    /// The one operation whose id begins so.
+    pub fn operation(&self, id: &str) -> Result<Arc<Operation>, Failure> {
+        self.operations().find(id)
+    }
+
+    /// The operations that are remembered, the newest first.
+    pub fn list_operations(&self) -> Vec<Arc<Operation>> {
+        self.operations().newest().cloned().collect()
+    }
+
+    /// Begins no further database of an operation; those under way are finished.
+    pub fn pause(&self, order: &Order) -> Result<Arc<Operation>, Failure> {
+        let operation = self.operation(&order.id)?;
+        operation.obey(Command::Pause, &order.by, |_, _| {})?;
+        Ok(operation)
+    }
+
+    /// Cancels what is under way, on the servers, and begins nothing more.
+    pub fn cancel(&self, order: &Order) -> Result<Arc<Operation>, Failure> {
+        let operation = self.operation(&order.id)?;
+        operation.obey(Command::Cancel, &order.by, |_, _| {})?;
+        Ok(operation)
+    }
+
+    /// Goes on with an operation that is paused or halted: with what was not begun. Refused where the
+    /// migration directories are not what they were at the beginning, unless that is accepted.
+    pub async fn resume(self: &Arc<Self>, order: &Order) -> Result<Arc<Operation>, Failure> {
+        self.go_on(order, Command::Resume).await
+    }
+
+    /// Tries again what failed, was cancelled, was rolled back or was not begun, in the same waves.
+    /// Refused likewise.
+    pub async fn retry(self: &Arc<Self>, order: &Order) -> Result<Arc<Operation>, Failure> {
+        self.go_on(order, Command::Retry).await
+    }
+
+    async fn go_on(self: &Arc<Self>, order: &Order, command: Command) -> Result<Arc<Operation>, Failure> {
+        let operation = self.operation(&order.id)?;
+        if super::operation::state::obey(operation.state(), command)?.is_none() {
+            return Ok(operation);
+        }
+        self.admit()?;
+        let work = operation.to_work_with();
+        let catalogs = now_in(&work.catalogs).await;
+        if !order.accept_new_catalog {
+            refuse_moved(&work.catalogs, &catalogs)?;
+        }
+        let mut is_idle = false;
+        let obeyed = operation.obey(command, &order.by, |record, from| {
+            is_idle = from.is_at_rest();
+            if order.accept_new_catalog {
+                record.hold_to_no_plan();
+            }
+            if command == Command::Retry {
+                record.try_again();
+            } else if is_idle {
+                record.pass_over();
+            }
+            operation.with_work(|work| {
+                if is_idle {
+                    work.stop = self.stop_of_an_attempt();
+                    work.author.requested_by.clone_from(&order.by);
+                }
+                work.catalogs = Arc::new(catalogs);
+            });
+        })?;
+        if obeyed.is_some() {
+            operation.note_digests();
+        }
+        if obeyed.is_some() && is_idle {
+            self.work_on(&operation);
+        }
+        Ok(operation)
+    }
+
+    /// Tells the alerts which operations are halted: all of them, so that what is over is over.
+    pub(super) fn tell_halted(&self) {
+        let halted = self.operations();
+        let halted = halted.newest().filter(|operation| operation.state() == OperationState::Halted);
+        let finding = |operation: &Arc<Operation>| {
+            operation.look(|record| {
+                let (id, verb) = (record.id.to_string(), record.verb.name());
+                let message = format!("The {verb} of {} is halted: {}", record.requested_by, record.why);
+                let not_begun = record.count(|state| state == DatabaseState::Waiting);
+                let evidence = [
+                    format!("{not_begun} of {} databases were not begun", record.databases.len()),
+                    format!("nexusctl operation show {id}"),
+                ];
+                Finding::new(FindingKind::OperationHalted, id, message).evidence(evidence)
+            })
+        };
+        let findings = halted.map(finding).collect();
+        let others = FindingKind::ALL.iter().copied().filter(|kind| *kind != FindingKind::OperationHalted);
+        let (database, time, unknown) = (String::new(), Timestamp::now(), others.collect());
+        let observation = Observation { database, time, counts: None, newest: None, findings, unknown };
+        self.sink(Uuid::nil(), None).emit("", EventKind::Observed(Box::new(observation)));
+    }
+
+    pub(super) fn operations(&self) -> MutexGuard<'_, Operations> {
+        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Operation {
+    /// Notes which catalog each database that is still to be begun is compared with.
+    pub(super) fn note_digests(&self) {
+        let work = self.to_work_with();
+        self.update(|record| {
+            for (name, database) in &mut record.databases {
+                let catalog = work.members.get(name).and_then(|member| work.catalog(member));
+                if let (false, Some(Ok(catalog))) = (database.state.is_well(), catalog) {
+                    catalog.digest().clone_into(&mut database.digest);
+                }
+            }
+        });
+    }
+}
+
+/// What the directories of an operation hold now.
+async fn now_in(catalogs: &Catalogs) -> Catalogs {
+    let mut now = Vec::with_capacity(catalogs.len());
+    for (directory, _) in catalogs {
+        now.push((directory.clone(), directory.load().await));
+    }
+    now
+}
+
+/// Refuses where a directory is not what it was, saying what was added, edited and removed.
+fn refuse_moved(then: &Catalogs, now: &Catalogs) -> Result<(), Failure> {
+    let mut details = Vec::new();
+    for ((directory, then), (_, now)) in then.iter().zip(now) {
+        let path = directory.path().display();
+        match (then, now) {
+            (Ok(then), Ok(now)) if then.digest() != now.digest() => {
+                let change = CatalogChange::between(path.to_string(), then, now);
+                let changes =
+                    [("added", change.added), ("edited", change.edited), ("removed", change.removed)];
+                for (what, versions) in changes {
+                    details.extend(versions.iter().map(|version| format!("{path}: {version} was {what}")));
+                }
+            }
+            (_, Err(failure)) => return Err(failure.clone()),
+            // What could not be read then has not been used.
+            _ => {}
+        }
+    }
+    if details.is_empty() {
+        return Ok(());
+    }
+    let more = details.len().saturating_sub(MOST_DETAILS);
+    details.truncate(MOST_DETAILS);
+    details.extend((more > 0).then(|| format!("and {more} more")));
+    let message = "The migrations have changed since the operation began";
+    Err(Failure::new(Code::CatalogMoved, message).details(details))
+}
+
+/// Reads each directory of an operation once, so that every database of it sees the same.
+pub(super) async fn read_catalogs<'a>(members: impl Iterator<Item = &'a Arc<Member>>) -> Catalogs {
+    let mut catalogs: Vec<(_, CatalogResult)> = Vec::new();
+    for member in members {
+        if !catalogs.iter().any(|(directory, _)| Arc::ptr_eq(directory, &member.directory)) {
+            catalogs.push((member.directory.clone(), member.catalog().await));
+        }
+    }
+    catalogs
+}
