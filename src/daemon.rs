@@ -26,6 +26,7 @@ pub mod args;
 mod demo;
 mod grpc;
 mod listen;
+mod service_manager;
 mod signals;
 mod wire;
 
@@ -49,6 +50,8 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             signals::stop(stop.clone())?;
             let daemon = Daemon::start(config, instance, stop).await?;
             signals::reopen(daemon.log.clone())?;
+            // Not before a SIGHUP is heard: it would end the daemon.
+            service_manager::ready().await;
             let ended = daemon.run().await;
             if let Some(traces) = traces {
                 traces.stop(LAST_SPANS).await;
@@ -130,8 +133,10 @@ impl Daemon {
         let telling = CancellationToken::new();
         let ears =
             Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };
-        let tell = tell(received, ears, telling.clone(), stop.clone());
+        let (questions, asked) = mpsc::channel(1);
+        let tell = tell(received, asked, ears, telling.clone(), stop.clone());
         drop(tasks.spawn("tell", tell));
+        service_manager::watch(&tasks, questions);
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
         let refresh = count_connections(fleet.clone(), metrics.clone());
@@ -161,6 +166,7 @@ impl Daemon {
     async fn run(self) -> anyhow::Result<()> {
         self.stop.cancelled().await;
         tracing::info!("stopping");
+        service_manager::stopping(self.config.server.shutdown_timeout).await;
         self.readiness.send_replace(Readiness::Draining);
         self.health.tell(ServingStatus::NotServing).await;
         let drained = self.fleet.shutdown(self.config.server.shutdown_timeout).await;
@@ -199,9 +205,11 @@ impl Ears {
     }
 }
 
-/// Hands every event on. One receiver, so that nobody is told of what the log has not.
+/// Hands every event on. One receiver, so that nobody is told of what the log has not. Whoever asks
+/// whether it still does is answered between two events.
 async fn tell(
     mut events: mpsc::UnboundedReceiver<Event>,
+    mut asked: mpsc::Receiver<service_manager::Question>,
     ears: Ears,
     stop: CancellationToken,
     failed: CancellationToken,
@@ -214,6 +222,8 @@ async fn tell(
                 Some(event) => ears.hear(event),
                 None => return,
             },
+            // Whoever asked may have gone.
+            Some(question) = asked.recv() => drop(question.send(())),
             () = stop.cancelled() => break,
         }
     }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::jsonl::JsonlLog;
+use crate::{daemon::service_manager, telemetry::jsonl::JsonlLog};
 
 /// The status of a process that was stopped in the middle of its work.
 const STOPPED_AT_ONCE: i32 = 1;
@@ -32,10 +32,12 @@ pub(super) fn reopen(log: Arc<JsonlLog>) -> anyhow::Result<()> {
     // It ends with the process.
     drop(crate::runtime::spawn_owned(async move {
         while hangup.recv().await.is_some() {
+            service_manager::reloading().await;
             match log.reopen() {
                 Ok(()) => tracing::info!("the migration log was reopened"),
                 Err(error) => tracing::error!(%error, "the migration log could not be reopened"),
             }
+            service_manager::ready().await;
         }
     }));
     Ok(())

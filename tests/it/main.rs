@@ -21,6 +21,7 @@ mod proxy;
 mod runbook;
 mod scripts;
 mod servers;
+mod service_manager;
 mod support;
 mod traces;
 mod watch;
