@@ -13,6 +13,7 @@ mod dirty;
 mod escape;
 mod fleet;
 mod grpc;
+mod health;
 mod lost;
 mod otlp;
 mod pooler;
