@@ -100,6 +100,8 @@ impl Managed {
             .arg(world.path("nexus.toml"))
             .env("NOTIFY_SOCKET", world.path("notify.sock"))
             .env("WATCHDOG_USEC", LIMIT.as_micros().to_string())
+            // What hangs takes a few threads with it, not all of them: a blind timer would go on.
+            .env("TOKIO_WORKER_THREADS", "8")
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
