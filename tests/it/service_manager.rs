@@ -91,12 +91,13 @@ impl Managed {
         let manager = Manager::new(&world.path("notify.sock"));
         let (http, socket) = (format!("127.0.0.1:{}", free_port()), world.path("nexusd.sock"));
         let config = format!(
-            "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = {http:?}\nsocket = {socket:?}\nshutdown_timeout = \"7s\"\n\
-             [log]\nfile = {log:?}\n[alerts]\nstate_file = {alerts:?}\n\
+            "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = {http:?}\nsocket = \"{socket}\"\nshutdown_timeout = \"7s\"\n\
+             [log]\nfile = \"{log}\"\n[alerts]\nstate_file = \"{alerts}\"\n\
              [[database]]\nname = \"main\"\nurl = {url:?}\n",
-            log = world.path("migrations.jsonl"),
-            alerts = world.path("alerts.json"),
+            log = world.path("migrations.jsonl").display(),
+            alerts = world.path("alerts.json").display(),
             url = world.database.url,
+            socket = socket.display(),
         );
         fs::write(world.path("nexus.toml"), config).expect("the configuration is written");
         let daemon = Command::new(env!("CARGO_BIN_EXE_nexusd"))
@@ -129,24 +130,24 @@ impl Managed {
 fn the_manager_is_told_of_a_life() {
     let world = World::new();
     world.tables(1, 2);
-    let mut managed = Managed::start(&world);
-    let manager = &managed.manager;
+    let mut nexusd = Managed::start(&world);
+    let manager = &nexusd.manager;
     assert_eq!(manager.next_state(), "READY=1\nSTATUS=serving\n");
-    assert_eq!(http_get(&managed.http, "/-/ready").expect("it answers").0, 200);
-    Ended::of(&managed.ctl("apply").output().expect("nexusctl runs")).expect(0);
+    assert_eq!(http_get(&nexusd.http, "/-/ready").expect("it answers").0, 200);
+    Ended::of(&nexusd.ctl("apply").output().expect("nexusctl runs")).expect(0);
     assert!(manager.is_fed_for(3 * LIMIT));
 
-    managed.signal(Signal::SIGHUP);
+    nexusd.signal(Signal::SIGHUP);
     let reloading = manager.next_state();
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
     assert_eq!(manager.next_state(), "READY=1\nSTATUS=serving\n");
     assert!(world.log().iter().any(|line| line["message"] == "Log reopened"));
     assert!(manager.is_fed_for(LIMIT));
 
-    managed.signal(Signal::SIGTERM);
+    nexusd.signal(Signal::SIGTERM);
     let stopping = manager.next_state();
     assert!(stopping.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=22000000\nSTATUS=stopping"), "{stopping}");
-    assert!(managed.daemon.0.wait().expect("it ends").success());
+    assert!(nexusd.daemon.0.wait().expect("it ends").success());
 }
 
 #[test]
