@@ -18,9 +18,10 @@ test: ## every test, against a PostgreSQL of its own
 	@deploy/prerequisites.sh postgresql pgbouncer prometheus prometheus-alertmanager
 	$(CARGO) test
 
-bench: ## the figures of the README, against psql in the same run
+bench: ## the figures of the README, against psql in the same run; ARGS=PART runs one part
 	@deploy/prerequisites.sh postgresql
-	$(CARGO) run --release --example bench
+	$(CARGO) build --release --bins --example bench
+	$(CARGO) run --release --example bench $(ARGS)
 
 check: ## format, lints, and the protocol's lints where buf is found
 	$(CARGO) fmt --check

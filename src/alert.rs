@@ -13,6 +13,7 @@ mod store;
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -33,6 +34,20 @@ use crate::{
 };
 
 pub use sinks::{SinkError, SinkKind, SinkSettings};
+
+/// Why alerts cannot be looked after.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A sink cannot be used.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// Two daemons with one file would take each other's acknowledgements away.
+    #[error("the alerts' state file {} is another running nexusd's: give each its own, [alerts] state_file", .path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+}
 
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -69,6 +84,8 @@ pub struct Alerts(Arc<Shared>);
 struct Shared {
     lives: Mutex<Lives>,
     state_file: PathBuf,
+    /// Keeps others from the file as long as it is open; `None` where it cannot be locked.
+    _lock: Option<File>,
     events: mpsc::UnboundedSender<Event>,
     watchers: broadcast::Sender<Alert>,
     /// Something has changed that sinks may have to be told.
@@ -80,22 +97,30 @@ struct Shared {
 }
 
 impl Alerts {
-    /// Goes on with what the state file knows and begins to tell the sinks. What changes is sent to
-    /// `events`.
-    pub fn start(settings: Settings, events: mpsc::UnboundedSender<Event>) -> Result<Self, SinkError> {
+    /// Goes on with what the state file knows and begins to tell the sinks, in `tasks` of its own.
+    /// What changes is sent to `events`.
+    pub fn start(
+        settings: Settings,
+        tasks: Tasks,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Result<Self, StartError> {
         let rules = Rules { hold: settings.hold, flap_window: settings.flap_window };
         let sinks = settings.sinks.into_iter().map(|sink| Sink::new(sink, &settings.runbook_base));
         let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
         let audiences = sinks.iter().map(|sink| sink.audience.clone()).collect();
+        let Ok(lock) = store::lock(&settings.state_file) else {
+            return Err(StartError::InUse { path: settings.state_file });
+        };
         let lives = Lives::new(rules, audiences, store::read(&settings.state_file));
         let shared = Arc::new(Shared {
             lives: Mutex::new(lives),
             state_file: settings.state_file,
+            _lock: lock,
             events,
             watchers: broadcast::Sender::new(WATCHED),
             changed: watch::Sender::new(()),
             unsaved: watch::Sender::new(()),
-            tasks: Tasks::default(),
+            tasks,
             stop: CancellationToken::new(),
         });
         let strange = shared.lives().keep_only(&settings.databases, Timestamp::now());
@@ -103,10 +128,10 @@ impl Alerts {
 
         for sink in sinks {
             let run = sinks::run(sink, shared.clone(), shared.changed.subscribe());
-            drop(shared.tasks.spawn("sink", run));
+            shared.tasks.spawn_vital("sink", run);
         }
-        drop(shared.tasks.spawn("alert-store", keep(shared.clone(), shared.unsaved.subscribe())));
-        drop(shared.tasks.spawn("alert-clock", tick(shared.clone())));
+        shared.tasks.spawn_vital("alert-store", keep(shared.clone(), shared.unsaved.subscribe()));
+        shared.tasks.spawn_vital("alert-clock", tick(shared.clone()));
         Ok(Self(shared))
     }
 

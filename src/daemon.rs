@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -96,6 +96,8 @@ struct Daemon {
     tasks: Tasks,
     /// The daemon was told to stop: no new mutations.
     stop: CancellationToken,
+    /// What it cannot do without has failed: it stops, too.
+    failed: CancellationToken,
     /// Everything has been told: the servers close.
     close: CancellationToken,
     readiness: watch::Sender<Readiness>,
@@ -118,8 +120,11 @@ impl Daemon {
             Arc::new(move || log.is_writable().map_err(|failure| *failure)) as Gate
         };
         let max_parallel = config.limits.max_parallel as usize;
+        let failed = CancellationToken::new();
+        let tasks = Tasks::new(failed.clone());
         let fleet = Fleet::new(
             inventory,
+            Tasks::new(failed.clone()),
             events.clone(),
             gate.clone(),
             instance,
@@ -127,45 +132,60 @@ impl Daemon {
             config.watch.pending_limit,
         );
 
-        let alerts = alerts::start(&config, events, &metrics)?;
-
-        let tasks = Tasks::default();
+        let alerts = alerts::start(&config, Tasks::new(failed.clone()), events, &metrics)?;
         let telling = CancellationToken::new();
         let ears =
             Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };
+        // Nobody is to work who cannot tell of it.
         let (questions, asked) = mpsc::channel(1);
-        let tell = tell(received, asked, ears, telling.clone(), stop.clone());
-        drop(tasks.spawn("tell", tell));
+        tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
         service_manager::watch(&tasks, questions);
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
         let refresh = count_connections(fleet.clone(), metrics.clone());
         let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, refresh };
         let close = CancellationToken::new();
-        drop(tasks.spawn("http", serve_http(http, state, close.clone(), stop.clone())));
-        let ends = grpc::Ends { close: close.clone(), failed: stop.clone() };
+        drop(tasks.spawn("http", serve_http(http, state, close.clone(), failed.clone())));
+        let ends = grpc::Ends { close: close.clone(), failed: failed.clone() };
         let audits = Audits::new(fleet.clone(), scheduled);
         let services =
             grpc::Services { fleet: fleet.clone(), alerts: alerts.clone(), audits: audits.clone() };
         let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
         audits.start();
-        drop(
-            tasks.spawn("evict-idle", evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone())),
-        );
+        let evict = evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone());
+        tasks.spawn_vital("evict-idle", evict);
         fleet.watch_catalogs(config.watch.poll);
         fleet.watch_databases(config.watch.poll, config.watch.max_connections as usize);
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
         tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");
-        Ok(Self { config, fleet, alerts, log, tasks, stop, close, readiness, health, addresses, telling })
+        Ok(Self {
+            config,
+            fleet,
+            alerts,
+            log,
+            tasks,
+            stop,
+            failed,
+            close,
+            readiness,
+            health,
+            addresses,
+            telling,
+        })
     }
 
-    /// Serves until told to stop; then drains: new mutations are refused, running steps end within
+    /// Serves until told to stop, or until something fails that it cannot do without; then drains: new mutations are refused, running steps end within
     /// their deadline or are cancelled on the server, everything that happened is told, and then
     /// the servers close.
     async fn run(self) -> anyhow::Result<()> {
-        self.stop.cancelled().await;
-        tracing::info!("stopping");
+        tokio::select! {
+            () = self.stop.cancelled() => tracing::info!("stopping"),
+            () = self.failed.cancelled() => {
+                tracing::error!("stopping: a part has failed without which nothing may go on");
+                self.stop.cancel();
+            }
+        }
         service_manager::stopping(self.config.server.shutdown_timeout).await;
         self.readiness.send_replace(Readiness::Draining);
         self.health.tell(ServingStatus::NotServing).await;
@@ -180,6 +200,7 @@ impl Daemon {
             tracing::warn!("some tasks did not end in time");
         }
         tracing::info!("stopped");
+        ensure!(!self.failed.is_cancelled(), "a part of nexusd failed: its log says which");
         Ok(())
     }
 }
@@ -212,10 +233,7 @@ async fn tell(
     mut asked: mpsc::Receiver<service_manager::Question>,
     ears: Ears,
     stop: CancellationToken,
-    failed: CancellationToken,
 ) {
-    // A daemon that tells nobody must not go on, however this task ends.
-    let _stop_with_it = failed.drop_guard();
     loop {
         tokio::select! {
             event = events.recv() => match event {

@@ -79,9 +79,10 @@ pub struct MemberStatus {
 }
 
 impl Fleet {
-    /// A fleet over an inventory; what happens goes to `events`.
+    /// A fleet over an inventory, in `tasks` of its own; what happens goes to `events`.
     pub fn new(
         inventory: Inventory,
+        tasks: Tasks,
         events: mpsc::UnboundedSender<Event>,
         gate: Gate,
         instance: String,
@@ -91,7 +92,7 @@ impl Fleet {
         Arc::new(Self {
             inventory,
             operations: Mutex::default(),
-            tasks: Tasks::default(),
+            tasks,
             events,
             gate,
             stop: Stop::default(),

@@ -1,6 +1,7 @@
 //! One connection's words: how a server is named, reached over TLS, and spoken to.
 
 pub mod connect;
+pub mod counters;
 pub mod embedded;
 pub mod error;
 pub mod executor;

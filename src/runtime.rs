@@ -3,15 +3,21 @@
 use std::{future::Future, time::Duration};
 
 use tokio::task::JoinHandle;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The tasks of one process, so that a shutdown can wait for all of them.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    failed: CancellationToken,
 }
 
 impl Tasks {
+    /// Tasks of which a vital one fires `failed` where it panics.
+    pub fn new(failed: CancellationToken) -> Self {
+        Self { tracker: TaskTracker::default(), failed }
+    }
+
     /// Starts a task. Its name is on every log line that it writes.
     pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<F::Output>
     where
@@ -20,6 +26,16 @@ impl Tasks {
     {
         use tracing::Instrument as _;
         self.tracker.spawn(future.instrument(tracing::debug_span!("task", name)))
+    }
+
+    /// Starts a task that the process cannot do without: one that panicked would otherwise be missed
+    /// by nobody, and what it watches would seem to be well.
+    pub fn spawn_vital(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let guard = self.failed.clone().drop_guard();
+        drop(self.spawn(name, async move {
+            future.await;
+            guard.disarm();
+        }));
     }
 
     /// Waits until every task has ended, at most for `deadline`; says whether they all did.
@@ -37,4 +53,22 @@ where
     F::Output: Send + 'static,
 {
     tokio::spawn(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_vital_task_that_panics_is_a_failure() {
+        let failed = CancellationToken::new();
+        let tasks = Tasks::new(failed.clone());
+        tasks.spawn_vital("ends", async {});
+        drop(tasks.spawn("panics", async { unreachable!("as the test wants it") }));
+        assert!(tasks.join(Duration::from_secs(10)).await);
+        assert!(!failed.is_cancelled());
+        tasks.spawn_vital("panics", async { unreachable!("as the test wants it") });
+        assert!(tasks.join(Duration::from_secs(10)).await);
+        assert!(failed.is_cancelled());
+    }
 }

@@ -80,6 +80,8 @@ pub struct Directory {
     cache: Mutex<Cache>,
     /// Beside the cache, whose lock is held while the disk is waited for.
     last_good: Mutex<Option<Arc<Catalog>>>,
+    /// One thread at a time waits for the disk, which may hang: whoever else comes waits without one.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +94,7 @@ struct Cache {
 impl Directory {
     /// The directory at `path`, which is not looked at yet.
     pub fn new(path: PathBuf, options: Options) -> Self {
-        Self { path, options, cache: Mutex::default(), last_good: Mutex::default() }
+        Self { path, options, cache: Mutex::default(), last_good: Mutex::default(), turn: Arc::default() }
     }
 
     /// Where it is.
@@ -143,8 +145,12 @@ impl Directory {
 
     /// The same, from a thread that may block.
     pub async fn load(self: &Arc<Self>) -> CatalogResult {
-        let directory = self.clone();
-        let read = tokio::task::spawn_blocking(move || directory.snapshot()).await;
+        let (directory, turn) = (self.clone(), self.turn.clone().lock_owned().await);
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            directory.snapshot()
+        });
+        let read = read.await;
         read.map_err(|_| Failure::new(Code::Internal, "Reading the directory ended unexpectedly"))?
     }
 

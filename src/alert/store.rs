@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, OpenOptions},
+    fs::{self, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -53,6 +53,31 @@ struct KeptAcknowledgement {
     until: Option<Timestamp>,
 }
 
+/// Somebody else keeps his alerts in the file.
+#[derive(Debug)]
+pub(super) struct InUse;
+
+/// Keeps other daemons from the file. The lock is that of a file beside it, which is never replaced.
+/// Where there can be none, `None`: then nothing can be kept there either, which is told in its time.
+pub(super) fn lock(path: &Path) -> Result<Option<fs::File>, InUse> {
+    let open = || {
+        create_directory(path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).open(path.with_extension("json.lock"))
+    };
+    let Ok(file) = open() else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(InUse),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+fn create_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    directory.map_or(Ok(()), fs::create_dir_all)
+}
+
 /// Reads what was kept; nothing where there is no file. One that cannot be read is put aside, so
 /// that what is written next does not take it away.
 pub(super) fn read(path: &Path) -> Vec<Life> {
@@ -73,9 +98,7 @@ pub(super) fn read(path: &Path) -> Vec<Life> {
 
 /// Writes everything anew: a reader sees the old file or the new one, never a part.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        fs::create_dir_all(directory)?;
-    }
+    create_directory(path)?;
     let new = path.with_extension("json.new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -8,16 +8,21 @@ use crate::{
     alert::{Alerts, Settings, SinkKind, SinkSettings},
     config::{Config, MinSeverity, SinkConfig, SinkType},
     migration::{Event, EventKind, Severity},
+    runtime::Tasks,
     telemetry::Metrics,
 };
 
 /// Goes on with the alerts of earlier runs. The metrics hear of those at once; the log has had them.
 pub(super) fn start(
     config: &Config,
+    tasks: Tasks,
     events: mpsc::UnboundedSender<Event>,
     metrics: &Metrics,
 ) -> anyhow::Result<Alerts> {
-    let alerts = Alerts::start(settings(config), events)?;
+    for sink in &config.sinks {
+        metrics.expect_sink(&sink.name);
+    }
+    let alerts = Alerts::start(settings(config), tasks, events)?;
     for alert in alerts.list() {
         let (operation, time, database) = (Uuid::nil(), Timestamp::now(), alert.database.clone());
         let kind = EventKind::AlertChanged(Box::new(alert));

@@ -129,6 +129,17 @@ pub async fn observe_again(
     observation
 }
 
+impl Memory {
+    /// What was seen last, once more, by whoever knows that nothing was written since; `None` where
+    /// that does not settle it.
+    pub fn unchanged(&mut self, compared: &Compared) -> Option<Observation> {
+        let now = Timestamp::now();
+        let last = self.0.as_mut().filter(|last| last.may_stand(compared, now))?;
+        last.observation.time = now;
+        Some(last.observation.clone())
+    }
+}
+
 impl Remembered {
     /// Whether it is still true of a database that has not changed.
     fn may_stand(&self, compared: &Compared, now: Timestamp) -> bool {

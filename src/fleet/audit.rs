@@ -60,7 +60,7 @@ impl Audits {
     /// Begins to keep the schedules, each in a task of its own, until the fleet is shut down.
     pub fn start(self: &Arc<Self>) {
         for scheduled in &self.scheduled {
-            drop(self.fleet.tasks.spawn("audit-schedule", self.clone().keep(scheduled.clone())));
+            self.fleet.tasks.spawn_vital("audit-schedule", self.clone().keep(scheduled.clone()));
         }
     }
 

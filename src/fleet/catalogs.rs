@@ -16,7 +16,7 @@ impl Fleet {
             if seen.insert(Arc::as_ptr(&member.directory)) {
                 let (directory, sink) = (member.directory.clone(), self.sink(Uuid::nil(), None));
                 let watch = watcher.clone().watch(directory, poll, sink, self.stop.drain.clone());
-                drop(self.tasks.spawn("watch-directory", watch));
+                self.tasks.spawn_vital("watch-directory", watch);
             }
         }
     }

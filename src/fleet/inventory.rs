@@ -1,7 +1,7 @@
 //! The databases that the daemon knows.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -15,7 +15,10 @@ use uuid::Uuid;
 
 use crate::{
     engine::{Compared, Database, Run},
-    fleet::selector::{Need, Selection},
+    fleet::{
+        monitor::Counters,
+        selector::{Need, Selection},
+    },
     migration::{Catalog, Code, EventKind, Failure, catalog::CatalogResult},
     source::Directory,
 };
@@ -61,6 +64,8 @@ pub(super) struct Looks {
     /// How many of them may be such that did not answer the last time: a database that is silent
     /// keeps its place for seconds, and the others need theirs.
     pub(super) doubtful: Semaphore,
+    /// What the server says of all its databases at once.
+    pub(super) counters: Counters,
 }
 
 /// The places of one server.
@@ -72,7 +77,11 @@ struct Server {
 impl Server {
     fn new(per_server: usize) -> Self {
         let places = |count: usize| Semaphore::new(count.max(1));
-        let looks = Looks { places: places(per_server / 2), doubtful: places(per_server / 4) };
+        let looks = Looks {
+            places: places(per_server / 2),
+            doubtful: places(per_server / 4),
+            counters: Counters::default(),
+        };
         Self { work: Arc::new(places(per_server)), looks: Arc::new(looks) }
     }
 }
@@ -82,7 +91,7 @@ impl Server {
 pub struct Connections {
     /// Warm, and nobody uses them.
     pub idle: usize,
-    /// In use, for reading or for a run.
+    /// In use: for reading, for looking, or for a run.
     pub in_use: usize,
 }
 
@@ -99,6 +108,9 @@ impl Inventory {
     ) {
         let places = self.servers.entry(server.clone()).or_insert_with(|| Server::new(per_server));
         let (server_places, looks) = (places.work.clone(), places.looks.clone());
+        if database.keeps_looks {
+            looks.counters.offer(database.looks.clone());
+        }
         let name = database.name.clone();
         self.labels.insert(name.clone(), labels.clone());
         let member = Member {
@@ -123,11 +135,17 @@ impl Inventory {
     /// How many connections each server has: those that nobody uses, and those in use.
     pub fn connections(&self) -> BTreeMap<&str, Connections> {
         let mut servers = BTreeMap::<&str, Connections>::new();
+        // Databases that differ in their schema only share the connections of those who look.
+        let mut counted = HashSet::new();
         for member in self.members() {
-            let pool = member.database.pool.status();
             let server = servers.entry(&member.server).or_default();
-            server.idle += pool.available;
-            server.in_use += pool.size.saturating_sub(pool.available);
+            for pool in [&member.database.pool, &member.database.looks] {
+                if counted.insert(pool.identity()) {
+                    let status = pool.status();
+                    server.idle += status.available;
+                    server.in_use += status.size.saturating_sub(status.available);
+                }
+            }
         }
         servers
     }

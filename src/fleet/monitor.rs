@@ -25,14 +25,21 @@ use crate::{
     migration::{EventKind, EventSink as _, Failure, Finding, FindingKind, Observation},
 };
 
+mod counters;
 mod listen;
 mod rhythm;
 
+pub(super) use counters::Counters;
+use counters::Quiet;
 use rhythm::Rhythm;
 
 /// How old a catalog may be that a poll compares with: the databases of one directory share a
 /// reading of it.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// The least pause between two looks at one database: a run of a thousand migrations makes a
+/// thousand nudges.
+const LEAST_PAUSE: Duration = Duration::from_millis(250);
 
 /// How many databases that did not answer are tried at once, in the whole process.
 const DOUBTFUL: usize = 16;
@@ -54,13 +61,13 @@ impl Fleet {
         for member in self.inventory.members() {
             let recent = directories.entry(Arc::as_ptr(&member.directory)).or_default().clone();
             let watch = watch(self.clone(), member.clone(), places.clone(), recent, Rhythm::new(poll));
-            drop(self.tasks.spawn("watch", watch));
+            self.tasks.spawn_vital("watch", watch);
             if member.database.notifies {
                 let listen = listen::listen(member.clone(), poll, self.stop.drain.clone());
-                drop(self.tasks.spawn("listen", listen));
+                self.tasks.spawn_vital("listen", listen);
             }
         }
-        drop(self.tasks.spawn("watch-log", watch_log(self.clone(), poll)));
+        self.tasks.spawn_vital("watch-log", watch_log(self.clone(), poll));
     }
 
     /// Has the monitor look at every database of a directory.
@@ -103,7 +110,8 @@ async fn watch(
     mut rhythm: Rhythm,
 ) {
     let mut nudged = member.nudged.subscribe();
-    let mut memory = Memory::default();
+    let (mut memory, mut quiet) = (Memory::default(), Quiet::new());
+    let mut is_nudged = true;
     let mut is_doubtful = false;
     // One may be there from when the setting was another one.
     let mut may_have_trigger = !member.database.notifies;
@@ -111,8 +119,13 @@ async fn watch(
     let mut since = Instant::now();
     let stop = fleet.stop.drain.clone();
     loop {
-        let look = async {
+        // On the heap only while it lasts: there may be thousands of databases that wait for theirs.
+        let look = Box::pin(async {
             let compared = recent.get(&member, since).await;
+            let still = quiet.still(&member, since, is_nudged, &compared, &mut memory).await;
+            if let Some(observation) = still {
+                return observation;
+            }
             let _places = places.take(&member.looks, is_doubtful).await;
             let limit = fleet.pending_limit;
             let observation = engine::observe_again(&member.database, &compared, limit, &mut memory).await;
@@ -120,7 +133,7 @@ async fn watch(
                 may_have_trigger = !listen::remove(&member).await;
             }
             observation
-        };
+        });
         let observation = tokio::select! {
             observation = look => observation,
             () = stop.cancelled() => return,
@@ -132,10 +145,18 @@ async fn watch(
         is_doubtful = has(&observation, FindingKind::DatabaseUnreachable);
         let is_busy = !is_doubtful && observation.unknown.contains(&FindingKind::Dirty);
         tokio::select! {
+            () = tokio::time::sleep(LEAST_PAUSE) => {}
+            () = stop.cancelled() => return,
+        }
+        tokio::select! {
             () = tokio::time::sleep(rhythm.pause(is_doubtful, is_busy)) => {
                 since = Instant::now().checked_sub(FRESH).unwrap_or(since);
+                is_nudged = false;
             }
-            _ = nudged.changed() => since = *nudged.borrow_and_update(),
+            _ = nudged.changed() => {
+                since = *nudged.borrow_and_update();
+                is_nudged = true;
+            }
             () = stop.cancelled() => return,
         }
     }

@@ -95,6 +95,11 @@ impl Pool {
         self.pool.retain(kept).removed.len()
     }
 
+    /// The same for clones of one pool, and for no other.
+    pub fn identity(&self) -> usize {
+        std::ptr::from_ref(self.pool.manager()).addr()
+    }
+
     /// How many connections there are, and how many of them are free.
     pub fn status(&self) -> Status {
         self.pool.status()

@@ -12,9 +12,8 @@ use crate::{migration::trace::SPAN_TARGET, telemetry::Traces};
 
 /// Libraries that say too much, with the most that each may say. tokio-postgres logs whole
 /// statements at debug and the server's notices, which may hold values from tables, at info; reqwest
-/// logs URLs, which may be secrets.
-/// What is made for traces is not for people to read here.
-const CAPPED: [(&str, LevelFilter); 9] = [
+/// logs URLs, which may be secrets; notify warns of what Nexus tells in its own words. What is made for traces is not for people to read here.
+const CAPPED: [(&str, LevelFilter); 11] = [
     (SPAN_TARGET, LevelFilter::OFF),
     ("tokio_postgres", LevelFilter::WARN),
     ("tonic", LevelFilter::INFO),
@@ -24,6 +23,8 @@ const CAPPED: [(&str, LevelFilter); 9] = [
     ("hyper_util", LevelFilter::WARN),
     ("rustls", LevelFilter::WARN),
     ("reqwest", LevelFilter::WARN),
+    ("notify", LevelFilter::ERROR),
+    ("notify_debouncer_full", LevelFilter::ERROR),
 ];
 
 /// Sends what is traced at `level` and above to stderr, one compact line each. For the daemon's

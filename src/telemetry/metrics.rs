@@ -132,6 +132,11 @@ impl Metrics {
         self.log_failures.inc();
     }
 
+    /// There is a sink of alerts of this name.
+    pub fn expect_sink(&self, sink: &str) {
+        self.alerts.expect_sink(sink);
+    }
+
     /// Takes how many connections to a server there are in a state.
     pub fn connections(&self, server: &str, state: &str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);

@@ -298,3 +298,34 @@ fn with_notify_a_change_is_seen_at_once_and_the_trigger_goes_with_the_setting() 
     let function = "select proname from pg_proc where proname = 'nexus_watch'";
     assert_eq!(world.database.sql(function), [] as [String; 0]);
 }
+
+#[test]
+fn where_no_connection_is_kept_a_database_is_opened_only_when_something_was_written() {
+    let other = Database::new();
+    // Of two connections, one is for looking: it is the first database's.
+    let more = format!(
+        "{FAST}\n[limits]\nmax_connections_per_server = 2\n\n\
+         [[database]]\nname = \"other\"\nurl = {:?}\nmigrations = \"migrations\"\n",
+        other.url
+    );
+    let world = World::new().more(&more).start();
+    world.tables(1, 1);
+    world.ctl(&["apply", "--all"]).expect(0);
+    let name = &other.sql("select current_database()")[0];
+    let opened = || {
+        let sql = format!("select sessions from pg_stat_database where datname = '{name}'");
+        world.database.sql(&sql)
+    };
+    await_that("six polls that open nothing", || {
+        let before = opened();
+        std::thread::sleep(Duration::from_millis(600));
+        opened() == before
+    });
+    other.sql("update schema_migrations set dirty = true");
+    assert_eq!(await_told(&world, "Found migrations in dirty state", "dirty", 1)["database"], "other");
+    other.sql("update schema_migrations set dirty = false");
+    await_told(&world, "Finding is over", "dirty", 1);
+    // The counters do not tell of what is opened once in a while all the same.
+    let before = opened();
+    await_that("it is opened by itself", || opened() != before);
+}

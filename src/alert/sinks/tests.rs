@@ -19,6 +19,7 @@ use wiremock::{
 use crate::{
     alert::{Alerts, Settings, SinkKind, SinkSettings, sinks::webhook},
     migration::{Acknowledgement, Event, EventKind, Finding, FindingKind, Observation, Severity},
+    runtime::Tasks,
 };
 
 const PAGE: &str = include_str!("../../../docs/alerts.md");
@@ -55,7 +56,8 @@ fn webhook() -> SinkKind {
 impl World {
     fn start(directory: &Path, url: &str, kind: SinkKind) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        let alerts = Alerts::start(settings(directory, url, kind), sender).expect("it starts");
+        let alerts =
+            Alerts::start(settings(directory, url, kind), Tasks::default(), sender).expect("it starts");
         Self { alerts, events }
     }
 
@@ -151,6 +153,7 @@ async fn a_restart_tells_only_what_was_not_told() {
     assert_eq!(world.outcomes(1).await, ["sent"]);
     world.alerts.shutdown().await;
     world.alerts.keep().await;
+    drop(world);
     let mut world = World::start(directory.path(), &server.uri(), webhook());
     world.see(&["0001_a", "0002_b"]);
     assert_eq!(world.outcomes(1).await, ["sent"]);
@@ -265,6 +268,7 @@ async fn alertmanager_hears_of_all_that_stands() {
     world.alerts.acknowledge(&id, note).expect("it stands");
     world.alerts.shutdown().await;
     world.alerts.keep().await;
+    drop(world);
     // After a restart everything that stands is told again, who took note of it too.
     let mut world = World::start(directory.path(), &url, SinkKind::Alertmanager);
     assert_eq!(world.outcomes(1).await, ["sent"]);
@@ -295,7 +299,23 @@ async fn alertmanager_hears_of_all_that_stands() {
 async fn a_url_that_is_none_is_refused_without_being_told() {
     let directory = tempfile::tempdir().expect("a directory");
     let (sender, _events) = mpsc::unbounded_channel();
-    let refused = Alerts::start(settings(directory.path(), "http://u:hunter2@h:99999/", webhook()), sender);
+    let settings = settings(directory.path(), "http://u:hunter2@h:99999/", webhook());
+    let refused = Alerts::start(settings, Tasks::default(), sender);
     let error = refused.err().map(|error| error.to_string()).unwrap_or_default();
     assert_eq!(error, "the sink sink has a URL that cannot be used: invalid port number");
+}
+
+#[tokio::test]
+async fn a_state_file_has_one_daemon_at_a_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = || {
+        let (sender, _events) = mpsc::unbounded_channel();
+        Alerts::start(settings(directory.path(), "http://127.0.0.1:9/", webhook()), Tasks::default(), sender)
+    };
+    let first = start().expect("it starts");
+    let refused = start().err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("alerts.json is another running nexusd's"), "{refused}");
+    first.shutdown().await;
+    drop(first);
+    start().expect("it is free again");
 }

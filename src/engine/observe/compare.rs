@@ -160,7 +160,7 @@ pub(super) fn dirty(row: &AppliedRow) -> Finding {
         format!("statements done: {} of {}", attempt.statements_done, attempt.statements_total)
     });
     finding
-        .evidence([evidence::verdict(row).to_string(), format!("since {:.0}", row.applied_at)])
+        .evidence([evidence::verdict(row).to_string(), format!("row written at {:.0}", row.applied_at)])
         .evidence(statements)
 }
 

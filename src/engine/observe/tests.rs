@@ -150,7 +150,7 @@ fn evidence_is_what_a_person_would_look_up() {
         finding.evidence,
         [
             "partly applied: 2 of 3 statements are done",
-            "since 2026-05-01T10:00:00Z",
+            "row written at 2026-05-01T10:00:00Z",
             "statements done: 2 of 3"
         ]
     );

@@ -41,7 +41,7 @@ impl Alerts {
             acknowledged: gauges("nexus_alerts_acknowledged", "Alerts that stand and are acknowledged."),
             sends: register.counters(
                 "nexus_alert_sink_sends_total",
-                "Alerts sent to a sink: sent, failed (to be tried again), dropped (given up).",
+                "Requests that tell a sink of alerts: sent, failed (to be tried again), dropped (given up).",
                 &["sink", "outcome"],
             ),
             standing: Arc::default(),
@@ -64,11 +64,15 @@ impl Alerts {
         }
     }
 
+    /// There is a sink of this name: its counters begin at zero.
+    pub(super) fn expect_sink(&self, sink: &str) {
+        for outcome in OUTCOMES {
+            self.sends.with_label_values(&[sink, outcome]);
+        }
+    }
+
     /// A send came out so.
     pub(super) fn sent(&self, sink: &str, outcome: &str) {
-        for known in OUTCOMES {
-            self.sends.with_label_values(&[sink, known]);
-        }
         self.sends.with_label_values(&[sink, outcome]).inc();
     }
 

@@ -246,6 +246,8 @@ fn alerts_are_counted_in_the_state_they_are_in() {
     check(1, Firing, 1, 0);
     check(1, Resolved, 0, 0);
     check(1, Resolved, 0, 0);
+    metrics.expect_sink("pager");
+    has(&metrics, "nexus_alert_sink_sends_total{outcome=\"failed\",sink=\"pager\"} 0");
     tell(&metrics, EventKind::AlertSent { sink: "pager".into(), outcome: "failed" });
     has(&metrics, "nexus_alert_sink_sends_total{outcome=\"failed\",sink=\"pager\"} 1");
     has(&metrics, "nexus_alert_sink_sends_total{outcome=\"dropped\",sink=\"pager\"} 0");

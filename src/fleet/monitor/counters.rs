@@ -1,0 +1,106 @@
+//! Polling many databases of one server by its counters: only those are opened where something was
+//! written since they were seen last. A database whose connection is kept open is asked itself.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex as Lock, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    engine::{Compared, Memory},
+    fleet::inventory::Member,
+    migration::Observation,
+    postgres::{Pool, counters},
+};
+
+/// How long reading them may take, connecting included.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// A database is opened on every so many polls, whatever the counters say: they do not tell of one
+/// that cannot be reached any more, and may be lost.
+const SWEEP: u32 = 10;
+
+/// The counters of one server, read for all of its databases at once.
+#[derive(Default)]
+pub(in crate::fleet) struct Counters {
+    /// Those of the server whose connections are kept open; any of them can tell of all.
+    pools: Lock<Vec<Pool>>,
+    /// The last reading, and when it began; without what it told where it failed.
+    last: Mutex<Option<(Instant, Option<Written>)>>,
+}
+
+/// What was written in each database, by its name.
+type Written = Arc<HashMap<String, String>>;
+
+impl Counters {
+    /// One more that can be asked.
+    pub(in crate::fleet) fn offer(&self, pool: Pool) {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+    }
+
+    /// What was written in a database, as of `since` or later; `None` where nobody tells.
+    async fn of(&self, dbname: &str, since: Instant) -> Option<String> {
+        let mut last = self.last.lock().await;
+        if last.as_ref().is_none_or(|(at, _)| *at < since) {
+            let at = Instant::now();
+            *last = Some((at, self.read().await));
+        }
+        last.as_ref()?.1.as_ref()?.get(dbname).cloned()
+    }
+
+    async fn read(&self) -> Option<Written> {
+        let pool = self.pools.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()?;
+        let read = async {
+            let connection = pool.get(LIMIT).await.ok()?;
+            counters::read(&connection).await.ok()
+        };
+        let written = timeout(LIMIT, read).await.ok().flatten();
+        if written.is_none() {
+            // Another one is asked the next time.
+            self.pools.lock().unwrap_or_else(PoisonError::into_inner).rotate_left(1);
+        }
+        written.map(Arc::new)
+    }
+}
+
+/// What the counters said when a database was opened last.
+pub(super) struct Quiet {
+    written: Option<String>,
+    polls: u32,
+}
+
+impl Quiet {
+    /// Nothing yet; where many begin at once, their sweeps spread.
+    pub(super) fn new() -> Self {
+        Self { written: None, polls: fastrand::u32(..SWEEP) }
+    }
+
+    /// What was seen last, where nothing can have changed since. `nudged` says that something has.
+    pub(super) async fn still(
+        &mut self,
+        member: &Member,
+        since: Instant,
+        nudged: bool,
+        compared: &Compared,
+        memory: &mut Memory,
+    ) -> Option<Observation> {
+        if member.database.keeps_looks {
+            return None;
+        }
+        // Read before the database is opened: what is written in between counts as new.
+        let written = member.looks.counters.of(&member.database.dbname, since).await;
+        let is_quiet = !nudged && written.is_some() && written == self.written && self.polls < SWEEP;
+        if is_quiet && let Some(observation) = memory.unchanged(compared) {
+            self.polls += 1;
+            return Some(observation);
+        }
+        *self = Self { written, polls: 0 };
+        None
+    }
+}
