@@ -4,7 +4,7 @@ CARGO ?= cargo
 BUF_VERSION := 1.75.0
 BUF := target/tools/bin/buf
 
-.PHONY: help demo test bench check buf lint-proto
+.PHONY: help demo test bench check deploy-check buf lint-proto
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,6 +31,9 @@ check: ## format, lints, and the protocol's lints where buf is found
 	else \
 	  echo 'buf was not found: proto/ is not linted (make lint-proto fetches it)'; \
 	fi
+
+deploy-check: ## the unit, the image, the manifests and the compose file, by the tools that read them
+	@deploy/check.sh
 
 lint-proto: buf ## buf lint, fetching buf where it is missing
 	@buf=$$(realpath -q $(BUF) || command -v buf) && cd proto && echo "buf $$("$$buf" --version) lint" && "$$buf" lint

@@ -17,6 +17,7 @@ pub mod completions;
 pub mod confirm;
 pub mod console;
 pub mod databases;
+pub mod health;
 pub mod history;
 pub mod new;
 pub mod operation;
@@ -97,6 +98,9 @@ enum Command {
     /// Print checksums, in the words of sha256sum (needs no daemon)
     #[command(defer(args::of_no_daemon))]
     Checksum(checksum::Args),
+    /// Ask whether the daemon takes requests, for probes; the exit code says so too
+    #[command(defer(args::of_no_database))]
+    Health,
     /// Show the versions of this client and of the daemon
     #[command(defer(args::of_no_database))]
     Version,
@@ -122,6 +126,7 @@ impl Command {
             Self::Audit(_) => "audit",
             Self::Operation(_) => "operation",
             Self::Databases => "databases",
+            Self::Health => "health",
             Self::Reload => "reload",
             Self::Version => "version",
             Self::Completions(_) => "completions",
@@ -209,6 +214,7 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::History(args) => history::run(&args, session).await,
             Command::Alerts(args) => alerts::run(&args, session).await,
             Command::Databases => databases::run(session).await,
+            Command::Health => health::run(session).await,
             Command::Reload => reload::run(session).await,
             Command::Version => version::run(session).await,
             Command::New(_) | Command::Checksum(_) | Command::Completions(_) => Ok(Exit::Done),

@@ -27,6 +27,7 @@ mod demo;
 mod grpc;
 mod inventories;
 mod listen;
+mod service_manager;
 mod signals;
 mod strategies;
 mod wire;
@@ -55,6 +56,8 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             signals::stop(stop.clone())?;
             let daemon = Daemon::start(config, Some(reread), instance, stop).await?;
             signals::hangup(daemon.log.clone(), daemon.inventories.clone())?;
+            // Not before a SIGHUP is heard: it would end the daemon.
+            service_manager::ready().await;
             let ended = daemon.run().await;
             if let Some(traces) = traces {
                 traces.stop(LAST_SPANS).await;
@@ -155,7 +158,9 @@ impl Daemon {
         let ears =
             Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };
         // Nobody is to work who cannot tell of it.
-        tasks.spawn_vital("tell", tell(received, ears, telling.clone()));
+        let (questions, asked) = mpsc::channel(1);
+        tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
+        service_manager::watch(&tasks, questions);
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
         let refresh = count_connections(fleet.clone(), metrics.clone());
@@ -211,6 +216,7 @@ impl Daemon {
                 self.stop.cancel();
             }
         }
+        service_manager::stopping(self.config.server.shutdown_timeout).await;
         self.readiness.send_replace(Readiness::Draining);
         self.health.tell(ServingStatus::NotServing).await;
         let drained = self.fleet.shutdown(self.config.server.shutdown_timeout).await;
@@ -257,14 +263,22 @@ impl Ears {
     }
 }
 
-/// Hands every event on. One receiver, so that nobody is told of what the log has not.
-async fn tell(mut events: mpsc::UnboundedReceiver<Event>, ears: Ears, stop: CancellationToken) {
+/// Hands every event on. One receiver, so that nobody is told of what the log has not. Whoever asks
+/// whether it still does is answered between two events.
+async fn tell(
+    mut events: mpsc::UnboundedReceiver<Event>,
+    mut asked: mpsc::Receiver<service_manager::Question>,
+    ears: Ears,
+    stop: CancellationToken,
+) {
     loop {
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => ears.hear(event),
                 None => return,
             },
+            // Whoever asked may have gone.
+            Some(question) = asked.recv() => drop(question.send(())),
             () = stop.cancelled() => break,
         }
     }

@@ -170,6 +170,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("anstyle", &["cli"]),
     ("nix", &["postgres", "telemetry", "cli", "daemon"]),
     ("quick_xml", &["cli"]),
+    ("sd_notify", &["daemon::service_manager"]),
 ];
 
 /// Dependencies that only the code generated from `proto/` needs to name.

@@ -293,7 +293,7 @@ fn files_and_their_readers() {
     fs::write(&secret, "postgres://u:p@h/billing\n").expect("the secret is written");
     let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
     for (file_mode, secret_mode, expected) in
-        [(0o640, 0o600, 0), (0o644, 0o600, 1), (0o600, 0o640, 1), (0o644, 0o604, 2)]
+        [(0o640, 0o600, 0), (0o644, 0o600, 1), (0o600, 0o604, 1), (0o644, 0o604, 2)]
     {
         mode(&file, file_mode).and_then(|()| mode(&secret, secret_mode)).expect("the modes are set");
         let config = load().expect("it is well-formed");

@@ -7,7 +7,10 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{daemon::inventories::Inventories, telemetry::jsonl::JsonlLog};
+use crate::{
+    daemon::{inventories::Inventories, service_manager},
+    telemetry::jsonl::JsonlLog,
+};
 
 /// The status of a process that was stopped in the middle of its work.
 const STOPPED_AT_ONCE: i32 = 1;
@@ -33,12 +36,14 @@ pub(super) fn hangup(log: Arc<JsonlLog>, inventories: Arc<Inventories>) -> anyho
     // It ends with the process.
     drop(crate::runtime::spawn_owned(async move {
         while hangup.recv().await.is_some() {
+            service_manager::reloading().await;
             match log.reopen() {
                 Ok(()) => tracing::info!("the migration log was reopened"),
                 Err(error) => tracing::error!(%error, "the migration log could not be reopened"),
             }
             // What is wrong is told where it is found.
             drop(inventories.reload().await);
+            service_manager::ready().await;
         }
     }));
     Ok(())

@@ -1,6 +1,7 @@
 //! The client's side of the control plane: an address, a connection, and errors that carry the stable code.
 
 mod address;
+mod health;
 
 use std::{error::Error as _, time::Duration};
 

@@ -211,7 +211,7 @@ fn options_may_come_before_the_command() {
 fn help_leaves_out_what_means_nothing() {
     let project = project();
     let help = |command: &str| run(nexusctl(project.path()).args([command, "--help"])).1;
-    for command in ["new", "checksum", "completions", "version"] {
+    for command in ["new", "checksum", "completions", "version", "health"] {
         let help = help(command);
         for option in ["--yes", "--request-id", "--database", "--selector", "--all"] {
             assert!(!help.contains(option), "{command}: {option}: {help}");

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{cli::report::Report, rpc::proto};
 
 pub use alerts::{Alert, Alerts};
-pub use answers::{Checksums, Created, Databases, History, Reloaded, Repaired, Versions};
+pub use answers::{Checksums, Created, Databases, Health, History, Reloaded, Repaired, Versions};
 pub use audits::{Audited, Audits};
 pub use operations::{Begun, OneOperation, Operations};
 pub use status::Status;

@@ -111,6 +111,15 @@ pub struct Repaired {
     message: String,
 }
 
+/// What `health` says of a daemon that serves.
+#[derive(Debug, Serialize)]
+pub struct Health {
+    /// Where it was asked.
+    pub address: String,
+    /// Whether it takes requests.
+    pub serving: bool,
+}
+
 /// What `version` says.
 #[derive(Debug, Serialize)]
 pub struct Versions {

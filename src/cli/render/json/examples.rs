@@ -296,6 +296,7 @@ fn answers() {
         uptime_seconds: 3_600,
     };
     let address = "http://127.0.0.1:7421".to_owned();
+    check("health", &Health { address: address.clone(), serving: true });
     check("version", &Versions::new(address, Ok(&version)));
     let [up, down] = ["up", "down"].map(|direction| format!("migrations/0010_add_products.{direction}.sql"));
     check("new", &Created::new("0010_add_products", Path::new(&up), Path::new(&down)));
