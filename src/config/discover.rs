@@ -200,10 +200,10 @@ fn find<'a>(fleet: &mut Fleet<'_, 'a>, section: &Section<'a>) -> Option<Find> {
         }
         [key] => {
             let globs = fleet.reader.list::<Glob>(section, key, "[\"tenant_*\"]");
-            if globs.is_empty() {
+            let written = section.get(key).and_then(|value| value.get_ref().as_array());
+            if written.is_some_and(|written| written.is_empty()) {
                 let message = format!("{label}{key}: at least one name or glob is needed");
                 fleet.reader.complain(&place_of(key), message);
-                return None;
             }
             Some(if *key == "databases" { Find::Databases(globs) } else { Find::Schemas(globs) })
         }

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 use super::*;
 use crate::redact::ExposeSecret as _;
 
+mod fleet;
 mod tables;
 
 const EXAMPLE: &str = include_str!("../../deploy/nexus.toml");

@@ -291,7 +291,9 @@ fn take(state: &mut State, entry: &DiscoverConfig, found: Result<Vec<Found>, Fai
             looked.last = Some(wanted);
         }
         Err(mut failure) => {
-            failure.message = format!("{}: discover {:?}: {}", entry.place, entry.id, failure.message);
+            // Where it is written now: lines move.
+            let place = &looked.config.place;
+            failure.message = format!("{place}: discover {:?}: {}", entry.id, failure.message);
             if looked.fault.as_ref() != Some(&failure) {
                 tracing::error!(%failure, "a discovery failed: what it found last stays");
             }
@@ -320,8 +322,8 @@ fn names_of_others<'a>(state: &'a State, id: &str) -> BTreeMap<&'a str, String> 
     let named = state.current.databases.iter().map(|it| (it.name.as_str(), it.place.to_string()));
     let others = state.discoveries.iter().filter(|(other, _)| *other != id);
     let found = others.flat_map(|(id, looked)| {
-        let names = looked.last.iter().flatten().map(Wanted::name);
-        names.map(move |name| (name, format!("discover {id:?}")))
+        let databases = looked.last.iter().flatten();
+        databases.map(move |database| (database.name(), format!("discover {id:?}")))
     });
     found.chain(named).collect()
 }
