@@ -29,7 +29,14 @@ fn main() -> io::Result<()> {
     let seen = |database: &String| {
         let counts = Counts { applied: 180, pending: 2, oldest_pending: Some(time), ..Counts::default() };
         let (findings, unknown) = (Vec::new(), Vec::new());
-        Observation { database: database.clone(), time, counts: Some(counts), findings, unknown }
+        Observation {
+            database: database.clone(),
+            time,
+            counts: Some(counts),
+            newest: None,
+            findings,
+            unknown,
+        }
     };
     let databases: Vec<_> = names.iter().map(seen).collect();
     for observation in &databases {

@@ -12,7 +12,6 @@ mod sinks;
 mod store;
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -73,8 +72,6 @@ pub struct Settings {
     pub runbook_base: String,
     /// Who is told.
     pub sinks: Vec<SinkSettings>,
-    /// The configured databases: what was kept of others is over.
-    pub databases: BTreeSet<String>,
 }
 
 /// The alerts of one daemon. Clones share them.
@@ -123,9 +120,6 @@ impl Alerts {
             tasks,
             stop: CancellationToken::new(),
         });
-        let strange = shared.lives().keep_only(&settings.databases, Timestamp::now());
-        shared.tell(Outcome { changed: strange, ..Outcome::default() });
-
         for sink in sinks {
             let run = sinks::run(sink, shared.clone(), shared.changed.subscribe());
             shared.tasks.spawn_vital("sink", run);
@@ -135,13 +129,17 @@ impl Alerts {
         Ok(Self(shared))
     }
 
-    /// Takes what happened: of observations, alerts are made.
+    /// Takes what happened: of observations, alerts are made; those of databases that are gone are over.
     pub fn observe(&self, event: &Event) {
-        if let EventKind::Observed(observation) = &event.kind {
-            let mut lives = self.0.lives();
-            let outcome = lives.observe(observation);
-            self.0.tell(outcome);
-        }
+        let mut lives = self.0.lives();
+        let outcome = match &event.kind {
+            EventKind::Observed(observation) => lives.observe(observation),
+            EventKind::InventoryLoaded(change) => {
+                Outcome { changed: lives.leave(change, event.time), ..Outcome::default() }
+            }
+            _ => return,
+        };
+        self.0.tell(outcome);
     }
 
     /// All alerts that are remembered, the gravest first and then the newest.

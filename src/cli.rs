@@ -23,6 +23,7 @@ pub mod operation;
 pub mod plan;
 pub mod progress;
 pub mod recover;
+pub mod reload;
 pub mod render;
 pub mod repair;
 pub mod report;
@@ -80,9 +81,12 @@ enum Command {
     /// Show what is wrong now; `alerts ack` takes note of it
     #[command(defer(args::of_reading))]
     Alerts(alerts::Args),
-    /// List the databases that the daemon knows
+    /// List the databases that the daemon knows, as it saw them last
     #[command(defer(args::of_reading))]
     Databases,
+    /// Have the daemon read its configuration's databases and look for new ones, now
+    #[command(defer(args::of_no_database))]
+    Reload,
     /// Write the next pair of migration files from a template (needs no daemon)
     #[command(defer(args::of_no_daemon))]
     New(new::Args),
@@ -113,6 +117,7 @@ impl Command {
             Self::Alerts(_) => "alerts",
             Self::Audit(_) => "audit",
             Self::Databases => "databases",
+            Self::Reload => "reload",
             Self::Version => "version",
             Self::Completions(_) => "completions",
         }
@@ -198,6 +203,7 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::History(args) => history::run(&args, session).await,
             Command::Alerts(args) => alerts::run(&args, session).await,
             Command::Databases => databases::run(session).await,
+            Command::Reload => reload::run(session).await,
             Command::Version => version::run(session).await,
             Command::New(_) | Command::Checksum(_) | Command::Completions(_) => Ok(Exit::Done),
         };
@@ -240,12 +246,14 @@ mod tests {
             "nexusctl up --to 0010 --limit 3 --dry-run --no-auto-recover --resume",
             "nexusctl -d orders-* -d users status --check",
             "nexusctl apply -l env=prod,tier!=gold -l team=a -o json -y",
+            "nexusctl apply -l env=prod,name~orders-*,region!~eu-{a,b}",
             "nexusctl down --steps=-1",
             "nexusctl rollback --steps -1",
             "nexusctl rollback --steps 0 --from journal",
             "nexusctl alerts",
             "nexusctl alerts --resolved -d orders -o json",
             "nexusctl alerts --watch",
+            "nexusctl reload -o json",
             "nexusctl alerts ack 01a2 --reason known --for 2h",
             "nexusctl audit run --check --fail-on critical -l env=prod",
             "nexusctl audit run --format sarif",
@@ -272,6 +280,8 @@ mod tests {
             "nexusctl apply --all -d orders",
             "nexusctl apply -l prod",
             "nexusctl apply -l env=",
+            "nexusctl apply -l env==",
+            "nexusctl apply -l name~a[",
             "nexusctl apply -l =prod",
             "nexusctl apply -l env!=",
             "nexusctl apply -l !=prod",

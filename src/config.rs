@@ -3,7 +3,10 @@
 
 mod alerts;
 mod audit;
+mod changes;
 mod database;
+mod discover;
+mod include;
 mod problem;
 mod reader;
 mod render;
@@ -13,7 +16,7 @@ mod setting;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
@@ -25,11 +28,13 @@ use toml::de::DeTable;
 
 pub use crate::config::{
     alerts::{SinkConfig, SinkType},
+    discover::{DiscoverConfig, Find},
     problem::{ConfigError, Place, Problem},
     setting::{Durability, MinSeverity, MissingDown, Naming, Policy, Recovery, Watch},
 };
 use crate::{
     config::{
+        database::{Defaults, Fleet, Found},
         reader::{Layer, Reader, Section, unknown_variables, variable},
         setting::{
             Count, Flag, Form, Identifier, Location, Loopback, OptionalEndpoint, OptionalLocation, PageBase,
@@ -58,8 +63,14 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// Where its traces go.
     pub telemetry: TelemetryConfig,
-    /// The fleet, in the file's order.
+    /// The databases, in the order of the files.
     pub databases: Vec<DatabaseConfig>,
+    /// Where more of them are looked for, in the order of the files.
+    pub discoveries: Vec<DiscoverConfig>,
+    /// The included files.
+    pub included: Vec<PathBuf>,
+    /// Where something may change that databases come from: files, and directories of included ones.
+    pub sources: BTreeSet<PathBuf>,
     /// The scheduled audits, in the file's order.
     pub audits: Vec<AuditConfig>,
     /// What is allowed, but probably not meant.
@@ -79,6 +90,8 @@ pub struct DatabaseConfig {
     pub labels: BTreeMap<String, String>,
     /// How its migrations are run, those of `[defaults]` included; `migrations` is resolved.
     pub settings: DatabaseSettings,
+    /// Where it is written.
+    pub place: Place,
 }
 
 /// One scheduled audit.
@@ -92,8 +105,8 @@ pub struct AuditConfig {
     pub time_zone: String,
     /// Names or globs of databases; one must match. Empty: every name.
     pub databases: Vec<String>,
-    /// `key=value` or `key!=value`; all must match.
-    pub selector: Vec<String>,
+    /// A selector, as `--selector` takes it.
+    pub selector: Option<String>,
 }
 
 /// Where a database's URL was found.
@@ -276,6 +289,21 @@ settings! {
     }
 }
 
+/// What may stand at the top of the file.
+const ROOT: [&str; 11] = [
+    "include",
+    "server",
+    "log",
+    "limits",
+    "watch",
+    "alerts",
+    "telemetry",
+    "defaults",
+    "database",
+    "discover",
+    "audit",
+];
+
 /// Where a key belongs that stands in the wrong table.
 fn home(key: &str) -> Option<&'static str> {
     [
@@ -288,6 +316,8 @@ fn home(key: &str) -> Option<&'static str> {
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
         (audit::KEYS, "[[audit]]"),
+        (discover::KEYS, "[[discover]]"),
+        (&["include"], "the top of the file, before the first table"),
     ]
     .into_iter()
     .find_map(|(keys, place)| keys.contains(&key).then_some(place))
@@ -307,8 +337,8 @@ impl Config {
         };
         let text = path.map(read).transpose()?.unwrap_or_default();
         let mut config = Self::parse(&text, path, environment, overrides)?;
-        if let Some(path) = path {
-            config.warn_of_readers(path);
+        if path.is_some() {
+            config.warn_of_readers();
         }
         Ok(config)
     }
@@ -327,9 +357,7 @@ impl Config {
         let environment = environment.into_iter().collect();
         let mut reader = Reader::new(file, text, &environment, overrides);
         let root = Section::new(String::new(), Some((table.span(), table.get_ref())));
-        let known =
-            ["server", "log", "limits", "watch", "alerts", "telemetry", "defaults", "database", "audit"];
-        reader.only(&root, &known, home);
+        reader.only(&root, &ROOT, home);
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
@@ -343,17 +371,34 @@ impl Config {
         }
         let base = file.and_then(Path::parent).unwrap_or(Path::new(""));
         let (alerts, sinks, mut warnings) = alerts::read(&mut reader, &root, base);
-        let mut fleet = database::Fleet::new(&mut reader, &environment, base);
-        let databases = fleet.read(&root);
-        warnings.extend(fleet.warnings);
+        let included = include::read(&mut reader, &root, file, base);
+        let mut found = Found { warnings: included.warnings, ..Found::default() };
+        let defaults =
+            Fleet::new(&mut reader, &environment, base, &mut found).read(&root, &Defaults::of(base));
         let audits = audit::read(&mut reader, &root);
 
-        let problems = reader.finish();
+        let mut problems = reader.finish();
+        for (path, text) in &included.files {
+            problems.extend(include::databases(path, text, &environment, &defaults, &mut found));
+        }
         if !problems.is_empty() {
             return Err(ConfigError::Invalid(problems));
         }
-        let used: Vec<_> = databases.iter().filter_map(|database| database.url_source.variable()).collect();
+        let Found { databases, discoveries, warnings: of_fleet, .. } = found;
+        warnings.extend(of_fleet);
+        let of_databases = databases.iter().map(|database| &database.url_source);
+        let url_sources: Vec<_> =
+            of_databases.chain(discoveries.iter().map(|discovery| &discovery.url_source)).collect();
+        let used: Vec<_> = url_sources.iter().filter_map(|source| source.variable()).collect();
         warnings.extend(unknown_variables(&environment, &variables(), &used));
+        let files: Vec<PathBuf> = included.files.into_iter().map(|(path, _)| path).collect();
+        let sources = url_sources
+            .iter()
+            .filter_map(|source| source.file())
+            .chain(file.map(Path::to_owned))
+            .chain(files.iter().cloned())
+            .chain(included.directories);
+        let sources = sources.collect();
         Ok(Self {
             file: file.map(Path::to_owned),
             server,
@@ -364,6 +409,9 @@ impl Config {
             sinks,
             telemetry,
             databases,
+            discoveries,
+            included: files,
+            sources,
             audits,
             warnings,
         })
@@ -374,19 +422,27 @@ impl Config {
         render::masked_toml(self)
     }
 
-    fn warn_of_readers(&mut self, path: &Path) {
-        let has_password = |database: &&DatabaseConfig| {
-            database.url_source == UrlSource::Inline && database::has_password(&database.url)
-        };
-        let names: Vec<_> =
-            self.databases.iter().filter(has_password).map(|found| found.name.clone()).collect();
-        if !names.is_empty() && fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
-            let (file, names) = (path.display(), names.join(", "));
-            self.warnings.push(format!(
+    /// Warns of each file that holds a password and that others can read.
+    fn warn_of_readers(&mut self) {
+        let mut holders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let databases = self.databases.iter().map(|it| (&it.place.file, &it.name, &it.url_source, &it.url));
+        let discoveries = self.discoveries.iter().map(|it| (&it.place.file, &it.id, &it.url_source, &it.url));
+        for (file, name, source, url) in databases.chain(discoveries) {
+            if *source == UrlSource::Inline && database::has_password(url) {
+                holders.entry(file).or_default().push(name);
+            }
+        }
+        let is_open =
+            |file: &str| fs::metadata(file).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
+        let warning = |(file, names): (&str, Vec<&str>)| {
+            let names = names.join(", ");
+            format!(
                 "{file} holds the password of {names} and every user of this machine can read it: \
                  chmod 600 {file}, or use url_env or url_file"
-            ));
-        }
+            )
+        };
+        let warnings: Vec<_> = holders.into_iter().filter(|(file, _)| is_open(file)).map(warning).collect();
+        self.warnings.extend(warnings);
     }
 }
 
@@ -395,6 +451,13 @@ impl UrlSource {
         match self {
             Self::Variable(name) => Some(name.clone()),
             Self::Inline | Self::File(_) => None,
+        }
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Inline | Self::Variable(_) => None,
         }
     }
 }

@@ -13,9 +13,9 @@ use tonic_health::ServingStatus;
 use crate::{
     alert::Alerts,
     config::Config,
-    fleet::{Fleet, Gate, audit::Audits},
+    fleet::{Fleet, Gate, audit::Audits, inventory::Inventory},
     http::{self, HttpState, Readiness},
-    migration::Event,
+    migration::{Event, EventKind},
     redact::redact_json,
     runtime::Tasks,
     telemetry::{Metrics, Traces, jsonl::JsonlLog},
@@ -25,10 +25,12 @@ mod alerts;
 pub mod args;
 mod demo;
 mod grpc;
+mod inventories;
 mod listen;
 mod signals;
 mod wire;
 
+use inventories::{Inventories, Reread};
 use listen::Listeners;
 
 /// How often idle connections are looked for.
@@ -41,14 +43,17 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 pub async fn main(args: args::Args) -> anyhow::Result<()> {
     match args.command {
         args::Command::Serve(serve) => {
-            let config = read(&serve.config, &serve.overrides())?;
+            let (path, overrides) = (serve.config.clone(), serve.overrides());
+            let reread: Reread =
+                Arc::new(move || Config::load(Some(&path), crate::config::process_environment(), &overrides));
+            let config = reread()?;
             let instance = new_instance();
             let traces = Traces::start(&wire::traces(&config.telemetry), &instance)?;
             begin_log(&config, traces.as_ref())?;
             let stop = CancellationToken::new();
             signals::stop(stop.clone())?;
-            let daemon = Daemon::start(config, instance, stop).await?;
-            signals::reopen(daemon.log.clone())?;
+            let daemon = Daemon::start(config, Some(reread), instance, stop).await?;
+            signals::hangup(daemon.log.clone(), daemon.inventories.clone())?;
             let ended = daemon.run().await;
             if let Some(traces) = traces {
                 traces.stop(LAST_SPANS).await;
@@ -59,8 +64,12 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             use std::io::Write as _;
             let config = read(&check.config, &crate::config::Overrides::default())?;
             begin_log(&config, None)?;
-            let inventory = wire::inventory(&config)?;
-            wire::audits(&config, &inventory)?;
+            wire::check(&config)?;
+            let audits = wire::audits(&config)?;
+            // What is found is not known here: nothing is connected to.
+            if config.discoveries.is_empty() {
+                wire::warn_of_idle(&audits, &wire::named(&config)?);
+            }
             std::io::stdout().write_all(config.to_masked_toml().as_bytes()).context("cannot write to stdout")
         }
         args::Command::Demo(demo) => demo::run(&demo).await,
@@ -86,8 +95,9 @@ fn new_instance() -> String {
 
 /// A daemon that has bound its ports and answers, but for SIGTERM.
 struct Daemon {
-    config: Config,
+    config: Arc<Config>,
     fleet: Arc<Fleet>,
+    inventories: Arc<Inventories>,
     alerts: Alerts,
     log: Arc<JsonlLog>,
     tasks: Tasks,
@@ -105,9 +115,15 @@ struct Daemon {
 
 impl Daemon {
     /// Makes sure of the configuration, binds every port, opens the log, wires the layers, and begins to serve.
-    async fn start(config: Config, instance: String, stop: CancellationToken) -> anyhow::Result<Self> {
-        let inventory = wire::inventory(&config)?;
-        let scheduled = wire::audits(&config, &inventory)?;
+    async fn start(
+        config: Config,
+        reread: Option<Reread>,
+        instance: String,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        wire::check(&config)?;
+        let scheduled = wire::audits(&config)?;
+        let config = Arc::new(config);
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
@@ -120,7 +136,7 @@ impl Daemon {
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
         let fleet = Fleet::new(
-            inventory,
+            Inventory::default(),
             Tasks::new(failed.clone()),
             events.clone(),
             gate.clone(),
@@ -138,25 +154,33 @@ impl Daemon {
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
         let refresh = count_connections(fleet.clone(), metrics.clone());
+        let inventories =
+            Inventories::new(fleet.clone(), tasks.clone(), stop.clone(), config.clone(), reread);
         let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, refresh };
         let close = CancellationToken::new();
         drop(tasks.spawn("http", serve_http(http, state, close.clone(), failed.clone())));
+        inventories.start().await;
+        wire::warn_of_idle(&scheduled, &fleet.inventory());
         let ends = grpc::Ends { close: close.clone(), failed: failed.clone() };
         let audits = Audits::new(fleet.clone(), scheduled);
-        let services =
-            grpc::Services { fleet: fleet.clone(), alerts: alerts.clone(), audits: audits.clone() };
+        let services = grpc::Services {
+            fleet: fleet.clone(),
+            alerts: alerts.clone(),
+            audits: audits.clone(),
+            reload: inventories.reload_on_request(),
+        };
         let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
         audits.start();
         let evict = evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone());
         tasks.spawn_vital("evict-idle", evict);
-        fleet.watch_catalogs(config.watch.poll);
-        fleet.watch_databases(config.watch.poll, config.watch.max_connections as usize);
+        fleet.watch(config.watch.poll, config.watch.max_connections as usize);
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
-        tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = config.databases.len(), "serving");
+        tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = fleet.inventory().members().count(), "serving");
         Ok(Self {
             config,
             fleet,
+            inventories,
             alerts,
             log,
             tasks,
@@ -210,6 +234,13 @@ struct Ears {
 
 impl Ears {
     fn hear(&self, event: Event) {
+        // The last look at a database that is gone may end after it went: there is nobody to be told.
+        if let EventKind::Observed(seen) = &event.kind
+            && !seen.database.is_empty()
+            && self.fleet.inventory().get(&seen.database).is_none()
+        {
+            return;
+        }
         if let Err(error) = self.log.write(&event) {
             self.metrics.log_write_failed();
             tracing::error!(%error, "the migration log cannot be written");
@@ -239,10 +270,9 @@ async fn tell(mut events: mpsc::UnboundedReceiver<Event>, ears: Ears, stop: Canc
 /// Tells the metrics how many connections there are: asked when somebody scrapes, as nobody tells.
 fn count_connections(fleet: Arc<Fleet>, metrics: Metrics) -> Arc<dyn Fn() + Send + Sync> {
     Arc::new(move || {
-        for (server, connections) in fleet.inventory().connections() {
-            metrics.connections(server, "idle", connections.idle);
-            metrics.connections(server, "in_use", connections.in_use);
-        }
+        let inventory = fleet.inventory();
+        let servers = inventory.connections();
+        metrics.connections(servers.into_iter().map(|(server, it)| (server, it.idle, it.in_use)));
     })
 }
 

@@ -5,7 +5,7 @@
 //! to [`Fleet::publish`] when the log has it; whoever watches the operation reads it from there.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -25,24 +25,31 @@ use crate::{
 };
 
 pub mod audit;
-mod catalogs;
+pub mod discovery;
 pub mod inventory;
 mod monitor;
 pub mod operation;
+mod reload;
 mod run;
 pub mod schedule;
 pub mod selector;
+mod watching;
 
 use inventory::{Inventory, Member};
 use operation::{Operation, Operations};
 use selector::{Need, Selection};
+use watching::Watching;
+
+pub use reload::{Reload, Reloaded};
+pub use watching::InventoryFault;
 
 /// Whether new mutations are admitted; the daemon asks its log.
 pub type Gate = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
 
 /// The databases of one daemon, and what is done to them.
 pub struct Fleet {
-    inventory: Inventory,
+    inventory: RwLock<Arc<Inventory>>,
+    watching: Watching,
     operations: Mutex<Operations>,
     tasks: Tasks,
     events: mpsc::UnboundedSender<Event>,
@@ -90,7 +97,8 @@ impl Fleet {
         pending_limit: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
-            inventory,
+            inventory: RwLock::new(Arc::new(inventory)),
+            watching: Watching::default(),
             operations: Mutex::default(),
             tasks,
             events,
@@ -103,9 +111,9 @@ impl Fleet {
         })
     }
 
-    /// The databases.
-    pub fn inventory(&self) -> &Inventory {
-        &self.inventory
+    /// The databases as they are now; whoever goes on with them keeps this very inventory.
+    pub fn inventory(&self) -> Arc<Inventory> {
+        self.inventory.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The daemon's instance, as in the journal.
@@ -121,7 +129,7 @@ impl Fleet {
             return Ok(known);
         }
         self.admit()?;
-        let members = self.inventory.select(&request.selection, Need::Named)?;
+        let members = self.inventory().select(&request.selection, Need::Named)?;
         let operation = {
             let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
             match operations.get(id) {
@@ -174,7 +182,7 @@ impl Fleet {
 
     /// Shows what a verb would do now.
     pub async fn plan(&self, request: &Request, verb: &Verb) -> Result<Vec<DatabaseReport>, Failure> {
-        let members = self.inventory.select(&request.selection, Need::Named)?;
+        let members = self.inventory().select(&request.selection, Need::Named)?;
         let author = self.author(request.id.unwrap_or_else(Uuid::now_v7), request);
         let plan = |member: Arc<Member>| {
             let author = author.clone();
@@ -193,7 +201,7 @@ impl Fleet {
 
     /// Reads how the selected databases stand.
     pub async fn status(&self, selection: &Selection) -> Result<Vec<MemberStatus>, Failure> {
-        let members = self.inventory.select(selection, Need::Any)?;
+        let members = self.inventory().select(selection, Need::Any)?;
         let read = |member: Arc<Member>| async move {
             let (status, catalog_failure) = match member.compared_with().await {
                 Ok((catalog, failure)) => {
@@ -214,7 +222,7 @@ impl Fleet {
         version: Option<&str>,
         limit: u32,
     ) -> Result<Vec<(Arc<Member>, Result<Vec<Attempt>, Failure>)>, Failure> {
-        let members = self.inventory.select(selection, Need::Any)?;
+        let members = self.inventory().select(selection, Need::Any)?;
         let read = |member: Arc<Member>| async move {
             let attempts = engine::history(&member.database, version, limit).await;
             (member, attempts)
@@ -231,7 +239,7 @@ impl Fleet {
         reason: String,
     ) -> Result<(String, String, Uuid), Failure> {
         self.admit()?;
-        let members = self.inventory.select(&request.selection, Need::Named)?;
+        let members = self.inventory().select(&request.selection, Need::Named)?;
         let [member] = members.as_slice() else {
             let names = members.iter().map(|member| member.name().to_owned()).collect();
             return Err(Failure::new(Code::NoSelection, "A repair is done on one database").details(names));
@@ -280,7 +288,7 @@ impl Fleet {
 
     /// Closes connections that were idle for longer than `idle`.
     pub fn evict_idle(&self, idle: Duration) {
-        for member in self.inventory.members() {
+        for member in self.inventory().members() {
             member.database.pool.evict_idle(idle);
             member.database.looks.evict_idle(idle);
         }

@@ -13,6 +13,7 @@ pub mod postgres;
 pub mod redact;
 pub mod rpc;
 pub mod runtime;
+pub mod selector;
 pub mod source;
 pub mod sql;
 pub mod telemetry;

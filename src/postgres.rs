@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod counters;
+pub mod discover;
 pub mod embedded;
 pub mod error;
 pub mod executor;

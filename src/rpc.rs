@@ -4,6 +4,7 @@ pub mod alert;
 pub mod audit;
 pub mod client;
 pub mod convert;
+mod inventory;
 pub mod service;
 pub mod status;
 

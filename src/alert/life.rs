@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::migration::{
     Acknowledgement, Alert, AlertState, Code, Failure, Finding, FindingKind, Observation, Severity,
+    event::InventoryChange,
 };
 
 /// How many alerts there may be: of more, no life begins.
@@ -285,11 +286,19 @@ impl Lives {
         outcome
     }
 
-    /// Resolves the alerts of databases that are no longer configured.
-    pub(super) fn keep_only(&mut self, databases: &BTreeSet<String>, now: Timestamp) -> Vec<Alert> {
+    /// Resolves the alerts of databases that have left the inventory. As long as a discovery has not
+    /// found its databases even once, what was kept of others may be theirs.
+    pub(super) fn leave(&mut self, change: &InventoryChange, now: Timestamp) -> Vec<Alert> {
+        let is_gone = |database: &String| {
+            if change.is_complete {
+                !change.databases.contains(database)
+            } else {
+                change.removed.contains(database)
+            }
+        };
         let strange = |life: &&mut Life| {
-            let database = &life.alert.database;
-            !database.is_empty() && !databases.contains(database) && life.alert.resolved.is_none()
+            let Alert { database, resolved, .. } = &life.alert;
+            !database.is_empty() && resolved.is_none() && is_gone(database)
         };
         let resolved = self.current.values_mut().filter(strange).map(|life| {
             life.resolve(now);

@@ -9,7 +9,10 @@ use crate::{
         life::{Audience, Life, Lives, Rules},
         store,
     },
-    migration::{Acknowledgement, AlertState, Code, Finding, FindingKind, Observation, Severity},
+    migration::{
+        Acknowledgement, AlertState, Code, Finding, FindingKind, Observation, Severity,
+        event::InventoryChange,
+    },
 };
 
 const RULES: Rules = Rules { hold: Duration::from_secs(10), flap_window: Duration::from_secs(400) };
@@ -33,6 +36,7 @@ fn seen(second: i64, findings: &[FindingKind], unknown: &[FindingKind]) -> Obser
         database: "orders".into(),
         time: at(second),
         counts: None,
+        newest: None,
         findings: findings.iter().map(finding).collect(),
         unknown: unknown.to_vec(),
     }
@@ -276,8 +280,14 @@ fn a_database_that_is_no_longer_configured_has_no_alerts() {
     let mut lives = lives(Vec::new());
     lives.observe(&seen(0, &[DRIFT], &[]));
     lives.tick(at(10));
-    assert!(lives.keep_only(&BTreeSet::from(["orders".into()]), at(11)).is_empty());
-    let resolved = lives.keep_only(&BTreeSet::from(["other".into()]), at(12));
+    let inventory = |database: &str, is_complete| InventoryChange {
+        databases: BTreeSet::from([database.to_owned()]),
+        is_complete,
+        ..InventoryChange::default()
+    };
+    assert!(lives.leave(&inventory("orders", true), at(11)).is_empty());
+    assert!(lives.leave(&inventory("other", false), at(11)).is_empty());
+    let resolved = lives.leave(&inventory("other", true), at(12));
     assert_eq!(resolved.len(), 1);
     assert_eq!(resolved[0].state, AlertState::Resolved);
 }

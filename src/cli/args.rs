@@ -5,9 +5,12 @@ use std::time::Duration;
 use clap::{Args, Command, ValueEnum};
 use uuid::Uuid;
 
-use crate::rpc::{
-    client::{Address, DEFAULT_ADDRESS},
-    proto,
+use crate::{
+    rpc::{
+        client::{Address, DEFAULT_ADDRESS},
+        proto,
+    },
+    selector::{Selector, SelectorError},
 };
 
 /// The form of the answer.
@@ -29,8 +32,9 @@ pub struct Global {
     /// A database, by name or glob ("orders-*"); may be repeated
     #[arg(short, long, global = true, value_name = "NAME")]
     pub database: Vec<String>,
-    /// Databases by label, key=value or key!=value, comma-separated; may be repeated, all must hold
-    #[arg(short = 'l', long, global = true, value_name = "LABELS", value_delimiter = ',', value_parser = label)]
+    /// Databases by label, or by name, server, schema or dbname: env=prod,region!=eu,name~orders-*; may
+    /// be repeated, all must hold
+    #[arg(short = 'l', long, global = true, value_name = "SELECTOR", value_parser = selector)]
     pub selector: Vec<String>,
     /// Every database
     #[arg(long, global = true, conflicts_with_all = ["database", "selector"])]
@@ -86,13 +90,9 @@ fn hide(command: Command, ids: &[&str]) -> Command {
     command.mut_args(|arg| if ids.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg })
 }
 
-/// A label expression, by the daemon's rule.
-fn label(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    match text.split_once("!=").or_else(|| text.split_once('=')) {
-        Some((key, value)) if !key.trim().is_empty() && !value.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err("expected key=value or key!=value".to_owned()),
-    }
+/// A selector, by the daemon's rule.
+fn selector(text: &str) -> Result<String, SelectorError> {
+    Selector::parse(text).map(|_| text.to_owned())
 }
 
 /// A length of time longer than none.

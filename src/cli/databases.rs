@@ -1,4 +1,6 @@
-//! `nexusctl databases`: what the daemon knows, without connecting to any of it.
+//! `nexusctl databases`: what the daemon knows and saw last, without connecting to any of it.
+
+use jiff::Timestamp;
 
 use crate::{
     cli::{Exit, render, session::Session},
@@ -15,7 +17,7 @@ pub async fn run(session: &mut Session) -> anyhow::Result<Exit> {
         console.json(&render::json::Databases::from(databases))?;
     } else {
         let width = console.width();
-        console.data(&render::databases::text(&databases, width))?;
+        console.data(&render::databases::text(&databases, Timestamp::now(), width))?;
     }
     Ok(Exit::Done)
 }

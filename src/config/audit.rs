@@ -1,15 +1,11 @@
 //! The scheduled audits: `[[audit]]`. Whether an expression, a time zone and a selection mean
 //! something is for those to say who read them.
 
-use std::collections::BTreeMap;
-
-use toml::{Spanned, de::DeValue};
-
 use crate::config::{
     AuditConfig,
     database::Name,
     home,
-    reader::{Layer, Reader, Section, with_article},
+    reader::{Layer, Reader, Section, Seen},
     setting::{Form, quoted},
 };
 
@@ -38,7 +34,7 @@ impl Form for Words {
 /// Reads every `[[audit]]`, going on after each that is wrong.
 pub(super) fn read<'a>(reader: &mut Reader<'a>, root: &Section<'a>) -> Vec<AuditConfig> {
     let sections = reader.sections(root, "audit");
-    let mut seen = BTreeMap::new();
+    let mut seen = Seen::new();
     let audits = sections.into_iter().enumerate();
     audits.filter_map(|(index, section)| audit(reader, section, index + 1, &mut seen)).collect()
 }
@@ -47,7 +43,7 @@ fn audit<'a>(
     reader: &mut Reader<'a>,
     mut section: Section<'a>,
     number: usize,
-    seen: &mut BTreeMap<String, usize>,
+    seen: &mut Seen,
 ) -> Option<AuditConfig> {
     section.label = format!("audit #{number}: ");
     let name = reader.unique_name::<Name>(&section, "audit", seen, number);
@@ -60,29 +56,16 @@ fn audit<'a>(
         reader.complain(&section.span, message);
     }
     let mut words = |key| reader.setting::<Words>(&[Layer::File(&section)], key);
-    let (schedule, time_zone, selector) = (words("schedule"), words("time_zone"), words("selector"));
-    let databases = section.get("databases").map(|value| names(reader, value, &section.label));
+    let (schedule, time_zone) = (words("schedule"), words("time_zone"));
+    let selector = reader.selector(&section, "selector");
+    let databases = reader.list::<Words>(&section, "databases", "[\"orders-*\"]");
     Some(AuditConfig {
         name: name?,
         schedule: schedule?,
         time_zone: time_zone.unwrap_or_else(|| "UTC".to_owned()),
-        databases: databases.unwrap_or_default(),
-        selector: selector
-            .map(|selector| selector.split(',').map(|label| label.trim().to_owned()).collect())
-            .unwrap_or_default(),
+        databases,
+        selector,
     })
-}
-
-/// The names and globs of databases.
-fn names(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, label: &str) -> Vec<String> {
-    let label = format!("{label}databases: ");
-    let Some(items) = value.get_ref().as_array() else {
-        let found = with_article(value.get_ref().type_str());
-        let message = format!("{label}expected a list such as [\"orders-*\"], found {found}");
-        reader.complain(&value.span(), message);
-        return Vec::new();
-    };
-    items.iter().filter_map(|item| reader.value_of::<Words>(item, &label)).collect()
 }
 
 /// One audit as TOML.
@@ -95,8 +78,8 @@ pub(super) fn lines(audit: &AuditConfig) -> Vec<String> {
         format!("databases = [{}]", databases.join(", ")),
     ];
     // An empty selector is no selector: it is not written.
-    if !audit.selector.is_empty() {
-        lines.push(format!("selector = {}", quoted(&audit.selector.join(","))));
+    if let Some(selector) = &audit.selector {
+        lines.push(format!("selector = {}", quoted(selector)));
     }
     lines
 }

@@ -1,7 +1,7 @@
-//! The fleet: `[[database]]` over `[defaults]`, with each database's URL and labels.
+//! The fleet: `[[database]]` and `[[discover]]` over `[defaults]`, with URLs and labels.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -10,24 +10,24 @@ use toml::{Spanned, de::DeValue};
 
 use crate::{
     config::{
-        DatabaseConfig, DatabaseSettings, UrlSource, home,
-        reader::{Layer, Reader, Section, with_article},
+        DatabaseConfig, DatabaseSettings, DiscoverConfig, UrlSource, discover, home,
+        reader::{Layer, Reader, Section, Seen, with_article},
         secret_file,
         setting::{Form, Location},
     },
     redact::{ExposeSecret as _, SecretString},
+    selector::BUILT_IN,
 };
 
 /// The keys of a database beside its settings.
 pub(super) const OWN_KEYS: &[&str] = &["name", "url", "url_env", "url_file", "labels"];
 
-/// Reads the databases.
+/// Reads the databases of one file.
 pub(super) struct Fleet<'r, 'a> {
-    reader: &'r mut Reader<'a>,
+    pub(super) reader: &'r mut Reader<'a>,
     environment: &'r BTreeMap<String, String>,
     base: &'r Path,
-    /// What is allowed, but probably not meant.
-    pub(super) warnings: Vec<String>,
+    pub(super) found: &'r mut Found,
 }
 
 /// The name of a database, an audit or a sink.
@@ -87,55 +87,103 @@ impl Form for Url {
     }
 }
 
+/// What holds for every database of a file that does not say otherwise.
+#[derive(Debug, Clone)]
+pub(super) struct Defaults {
+    /// Settings, whose `migrations` is resolved.
+    pub(super) settings: DatabaseSettings,
+    /// Labels.
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl Defaults {
+    /// What holds where nothing is said at all; relative paths start at `base`.
+    pub(super) fn of(base: &Path) -> Self {
+        let built_in = DatabaseSettings::default();
+        let settings = DatabaseSettings { migrations: base.join(&built_in.migrations), ..built_in };
+        Self { settings, labels: BTreeMap::new() }
+    }
+}
+
+/// All that the files say of the fleet.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) databases: Vec<DatabaseConfig>,
+    pub(super) discoveries: Vec<DiscoverConfig>,
+    /// What is allowed, but probably not meant.
+    pub(super) warnings: Vec<String>,
+    /// The names of databases that are taken.
+    pub(super) names: Seen,
+    /// The ids of discoveries that are taken.
+    pub(super) ids: BTreeSet<String>,
+}
+
 impl<'r, 'a> Fleet<'r, 'a> {
-    /// Relative paths start at `base`.
+    /// Reads one file; relative paths start at `base`. What is found is added to `found`.
     pub(super) fn new(
         reader: &'r mut Reader<'a>,
         environment: &'r BTreeMap<String, String>,
         base: &'r Path,
+        found: &'r mut Found,
     ) -> Self {
-        Self { reader, environment, base, warnings: Vec::new() }
+        Self { reader, environment, base, found }
     }
 
-    /// Reads `[defaults]` and every `[[database]]`, going on after each that is wrong.
-    pub(super) fn read(&mut self, root: &Section<'a>) -> Vec<DatabaseConfig> {
+    /// Reads `[defaults]` over those that are `inherited`, and every `[[database]]` and
+    /// `[[discover]]`, going on after each that is wrong. Returns the defaults.
+    pub(super) fn read(&mut self, root: &Section<'a>, inherited: &Defaults) -> Defaults {
         let section = self.reader.section(root, "defaults");
         self.reader.only(&section, &[DatabaseSettings::KEYS, &["labels"]].concat(), home);
         let layers = [Layer::Environment("defaults"), Layer::File(&section)];
-        let defaults = DatabaseSettings::read(self.reader, &layers, &DatabaseSettings::default());
-        let labels = self.labels(&section, &BTreeMap::new());
-
-        let mut databases = Vec::new();
-        let mut seen = BTreeMap::new();
+        let settings = self.settings(&layers, &inherited.settings);
+        let defaults = Defaults { settings, labels: self.labels(&section, &inherited.labels) };
         for (index, section) in self.reader.sections(root, "database").into_iter().enumerate() {
-            databases.extend(self.database(section, index + 1, &defaults, &labels, &mut seen));
+            let read = self.database(section, index + 1, &defaults);
+            self.found.databases.extend(read);
         }
-        databases
+        for section in self.reader.sections(root, "discover") {
+            let read = discover::read(self, section, &defaults);
+            self.found.discoveries.extend(read);
+        }
+        defaults
+    }
+
+    /// Settings over a fallback whose `migrations` is resolved already: what a file says begins at its
+    /// own directory.
+    pub(super) fn settings(&mut self, layers: &[Layer<'_>], fallback: &DatabaseSettings) -> DatabaseSettings {
+        // An empty path cannot be written.
+        let unset = DatabaseSettings { migrations: PathBuf::new(), ..fallback.clone() };
+        let mut settings = DatabaseSettings::read(self.reader, layers, &unset);
+        settings.migrations = if settings.migrations.as_os_str().is_empty() {
+            fallback.migrations.clone()
+        } else {
+            self.base.join(settings.migrations)
+        };
+        settings
     }
 
     fn database(
         &mut self,
         mut section: Section<'a>,
         number: usize,
-        defaults: &DatabaseSettings,
-        labels: &BTreeMap<String, String>,
-        seen: &mut BTreeMap<String, usize>,
+        defaults: &Defaults,
     ) -> Option<DatabaseConfig> {
         section.label = format!("database #{number}: ");
+        let seen = &mut self.found.names;
         let name = self.reader.unique_name::<Name>(&section, "database", seen, number);
         if let Some(name) = &name {
             section.label = format!("database {name:?}: ");
         }
         self.reader.only(&section, &[OWN_KEYS, DatabaseSettings::KEYS].concat(), home);
-        let mut settings = DatabaseSettings::read(self.reader, &[Layer::File(&section)], defaults);
-        settings.migrations = self.base.join(settings.migrations);
-        let labels = self.labels(&section, labels);
+        let settings = self.settings(&[Layer::File(&section)], &defaults.settings);
+        let labels = self.labels(&section, &defaults.labels);
+        let place = self.reader.place(&section.span);
         let (url, url_source) = self.url(&section)?;
-        Some(DatabaseConfig { name: name?, url, url_source, labels, settings })
+        Some(DatabaseConfig { name: name?, url, url_source, labels, settings, place })
     }
 
     /// The labels of a section, over those `inherited`.
-    fn labels(
+    pub(super) fn labels(
         &mut self,
         section: &Section<'_>,
         inherited: &BTreeMap<String, String>,
@@ -154,6 +202,12 @@ impl<'r, 'a> Fleet<'r, 'a> {
             if let Err(wrong) = Name::parse(key.get_ref()) {
                 self.reader.complain(&key.span(), format!("{label}labels: {wrong}"));
             }
+            if BUILT_IN.contains(&key.get_ref().as_ref()) {
+                let key = key.get_ref();
+                self.found.warnings.push(format!(
+                    "{label}labels.{key}: selectors do not reach this label: `{key}` is the database's own"
+                ));
+            }
             let label = format!("{label}labels.{}: ", key.get_ref());
             if let Some(text) = self.reader.value_of::<LabelValue>(value, &label) {
                 labels.insert(key.get_ref().to_string(), text);
@@ -163,7 +217,7 @@ impl<'r, 'a> Fleet<'r, 'a> {
     }
 
     /// The URL, from the one key that says where it is.
-    fn url(&mut self, section: &Section<'_>) -> Option<(SecretString, UrlSource)> {
+    pub(super) fn url(&mut self, section: &Section<'_>) -> Option<(SecretString, UrlSource)> {
         let given: Vec<_> = ["url", "url_env", "url_file"]
             .into_iter()
             .filter_map(|key| section.get(key).map(|value| (key, value)))
@@ -219,7 +273,7 @@ impl<'r, 'a> Fleet<'r, 'a> {
         match secret_file::read(&path, "a connection URL") {
             Ok((text, warning)) => {
                 let url = self.checked_url(&text, &value.span(), &format!("{label}{shown}: "))?;
-                self.warnings.extend(warning.map(|warning| format!("{label}{warning}")));
+                self.found.warnings.extend(warning.map(|warning| format!("{label}{warning}")));
                 Some((url, UrlSource::File(path)))
             }
             Err(error) => {

@@ -72,10 +72,26 @@ pub(super) fn may_hold_secret(text: &str) -> bool {
     ["://", "@", "passw", "url="].iter().any(|sign| text.contains(sign))
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+impl Problem {
+    /// The place and what is wrong there, in one line.
+    pub fn line(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{place}: {}", self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(place) = &self.place else { return f.write_str(&self.message) };
-        write!(f, "{}:{}:{}: {}", place.file, place.line, place.column, self.message)?;
+        f.write_str(&self.line())?;
+        let Some(place) = &self.place else { return Ok(()) };
         let Some(excerpt) = &place.excerpt else { return Ok(()) };
         let (number, margin) = (place.line.to_string(), " ".repeat(place.line.to_string().len()));
         let (indent, carets) = (" ".repeat(place.column - 1), "^".repeat(place.width));

@@ -8,10 +8,13 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::config::{
-    Overrides,
-    problem::{Place, Problem, did_you_mean, may_hold_secret},
-    setting::Form,
+use crate::{
+    config::{
+        Overrides,
+        problem::{Place, Problem, did_you_mean, may_hold_secret},
+        setting::Form,
+    },
+    selector::Selector,
 };
 
 /// A table of the file, and how messages call it.
@@ -39,6 +42,9 @@ enum Origin {
     Named(String),
     File(Range<usize>),
 }
+
+/// The names that are taken: by which of several tables of a file, and where that says so.
+pub(super) type Seen = BTreeMap<String, (usize, Place)>;
 
 /// Reads settings and collects what is wrong.
 pub(super) struct Reader<'a> {
@@ -83,7 +89,7 @@ impl<'a> Reader<'a> {
 
     /// Notes what is wrong at a place of the file.
     pub(super) fn complain(&mut self, span: &Range<usize>, message: String) {
-        let place = Some(Place::new(self.file, self.text, span));
+        let place = Some(self.place(span));
         self.problems.push((span.start, Problem { place, message }));
     }
 
@@ -156,6 +162,55 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// The place of a range of bytes of the file.
+    pub(super) fn place(&self, span: &Range<usize>) -> Place {
+        Place::new(self.file, self.text, span)
+    }
+
+    /// A list of texts; an empty one where there is none. `example` is one.
+    pub(super) fn list<F: Form>(&mut self, section: &Section<'_>, key: &str, example: &str) -> Vec<F::Value> {
+        let label = format!("{}{key}: ", section.label);
+        let Some(value) = section.get(key) else { return Vec::new() };
+        let Some(items) = value.get_ref().as_array() else {
+            let found = with_article(value.get_ref().type_str());
+            self.complain(&value.span(), format!("{label}expected a list such as {example}, found {found}"));
+            return Vec::new();
+        };
+        items.iter().filter_map(|item| self.value_of::<F>(item, &label)).collect()
+    }
+
+    /// A selector; what is wrong with it is pointed at.
+    pub(super) fn selector(&mut self, section: &Section<'_>, key: &str) -> Option<String> {
+        let value = section.get(key)?;
+        let label = format!("{}{key}: ", section.label);
+        let Some(text) = value.get_ref().as_str() else {
+            let found = with_article(value.get_ref().type_str());
+            let message = format!("{label}expected a text such as \"env=prod,name~orders-*\", found {found}");
+            self.complain(&value.span(), message);
+            return None;
+        };
+        match Selector::parse(text) {
+            Ok(_) => Some(text.to_owned()),
+            Err(error) => {
+                let span = self.inside(value, error.at);
+                self.complain(&span, format!("{label}{}", error.message));
+                None
+            }
+        }
+    }
+
+    /// The place of a byte in a text of the file: exact where the text is written without escapes.
+    fn inside(&self, value: &Spanned<DeValue<'_>>, at: usize) -> Range<usize> {
+        let (span, text) = (value.span(), value.get_ref().as_str().unwrap_or_default());
+        let written = self.text.get(span.clone()).unwrap_or_default();
+        if written.get(1..1 + text.len()) == Some(text) && written.len() == text.len() + 2 {
+            let start = span.start + 1 + at;
+            start..start + 1
+        } else {
+            span
+        }
+    }
+
     /// A table by its name. It may be missing; it may not be something else.
     pub(super) fn section(&mut self, root: &Section<'a>, name: &str) -> Section<'a> {
         let label = format!("{}[{name}] ", root.label);
@@ -190,7 +245,7 @@ impl<'a> Reader<'a> {
         &mut self,
         section: &Section<'_>,
         what: &str,
-        seen: &mut BTreeMap<String, usize>,
+        seen: &mut Seen,
         number: usize,
     ) -> Option<String> {
         let Some(value) = section.get("name") else {
@@ -198,8 +253,11 @@ impl<'a> Reader<'a> {
             return None;
         };
         let name = self.value_of::<F>(value, &format!("{}name: ", section.label))?;
-        if let Some(first) = seen.insert(name.clone(), number) {
-            let message = format!("{what} {name:?}: #{first} has this name already; names are unique");
+        let place = self.place(&value.span());
+        let this = place.file.clone();
+        if let Some((number, first)) = seen.insert(name.clone(), (number, place)) {
+            let first = if first.file == this { format!("#{number}") } else { first.to_string() };
+            let message = format!("{what} {name:?}: {first} has this name already; names are unique");
             self.complain(&value.span(), message);
         }
         Some(name)

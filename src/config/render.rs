@@ -1,11 +1,13 @@
 //! Prints the effective configuration.
 
+use std::collections::BTreeMap;
+
 use crate::{
     config::{
-        Config, DatabaseConfig, MinSeverity, SinkConfig, UrlSource, audit,
+        Config, DatabaseConfig, DiscoverConfig, MinSeverity, SinkConfig, UrlSource, audit, discover,
         setting::{Form as _, Span, quoted},
     },
-    redact::{ExposeSecret as _, mask_sink_url, mask_url},
+    redact::{ExposeSecret as _, SecretString, mask_sink_url, mask_url},
 };
 
 /// The effective configuration as TOML, secrets masked.
@@ -15,6 +17,7 @@ pub(super) fn masked_toml(config: &Config) -> String {
     if let Some(file) = &config.file {
         lines.push(format!("# Read from {:?}", file.display().to_string()));
     }
+    lines.extend(config.included.iter().map(|file| format!("# Included {:?}", file.display().to_string())));
     let groups = [
         ("server", config.server.literals()),
         ("log", config.log.literals()),
@@ -34,6 +37,10 @@ pub(super) fn masked_toml(config: &Config) -> String {
     for database in &config.databases {
         lines.extend([String::new(), "[[database]]".into()]);
         lines.extend(database_lines(database));
+    }
+    for discovery in &config.discoveries {
+        lines.extend([String::new(), "[[discover]]".into()]);
+        lines.extend(discovery_lines(discovery));
     }
     for audit in &config.audits {
         lines.extend([String::new(), "[[audit]]".into()]);
@@ -62,21 +69,36 @@ fn sink_lines(sink: &SinkConfig) -> Vec<String> {
 }
 
 fn database_lines(database: &DatabaseConfig) -> Vec<String> {
-    let source = match &database.url_source {
+    let mut lines = vec![
+        format!("name = {}", quoted(&database.name)),
+        url_line(&database.url, &database.url_source),
+        labels_line(&database.labels),
+    ];
+    lines.extend(assignments(database.settings.literals()));
+    lines
+}
+
+fn discovery_lines(discovery: &DiscoverConfig) -> Vec<String> {
+    let mut lines = discover::lines(discovery);
+    lines.push(url_line(&discovery.url, &discovery.url_source));
+    lines.push(labels_line(&discovery.labels));
+    lines.extend(assignments(discovery.settings.literals()));
+    lines
+}
+
+fn url_line(url: &SecretString, source: &UrlSource) -> String {
+    let source = match source {
         UrlSource::Inline => String::new(),
         UrlSource::Variable(name) => format!(" # from url_env = {}", quoted(name)),
         UrlSource::File(path) => format!(" # from url_file = {}", quoted(&path.to_string_lossy())),
     };
+    format!("url = {}{source}", quoted(&mask_url(url.expose_secret())))
+}
+
+fn labels_line(labels: &BTreeMap<String, String>) -> String {
     let label = |(key, value): (&String, &String)| format!("{} = {}", quoted(key), quoted(value));
-    let labels: Vec<_> = database.labels.iter().map(label).collect();
-    let labels = if labels.is_empty() { "{}".into() } else { format!("{{ {} }}", labels.join(", ")) };
-    let mut lines = vec![
-        format!("name = {}", quoted(&database.name)),
-        format!("url = {}{source}", quoted(&mask_url(database.url.expose_secret()))),
-        format!("labels = {labels}"),
-    ];
-    lines.extend(assignments(database.settings.literals()));
-    lines
+    let labels: Vec<_> = labels.iter().map(label).collect();
+    if labels.is_empty() { "labels = {}".into() } else { format!("labels = {{ {} }}", labels.join(", ")) }
 }
 
 fn assignments(literals: Vec<(&'static str, String)>) -> impl Iterator<Item = String> {

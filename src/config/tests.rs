@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 use super::*;
 use crate::redact::ExposeSecret as _;
 
+mod fleet;
 mod tables;
 
 const EXAMPLE: &str = include_str!("../../deploy/nexus.toml");
@@ -95,7 +96,7 @@ fn refusals() {
     check("[sever]\n", "1:2: unknown key `sever`; did you mean `server`?");
     check(
         "[tls]\ncert = \"a\"\n",
-        "1:2: unknown key `tls`; known are server, log, limits, watch, alerts, telemetry, defaults, database, audit",
+        "1:2: unknown key `tls`; known are include, server, log, limits, watch, alerts, telemetry, defaults, database, discover, audit",
     );
     check("grpc = \"127.0.0.1:1\"\n", "1:1: unknown key `grpc`; it belongs in [server]");
     check(

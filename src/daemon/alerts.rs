@@ -38,7 +38,6 @@ fn settings(config: &Config) -> Settings {
         state_file: config.alerts.state_file.clone(),
         runbook_base: config.alerts.runbook_base_url.clone(),
         sinks: config.sinks.iter().map(sink).collect(),
-        databases: config.databases.iter().map(|database| database.name.clone()).collect(),
     }
 }
 

@@ -45,8 +45,8 @@ async fn tour(args: &args::Demo, nexusctl: &Path, server: &Embedded) -> anyhow::
     crate::telemetry::log::init(tracing::Level::WARN, None)?;
     let stop = CancellationToken::new();
     signals::stop(stop.clone())?;
-    let daemon = Daemon::start(config, super::new_instance(), stop.clone()).await?;
-    signals::reopen(daemon.log.clone())?;
+    let daemon = Daemon::start(config, None, super::new_instance(), stop.clone()).await?;
+    signals::hangup(daemon.log.clone(), daemon.inventories.clone())?;
     let address = daemon.addresses.grpc;
     let log = daemon.config.log.file.clone();
     say(&format!("nexusd serves on {address}; its migration log is {}\n", log.display()));

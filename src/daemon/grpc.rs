@@ -12,7 +12,7 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::{
     alert::Alerts,
-    fleet::{Fleet, audit::Audits},
+    fleet::{Fleet, Reload, audit::Audits},
     rpc::{
         alert::AlertRpc,
         audit,
@@ -49,6 +49,7 @@ pub(super) struct Services {
     pub(super) fleet: Arc<Fleet>,
     pub(super) alerts: Alerts,
     pub(super) audits: Arc<Audits>,
+    pub(super) reload: Reload,
 }
 
 /// What the server listens on.
@@ -95,9 +96,9 @@ pub(super) async fn start(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the descriptors of proto/ are not fit for reflection")?;
-    let Services { fleet, alerts, audits } = services;
+    let Services { fleet, alerts, audits, reload } = services;
     let alerts = AlertRpc::new(alerts, fleet.clone());
-    let service = Service::new(fleet);
+    let service = Service::new(fleet, reload);
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .max_concurrent_streams(MAX_STREAMS)

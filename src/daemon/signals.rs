@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT stop the daemon, a second one at once; SIGHUP reopens the log.
+//! SIGTERM and SIGINT stop the daemon, a second one at once; SIGHUP reopens the log and
+//! reads the inventory anew.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::jsonl::JsonlLog;
+use crate::{daemon::inventories::Inventories, telemetry::jsonl::JsonlLog};
 
 /// The status of a process that was stopped in the middle of its work.
 const STOPPED_AT_ONCE: i32 = 1;
@@ -26,8 +27,8 @@ pub(super) fn stop(stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Begins to reopen the log at each SIGHUP.
-pub(super) fn reopen(log: Arc<JsonlLog>) -> anyhow::Result<()> {
+/// Begins to reopen the log and to read the inventory anew at each SIGHUP.
+pub(super) fn hangup(log: Arc<JsonlLog>, inventories: Arc<Inventories>) -> anyhow::Result<()> {
     let mut hangup = listen(SignalKind::hangup())?;
     // It ends with the process.
     drop(crate::runtime::spawn_owned(async move {
@@ -36,6 +37,8 @@ pub(super) fn reopen(log: Arc<JsonlLog>) -> anyhow::Result<()> {
                 Ok(()) => tracing::info!("the migration log was reopened"),
                 Err(error) => tracing::error!(%error, "the migration log could not be reopened"),
             }
+            // What is wrong is told where it is found.
+            drop(inventories.reload().await);
         }
     }));
     Ok(())

@@ -5,15 +5,18 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 
 use crate::{
-    config::{self, AuditConfig, Config, DatabaseConfig, DatabaseSettings},
+    config::{
+        self, AuditConfig, Config, ConfigError, DatabaseConfig, DatabaseSettings, DiscoverConfig, Problem,
+    },
     engine::{Database, Durability},
     fleet::{
         audit::Scheduled,
-        inventory::Inventory,
+        discovery::{Discovery, Find, Found},
+        inventory::{Inventory, Origin, Successor},
         schedule::Schedule,
         selector::{Need, Selection},
     },
-    migration::{failure::Kind, plan, version},
+    migration::{plan, version},
     postgres::{
         Target, look,
         names::Names,
@@ -21,6 +24,7 @@ use crate::{
         session::{Limits, startup_settings},
     },
     redact::ExposeSecret as _,
+    selector::Pattern,
     source::{Directory, MissingDown, Options},
     telemetry::traces,
 };
@@ -35,96 +39,242 @@ pub(super) fn traces(config: &config::TelemetryConfig) -> traces::Settings {
     traces::Settings { endpoint, sample_ratio, sql_text }
 }
 
-/// Makes the fleet that a configuration describes. Nothing is connected to.
-pub(super) fn inventory(config: &Config) -> anyhow::Result<Inventory> {
-    anyhow::ensure!(
-        !config.databases.is_empty(),
-        "the configuration has no [[database]]: there is nothing to serve; deploy/nexus.toml shows one"
-    );
-    let mut inventory = Inventory::default();
-    let mut looks = Looks::new(config);
-    let mut directories: HashMap<(PathBuf, String), Arc<Directory>> = HashMap::new();
-    for database in &config.databases {
-        let settings = &database.settings;
-        let options = options(settings);
-        let directory = directories
-            .entry((settings.migrations.clone(), format!("{options:?}")))
-            .or_insert_with(|| Arc::new(Directory::new(settings.migrations.clone(), options)))
-            .clone();
-        let target = Target::parse(&database.url)
-            .with_context(|| format!("[[database]] {}: the URL is wrong", database.name))?;
-        let server = target.server();
-        let per_server = config.limits.max_connections_per_server as usize;
-        inventory.add(
-            self::database(database, target, &mut looks),
-            directory,
-            settings.migrations.clone(),
-            database.labels.clone(),
-            server,
-            per_server,
-        );
+/// Makes sure of what the configuration itself does not know the meaning of.
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    let mut problems = Vec::new();
+    if config.databases.is_empty() && config.discoveries.is_empty() {
+        let message = "the configuration has no [[database]] and no [[discover]]: there is nothing to serve; \
+                       deploy/nexus.toml shows both";
+        problems.push(Problem { place: None, message: message.to_owned() });
     }
-    Ok(inventory)
+    let databases = config.databases.iter().map(|it| (format!("database {:?}", it.name), &it.url, &it.place));
+    let discoveries =
+        config.discoveries.iter().map(|it| (format!("discover {:?}", it.id), &it.url, &it.place));
+    for (what, url, place) in databases.chain(discoveries) {
+        if let Err(error) = Target::parse(url) {
+            let message = format!("{what}: the URL is wrong: {error}");
+            problems.push(Problem { place: Some(place.clone()), message });
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
 }
 
-/// Reads the scheduled audits. One that would look at no database is worth a warning: its databases
-/// may yet come.
-pub(super) fn audits(config: &Config, inventory: &Inventory) -> anyhow::Result<Vec<Scheduled>> {
+/// How databases are looked for.
+pub(super) fn discovery(config: &DiscoverConfig) -> anyhow::Result<Discovery> {
+    let patterns = |texts: &[String]| {
+        let read = texts.iter().map(|text| Pattern::parse(text).map_err(anyhow::Error::msg));
+        read.collect::<anyhow::Result<Vec<_>>>()
+    };
+    Ok(Discovery {
+        id: config.id.clone(),
+        target: Target::parse(&config.url)?,
+        find: match &config.find {
+            config::Find::Query(query) => Find::Query(query.clone()),
+            config::Find::Databases(globs) => Find::Databases(patterns(globs)?),
+            config::Find::Schemas(globs) => Find::Schemas(patterns(globs)?),
+        },
+        exclude: patterns(&config.exclude)?,
+        name: config.name.clone(),
+        schema: config.settings.schema.clone(),
+        limit: config.limit as usize,
+        timeout: config.timeout,
+    })
+}
+
+/// Reads the scheduled audits.
+pub(super) fn audits(config: &Config) -> anyhow::Result<Vec<Scheduled>> {
     let scheduled = |audit: &AuditConfig| {
         let name = audit.name.clone();
         let schedule = Schedule::parse(&audit.schedule, &audit.time_zone)
             .with_context(|| format!("[[audit]] {name}"))?;
-        let (databases, labels) = (audit.databases.clone(), audit.selector.clone());
-        let selection = Selection { databases, labels, all: false };
-        match inventory.select(&selection, Need::Any) {
-            Err(failure) if failure.code.kind() == Kind::NotFound => {
-                tracing::warn!(audit = name, %failure, "the audit will not be made");
-            }
-            selected => {
-                selected.with_context(|| format!("[[audit]] {name}: the selection is wrong"))?;
-            }
+        for glob in &audit.databases {
+            let read = Pattern::parse(glob).map_err(anyhow::Error::msg);
+            read.with_context(|| format!("[[audit]] {name}: {glob:?} is not a name or a glob"))?;
         }
-        Ok(Scheduled { name, schedule, selection })
+        let (databases, labels) = (audit.databases.clone(), audit.selector.iter().cloned().collect());
+        Ok(Scheduled { name, schedule, selection: Selection { databases, labels, all: false } })
     };
     config.audits.iter().map(scheduled).collect()
 }
 
+/// Warns of audits that would look at no database: its databases may yet come.
+pub(super) fn warn_of_idle(audits: &[Scheduled], inventory: &Inventory) {
+    for Scheduled { name, selection, .. } in audits {
+        if let Err(failure) = inventory.select(selection, Need::Any) {
+            tracing::warn!(audit = name, %failure, "the audit will not be made");
+        }
+    }
+}
+
+/// The inventory of the databases that the files name.
+pub(super) fn named(config: &Config) -> anyhow::Result<Inventory> {
+    let wanted = config.databases.iter().map(Wanted::named).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Wiring::new(config).next(&Inventory::default(), &wanted))
+}
+
+/// A database that is to be in the inventory.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    config: DatabaseConfig,
+    target: Target,
+    origin: Origin,
+}
+
+impl Wanted {
+    /// One that a file names.
+    pub(super) fn named(config: &DatabaseConfig) -> anyhow::Result<Self> {
+        let place = &config.place;
+        let origin = Origin::File(format!("{}:{}", place.file, place.line));
+        Ok(Self { target: Target::parse(&config.url)?, config: config.clone(), origin })
+    }
+
+    /// One that was found.
+    pub(super) fn found(entry: &DiscoverConfig, target: &Target, found: Found) -> Self {
+        let Found { name, dbname, schema, labels: own } = found;
+        let mut labels = entry.labels.clone();
+        labels.extend(own);
+        let config = DatabaseConfig {
+            name,
+            url: entry.url.clone(),
+            url_source: entry.url_source.clone(),
+            labels,
+            settings: DatabaseSettings { schema, ..entry.settings.clone() },
+            place: entry.place.clone(),
+        };
+        Self { config, target: target.with_dbname(dbname), origin: Origin::Discovery(entry.id.clone()) }
+    }
+
+    /// Its name in the fleet.
+    pub(super) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Whether the same member is meant.
+    fn is_same(&self, other: &Self) -> bool {
+        self.config.is_same(&other.config) && self.target.dbname() == other.target.dbname()
+    }
+
+    /// What tells the connections of those who look apart.
+    fn address(&self) -> String {
+        format!("{}\0{}", self.config.url.expose_secret(), self.target.dbname())
+    }
+}
+
+/// Makes one inventory after another of what is wanted. Nothing is connected to.
+pub(super) struct Wiring {
+    per_server: usize,
+    kept_looks: usize,
+    wanted: HashMap<String, Wanted>,
+    looks: HashMap<String, (Pool, bool)>,
+    directories: HashMap<(PathBuf, String), Arc<Directory>>,
+}
+
+impl Wiring {
+    /// Nothing is wanted yet. The limits are those that the daemon was started with.
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            per_server: config.limits.max_connections_per_server as usize,
+            // One half of what is allowed is kept open; the other is for those that are opened for a look.
+            kept_looks: config.watch.max_connections as usize / 2,
+            wanted: HashMap::new(),
+            looks: HashMap::new(),
+            directories: HashMap::new(),
+        }
+    }
+
+    /// The inventory of what is wanted, to come after another. Of several with one name, the first is
+    /// taken.
+    pub(super) fn next(&mut self, previous: &Inventory, wanted: &[Wanted]) -> Inventory {
+        let mut next = Successor::of(previous, self.per_server);
+        let before = std::mem::take(&mut self.wanted);
+        let mut looks = self.looks_of(wanted);
+        let mut directories = HashMap::new();
+        for wanted in wanted {
+            let name = wanted.name();
+            if self.wanted.contains_key(name) {
+                continue;
+            }
+            let settings = &wanted.config.settings;
+            let options = options(settings);
+            let key = (settings.migrations.clone(), format!("{options:?}"));
+            let known = self.directories.get(&key).cloned();
+            let directory = directories
+                .entry(key)
+                .or_insert_with(|| {
+                    let new = || Arc::new(Directory::new(settings.migrations.clone(), options));
+                    known.unwrap_or_else(new)
+                })
+                .clone();
+            let (pool, keeps) = looks.pool(wanted);
+            let is_same = before.get(name).is_some_and(|old| old.is_same(wanted));
+            if !(is_same && next.keep(name, wanted.origin.clone())) {
+                next.add(
+                    database(&wanted.config, wanted.target.clone(), pool, keeps),
+                    directory,
+                    settings.migrations.clone(),
+                    wanted.config.labels.clone(),
+                    wanted.target.server(),
+                    wanted.origin.clone(),
+                );
+            }
+            self.wanted.insert(name.to_owned(), wanted.clone());
+        }
+        (self.directories, self.looks) = (directories, looks.pools);
+        next.done()
+    }
+
+    /// The pools of those who look: what is still wanted stays as it is, and counts.
+    fn looks_of(&self, wanted: &[Wanted]) -> Looks {
+        let per_server = self.per_server / 2;
+        let mut looks =
+            Looks { pools: HashMap::new(), left: self.kept_looks, of_servers: HashMap::new(), per_server };
+        for wanted in wanted {
+            let address = wanted.address();
+            if let Some(known) = self.looks.get(&address)
+                && looks.pools.insert(address, known.clone()).is_none()
+                && known.1
+            {
+                looks.take_place(&wanted.target.server());
+            }
+        }
+        looks
+    }
+}
+
 /// The connections of those who look: one pool for each URL, of which only so many keep theirs open.
-struct Looks<'a> {
-    pools: HashMap<&'a str, (Pool, bool)>,
+struct Looks {
+    pools: HashMap<String, (Pool, bool)>,
     /// How many more may be kept open, in all and of each server.
     left: usize,
     of_servers: HashMap<String, usize>,
     per_server: usize,
 }
 
-impl<'a> Looks<'a> {
-    /// One half of what is allowed is kept open; the other is for those that are opened for a look.
-    fn new(config: &'a Config) -> Self {
-        Self {
-            pools: HashMap::new(),
-            left: config.watch.max_connections as usize / 2,
-            of_servers: HashMap::new(),
-            per_server: config.limits.max_connections_per_server as usize / 2,
+impl Looks {
+    fn pool(&mut self, wanted: &Wanted) -> (Pool, bool) {
+        let address = wanted.address();
+        if let Some(known) = self.pools.get(&address) {
+            return known.clone();
         }
+        let is_kept = self.take_place(&wanted.target.server());
+        // As many as look at one server's databases at once: nobody waits for a connection.
+        let pool = Pool::new(wanted.target.clone(), look::startup_settings(), self.per_server.max(1));
+        self.pools.insert(address, (pool.clone(), is_kept));
+        (pool, is_kept)
     }
 
-    fn pool(&mut self, url: &'a str, target: &Target) -> (Pool, bool) {
-        let (pools, of_servers) = (&mut self.pools, &mut self.of_servers);
-        let (left, per_server) = (&mut self.left, self.per_server);
-        let made = pools.entry(url).or_insert_with(|| {
-            let of_server = of_servers.entry(target.server()).or_insert(per_server);
-            let is_kept = *left > 0 && *of_server > 0;
-            *left -= usize::from(is_kept);
-            *of_server -= usize::from(is_kept);
-            // As many as look at one server's databases at once: nobody waits for a connection.
-            (Pool::new(target.clone(), look::startup_settings(), per_server.max(1)), is_kept)
-        });
-        made.clone()
+    /// Takes one of the places that are left for connections that are kept open; says whether there was
+    /// one.
+    fn take_place(&mut self, server: &str) -> bool {
+        let of_server = self.of_servers.entry(server.to_owned()).or_insert(self.per_server);
+        let is_kept = self.left > 0 && *of_server > 0;
+        self.left -= usize::from(is_kept);
+        *of_server -= usize::from(is_kept);
+        is_kept
     }
 }
 
-fn database<'a>(config: &'a DatabaseConfig, target: Target, looks: &mut Looks<'a>) -> Database {
+fn database(config: &DatabaseConfig, target: Target, looks: Pool, keeps_looks: bool) -> Database {
     let settings = &config.settings;
     let names = Names::new(&settings.schema, &settings.table);
     let limits = Limits {
@@ -134,7 +284,6 @@ fn database<'a>(config: &'a DatabaseConfig, target: Target, looks: &mut Looks<'a
         connect_timeout: settings.connect_timeout,
     };
     let dbname = target.dbname().to_owned();
-    let (looks, keeps_looks) = looks.pool(config.url.expose_secret(), &target);
     let pool = Pool::new(target, startup_settings(&limits, &names), CONNECTIONS_PER_DATABASE);
     Database {
         name: config.name.clone(),

@@ -243,6 +243,7 @@ fn conclude(
         database: database.to_owned(),
         time: rules.now,
         counts: None,
+        newest: None,
         findings: Vec::new(),
         unknown: Vec::new(),
     };
@@ -255,6 +256,7 @@ fn conclude(
     let unseen = || OF_A_RUN.into_iter().chain(OF_THE_CATALOG).chain(OF_THE_SCHEMA);
     match seen {
         Ok(look) => {
+            observation.newest = look.tracked.newest_clean().cloned();
             match catalog {
                 Some(catalog) => observation.counts = Some(compare::files(catalog, look, rules, findings)),
                 None => observation.unknown.extend(OF_THE_CATALOG),

@@ -104,10 +104,10 @@ impl Audits {
     pub async fn files(&self, report: &AuditReport) -> Vec<BTreeMap<String, PathBuf>> {
         // Each directory is read once.
         let mut catalogs: Vec<(Arc<Directory>, CatalogResult)> = Vec::new();
+        let inventory = self.fleet.inventory();
         let mut files = Vec::with_capacity(report.databases.len());
         for Observation { database, findings, .. } in &report.databases {
-            let members = &mut self.fleet.inventory.members();
-            let member = members.find(|member| member.name() == database && !findings.is_empty());
+            let member = inventory.get(database).filter(|_| !findings.is_empty());
             let Some(member) = member else {
                 files.push(BTreeMap::new());
                 continue;
@@ -201,6 +201,7 @@ mod tests {
                     database: "orders".into(),
                     time: Timestamp::UNIX_EPOCH,
                     counts: None,
+                    newest: None,
                     findings: vec![Finding::new(FindingKind::Dirty, "1", "is dirty"); *count],
                     unknown: Vec::new(),
                 };

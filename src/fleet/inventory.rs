@@ -1,60 +1,55 @@
-//! The databases that the daemon knows.
+//! The databases that the daemon knows: a snapshot that never changes, and is replaced as a whole.
+//!
+//! What goes on over a replacement is handed on: a member whose settings are the same is the very same
+//! one, with its connections; the places of a server stay those of the server; and whoever works on a
+//! database keeps others of this process from it, also where its settings are others now.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
 use tokio::{
-    sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, watch},
+    sync::{Semaphore, watch},
     time::Instant,
 };
-use uuid::Uuid;
 
 use crate::{
-    engine::{Compared, Database, Run},
+    engine::Database,
     fleet::{
         monitor::Counters,
         selector::{Need, Selection},
     },
-    migration::{Catalog, Code, EventKind, Failure, catalog::CatalogResult},
+    migration::{Failure, event::InventoryChange},
+    postgres::Pool,
+    selector::Facts,
     source::Directory,
 };
 
-/// How long a look waits for the directory: a file system may hang.
-const DIRECTORY_LIMIT: Duration = Duration::from_secs(10);
+mod member;
 
-/// One database of the fleet.
-pub struct Member {
-    /// The database, as the engine knows it.
-    pub database: Arc<Database>,
-    /// Its migration directory, shared by all that use the same one.
-    pub directory: Arc<Directory>,
-    /// Where that is.
-    pub migrations: PathBuf,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its server, for people: host and port, or the socket's directory.
-    pub server: String,
-    /// Bounds how many databases of the same server are worked on at once.
-    server_places: Arc<Semaphore>,
-    /// Bounds how many databases of the same server are looked at at once.
-    pub(super) looks: Arc<Looks>,
-    /// When the monitor was last asked to look at it.
-    pub(super) nudged: watch::Sender<Instant>,
-    /// Held by whoever works on it in this process: a session may take its own advisory lock again,
-    /// and waiting here costs the server nothing. Holds the operation.
-    busy: Mutex<Option<Uuid>>,
-}
+pub use member::{LastLook, Member, Rows};
 
 /// All databases, by name.
 #[derive(Default)]
 pub struct Inventory {
-    members: BTreeMap<String, Arc<Member>>,
-    labels: BTreeMap<String, BTreeMap<String, String>>,
+    members: BTreeMap<String, Entry>,
     servers: HashMap<String, Server>,
+}
+
+struct Entry {
+    member: Arc<Member>,
+    origin: Origin,
+}
+
+/// Where it is said that a database belongs to the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In a file of the configuration: `nexus.toml:12`.
+    File(String),
+    /// It was found by the discovery of this id.
+    Discovery(String),
 }
 
 /// The places of those who look at one server's databases. Looking waits for nobody who works.
@@ -69,6 +64,7 @@ pub(super) struct Looks {
 }
 
 /// The places of one server.
+#[derive(Clone)]
 struct Server {
     work: Arc<Semaphore>,
     looks: Arc<Looks>,
@@ -95,8 +91,28 @@ pub struct Connections {
     pub in_use: usize,
 }
 
-impl Inventory {
-    /// Adds a database; at most `per_server` databases of one server are worked on at once.
+/// An inventory that is being made, to come after another one.
+pub struct Successor<'a> {
+    previous: &'a Inventory,
+    next: Inventory,
+    per_server: usize,
+}
+
+impl<'a> Successor<'a> {
+    /// An empty one; at most `per_server` databases of one server are worked on at once.
+    pub fn of(previous: &'a Inventory, per_server: usize) -> Self {
+        Self { previous, next: Inventory::default(), per_server }
+    }
+
+    /// Takes over a member as it is; says whether there was one of this name.
+    pub fn keep(&mut self, name: &str, origin: Origin) -> bool {
+        let Some(Entry { member, .. }) = self.previous.members.get(name) else { return false };
+        drop(self.server(&member.server));
+        self.next.members.insert(name.to_owned(), Entry { member: member.clone(), origin });
+        true
+    }
+
+    /// Adds a database, or one whose settings have changed.
     pub fn add(
         &mut self,
         database: Database,
@@ -104,32 +120,70 @@ impl Inventory {
         migrations: PathBuf,
         labels: BTreeMap<String, String>,
         server: String,
-        per_server: usize,
+        origin: Origin,
     ) {
-        let places = self.servers.entry(server.clone()).or_insert_with(|| Server::new(per_server));
-        let (server_places, looks) = (places.work.clone(), places.looks.clone());
-        if database.keeps_looks {
-            looks.counters.offer(database.looks.clone());
-        }
+        let places = self.server(&server);
+        let predecessor = self.previous.get(&database.name);
+        let is_same_place = |old: &&Arc<Member>| {
+            let Database { dbname, names, .. } = &*old.database;
+            old.server == server && *dbname == database.dbname && *names == database.names
+        };
         let name = database.name.clone();
-        self.labels.insert(name.clone(), labels.clone());
         let member = Member {
-            database: Arc::new(database),
             directory,
             migrations,
             labels,
-            server,
-            server_places,
-            looks,
+            server_places: places.work,
+            looks: places.looks,
             nudged: watch::Sender::new(Instant::now()),
-            busy: Mutex::default(),
+            busy: predecessor.map_or_else(Arc::default, |old| old.busy.clone()),
+            last_look: Mutex::new(
+                predecessor.filter(is_same_place).map(|old| old.last_look()).unwrap_or_default(),
+            ),
+            database: Arc::new(database),
+            server,
         };
-        self.members.insert(name, Arc::new(member));
+        self.next.members.insert(name, Entry { member: Arc::new(member), origin });
     }
 
+    /// The places of a server: those that it had already.
+    fn server(&mut self, server: &str) -> Server {
+        let (known, per_server) = (self.previous.servers.get(server), self.per_server);
+        let places = || known.cloned().unwrap_or_else(|| Server::new(per_server));
+        self.next.servers.entry(server.to_owned()).or_insert_with(places).clone()
+    }
+
+    /// The inventory. From now on the counters of each server are read over its connections, and over
+    /// nobody's that is gone.
+    pub fn done(self) -> Inventory {
+        let mut pools: HashMap<&str, Vec<Pool>> = HashMap::new();
+        let mut seen = HashSet::new();
+        for member in self.next.members().filter(|member| member.database.keeps_looks) {
+            if seen.insert(member.database.looks.identity()) {
+                pools.entry(&member.server).or_default().push(member.database.looks.clone());
+            }
+        }
+        for (server, places) in &self.next.servers {
+            places.looks.counters.ask(pools.remove(server.as_str()).unwrap_or_default());
+        }
+        self.next
+    }
+}
+
+impl Inventory {
     /// All of them, in the order of their names.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
-        self.members.values()
+        self.members.values().map(|entry| &entry.member)
+    }
+
+    /// The database of a name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Member>> {
+        self.members.get(name).map(|entry| &entry.member)
+    }
+
+    /// Where it is said that a database belongs to the fleet.
+    pub fn origin(&self, name: &str) -> Option<&Origin> {
+        self.members.get(name).map(|entry| &entry.origin)
     }
 
     /// How many connections each server has: those that nobody uses, and those in use.
@@ -152,99 +206,26 @@ impl Inventory {
 
     /// Those that a request means, in the order of their names.
     pub fn select(&self, selection: &Selection, need: Need) -> Result<Vec<Arc<Member>>, Failure> {
-        let names = selection.resolve(&self.labels, need)?;
-        Ok(names.into_iter().filter_map(|name| self.members.get(name).cloned()).collect())
-    }
-}
-
-impl Member {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.database.name
+        let facts: Vec<Facts<'_>> = self.members().map(|member| member.facts()).collect();
+        let names = selection.resolve(&facts, need)?;
+        Ok(names.into_iter().filter_map(|name| self.get(name).cloned()).collect())
     }
 
-    /// The directory as it is now: what has not changed is not read again.
-    pub async fn catalog(&self) -> CatalogResult {
-        self.directory.load().await
-    }
-
-    /// The catalog to compare the database with: the directory's as it is now or, while that cannot
-    /// be read, the last good one and why. For looking only: what changes a database needs
-    /// [`Self::catalog`].
-    pub async fn compared_with(&self) -> Compared {
-        let read = tokio::time::timeout(DIRECTORY_LIMIT, self.catalog());
-        match read.await.unwrap_or_else(|_| Err(self.silent_directory())) {
-            Ok(catalog) => Ok((catalog, None)),
-            Err(failure) => match self.last_good() {
-                Some(catalog) => Ok((catalog, Some(failure))),
-                None => Err(failure),
-            },
-        }
-    }
-
-    fn silent_directory(&self) -> Failure {
-        let (path, seconds) = (self.migrations.display(), DIRECTORY_LIMIT.as_secs());
-        Failure::new(Code::DirectoryUnreadable, format!("{path} could not be read in {seconds} s"))
-    }
-
-    /// The last catalog of its directory that could be read.
-    pub fn last_good(&self) -> Option<Arc<Catalog>> {
-        self.directory.last_good()
-    }
-
-    /// Has the monitor look at it now: something may have changed.
-    pub(super) fn nudge(&self, at: Instant) {
-        self.nudged.send_replace(at);
-    }
-
-    /// Waits for a place among those who work on the same server.
-    pub(super) async fn place(&self, run: &Run) -> Result<SemaphorePermit<'_>, Failure> {
-        if let Ok(place) = self.server_places.try_acquire() {
-            return Ok(place);
-        }
-        let message = "waits until other databases of the same server are done".to_owned();
-        run.events.emit(self.name(), EventKind::Notice { version: None, message });
-        tokio::select! {
-            place = self.server_places.acquire() => {
-                place.map_err(|_| Failure::new(Code::Internal, "The server's places were closed"))
-            }
-            () = run.stop.drain.cancelled() => Err(Failure::new(Code::Cancelled, "The operation was cancelled")),
-        }
-    }
-
-    /// Waits until nobody else in this process works on it, as long as a run waits for its lock.
-    pub(super) async fn busy(&self, run: &Run) -> Result<Busy<'_>, Failure> {
-        let held = || {
-            let holder = self.busy.try_lock().ok().and_then(|holder| *holder);
-            holder
-                .map_or_else(|| "another operation of this daemon".to_owned(), |id| format!("operation {id}"))
+    /// What is another in this one than in the one before. Whether it is all that there should be is for
+    /// those to say who made it.
+    pub fn change_from(&self, before: &Self) -> InventoryChange {
+        let names = |is_meant: &dyn Fn(&str, &Arc<Member>) -> bool| {
+            let meant = self.members().filter(|member| is_meant(member.name(), member));
+            meant.map(|member| member.name().to_owned()).collect()
         };
-        if let Ok(guard) = self.busy.try_lock() {
-            return Ok(Busy::new(guard, run));
+        let is_gone = |name: &&String| !self.members.contains_key(*name);
+        InventoryChange {
+            added: names(&|name, _| before.get(name).is_none()),
+            changed: names(&|name, member| before.get(name).is_some_and(|old| !Arc::ptr_eq(old, member))),
+            removed: before.members.keys().filter(is_gone).cloned().collect(),
+            databases: self.members.keys().cloned().collect(),
+            is_complete: false,
+            is_valid: false,
         }
-        run.events.emit(self.name(), EventKind::LockWaiting { holder: held() });
-        let started = Instant::now();
-        tokio::select! {
-            guard = self.busy.lock() => {
-                run.events.emit(self.name(), EventKind::LockTaken { waited: started.elapsed() });
-                Ok(Busy::new(guard, run))
-            }
-            () = tokio::time::sleep(run.database.lock_wait) => {
-                Err(Failure::new(Code::LockHeld, "Another run holds the database's lock").details(vec![format!("held by {}", held())]))
-            }
-            () = run.stop.drain.cancelled() => Err(Failure::new(Code::Cancelled, "The operation was cancelled")),
-        }
-    }
-}
-
-/// Held by the one who works on a database.
-pub(super) struct Busy<'a> {
-    _guard: MutexGuard<'a, Option<Uuid>>,
-}
-
-impl<'a> Busy<'a> {
-    fn new(mut guard: MutexGuard<'a, Option<Uuid>>, run: &Run) -> Self {
-        *guard = Some(run.author.operation);
-        Self { _guard: guard }
     }
 }

@@ -6,12 +6,13 @@
 //! process's; a database that did not answer waits among its like, so that a silent one delays
 //! nobody else.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, Semaphore, SemaphorePermit},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 };
 
 mod counters;
-mod listen;
+pub(super) mod listen;
 mod rhythm;
 
 pub(super) use counters::Counters;
@@ -45,35 +46,16 @@ const LEAST_PAUSE: Duration = Duration::from_millis(250);
 const DOUBTFUL: usize = 16;
 
 /// The places of the process.
-struct Places {
+pub(super) struct Places {
     healthy: Semaphore,
     doubtful: Semaphore,
 }
 
 impl Fleet {
-    /// Watches every database until the fleet shuts down, each on a `poll`, with at most
-    /// `max_connections` for all of them; and whether the log can be written.
-    pub fn watch_databases(self: &Arc<Self>, poll: Duration, max_connections: usize) {
-        let doubtful = DOUBTFUL.min(max_connections / 4).max(1);
-        let healthy = Semaphore::new((max_connections / 2).saturating_sub(doubtful).max(1));
-        let places = Arc::new(Places { healthy, doubtful: Semaphore::new(doubtful) });
-        let mut directories: HashMap<_, Arc<Recent>> = HashMap::new();
-        for member in self.inventory.members() {
-            let recent = directories.entry(Arc::as_ptr(&member.directory)).or_default().clone();
-            let watch = watch(self.clone(), member.clone(), places.clone(), recent, Rhythm::new(poll));
-            self.tasks.spawn_vital("watch", watch);
-            if member.database.notifies {
-                let listen = listen::listen(member.clone(), poll, self.stop.drain.clone());
-                self.tasks.spawn_vital("listen", listen);
-            }
-        }
-        self.tasks.spawn_vital("watch-log", watch_log(self.clone(), poll));
-    }
-
     /// Has the monitor look at every database of a directory.
     pub(super) fn nudge_directory(&self, directory: &str) {
         let now = Instant::now();
-        for member in self.inventory.members() {
+        for member in self.inventory().members() {
             if member.directory.path().display().to_string() == directory {
                 member.nudge(now);
             }
@@ -83,32 +65,35 @@ impl Fleet {
     /// Looks at the selected databases, tells what it saw of each, and returns it in the order of
     /// their names.
     pub async fn observe(&self, selection: &Selection, depth: Depth) -> Result<Vec<Observation>, Failure> {
-        let members = self.inventory.select(selection, Need::Any)?;
+        let members = self.inventory().select(selection, Need::Any)?;
         let look = |member: Arc<Member>| async move {
             let compared = member.compared_with().await;
             let place = member.looks.places.acquire().await;
             let observation = engine::observe(&member.database, &compared, self.pending_limit, depth).await;
             drop(place);
+            member.note_look(&observation);
             self.tell(&observation);
             observation
         };
         Ok(run::bounded(self.max_parallel, members, look).await)
     }
 
-    fn tell(&self, observation: &Observation) {
+    pub(super) fn tell(&self, observation: &Observation) {
         let kind = EventKind::Observed(Box::new(observation.clone()));
         self.sink(Uuid::nil(), None).emit(&observation.database, kind);
     }
 }
 
-/// Watches one database.
-async fn watch(
+/// Watches one database until `stop`: the fleet shuts down, or the database is not in it any more.
+pub(super) async fn watch(
     fleet: Arc<Fleet>,
     member: Arc<Member>,
     places: Arc<Places>,
     recent: Arc<Recent>,
-    mut rhythm: Rhythm,
+    poll: Duration,
+    stop: CancellationToken,
 ) {
+    let mut rhythm = Rhythm::new(poll);
     let mut nudged = member.nudged.subscribe();
     let (mut memory, mut quiet) = (Memory::default(), Quiet::new());
     let mut is_nudged = true;
@@ -117,7 +102,6 @@ async fn watch(
     let mut may_have_trigger = !member.database.notifies;
     // What is compared with is not older than the nudge, or than a moment.
     let mut since = Instant::now();
-    let stop = fleet.stop.drain.clone();
     loop {
         // On the heap only while it lasts: there may be thousands of databases that wait for theirs.
         let look = Box::pin(async {
@@ -140,6 +124,7 @@ async fn watch(
         };
         // A look that could not even tell that is none: what was told before stands.
         if !observation.unknown.contains(&FindingKind::DatabaseUnreachable) {
+            member.note_look(&observation);
             fleet.tell(&observation);
         }
         is_doubtful = has(&observation, FindingKind::DatabaseUnreachable);
@@ -167,6 +152,13 @@ fn has(observation: &Observation, kind: FindingKind) -> bool {
 }
 
 impl Places {
+    /// Those of so many connections.
+    pub(super) fn of(max_connections: usize) -> Self {
+        let doubtful = DOUBTFUL.min(max_connections / 4).max(1);
+        let healthy = (max_connections / 2).saturating_sub(doubtful).max(1);
+        Self { healthy: Semaphore::new(healthy), doubtful: Semaphore::new(doubtful) }
+    }
+
     /// A place of the server's and one of the process's, in this order: whoever waits for his
     /// server keeps no place of the process's.
     async fn take<'a>(&'a self, server: &'a Looks, is_doubtful: bool) -> [Option<SemaphorePermit<'a>>; 3] {
@@ -180,7 +172,7 @@ impl Places {
 
 /// The last reading of one directory.
 #[derive(Default)]
-struct Recent(Mutex<Option<(Instant, Compared)>>);
+pub(super) struct Recent(Mutex<Option<(Instant, Compared)>>);
 
 impl Recent {
     /// What the directory was at `since` or later.
@@ -198,7 +190,7 @@ impl Recent {
 }
 
 /// Tells when the log cannot be written any more, and when it can again.
-async fn watch_log(fleet: Arc<Fleet>, poll: Duration) {
+pub(super) async fn watch_log(fleet: Arc<Fleet>, poll: Duration) {
     let mut ticks = tokio::time::interval(poll);
     let mut last = None;
     loop {
@@ -218,12 +210,5 @@ async fn watch_log(fleet: Arc<Fleet>, poll: Duration) {
 fn of_the_log(failure: Option<&Failure>) -> Observation {
     let finding =
         failure.map(|failure| Finding::new(FindingKind::LogUnwritable, "", failure.message.clone()));
-    let others = FindingKind::ALL.iter().copied().filter(|kind| *kind != FindingKind::LogUnwritable);
-    Observation {
-        database: String::new(),
-        time: jiff::Timestamp::now(),
-        counts: None,
-        findings: finding.into_iter().collect(),
-        unknown: others.collect(),
-    }
+    Observation::of_the_daemon(FindingKind::LogUnwritable, finding.into_iter().collect())
 }

@@ -1,17 +1,21 @@
-//! Which databases a request means: names and globs, label expressions, or all.
+//! Which databases a request means: names and globs, selectors, or all.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use globset::Glob;
+use crate::{
+    migration::{Code, Failure},
+    selector::{BUILT_IN, Facts, Pattern, Selector, SelectorError},
+};
 
-use crate::migration::{Code, Failure};
+/// How many names a refusal lists: a fleet may have thousands.
+const MOST_NAMES: usize = 20;
 
 /// What a request says of its databases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// Names or globs; one must match. Empty: every name.
     pub databases: Vec<String>,
-    /// `key=value` or `key!=value`; all must match.
+    /// Selectors, such as `env=prod,name~orders-*`; all must match.
     pub labels: Vec<String>,
     /// All databases, said outright.
     pub all: bool,
@@ -27,12 +31,8 @@ pub enum Need {
 }
 
 impl Selection {
-    /// The names that are meant, of `known` databases with their labels.
-    pub fn resolve<'a>(
-        &self,
-        known: &'a BTreeMap<String, BTreeMap<String, String>>,
-        need: Need,
-    ) -> Result<Vec<&'a str>, Failure> {
+    /// The names that are meant, of `known` databases, in their order.
+    pub fn resolve<'a>(&self, known: &[Facts<'a>], need: Need) -> Result<Vec<&'a str>, Failure> {
         if known.is_empty() {
             return Err(Failure::new(Code::UnknownDatabase, "The daemon knows no database"));
         }
@@ -42,83 +42,84 @@ impl Selection {
         }
         if is_empty && !self.all && need == Need::Named && known.len() > 1 {
             let message = format!("Which of the {} databases is meant?", known.len());
-            return Err(Failure::new(Code::NoSelection, message).details(known.keys().cloned().collect()));
+            return Err(Failure::new(Code::NoSelection, message).details(names(known)));
         }
         let globs = self.globs(known)?;
-        let expressions =
-            self.labels.iter().map(|text| Expression::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let selectors = self.labels.iter().map(|text| Selector::parse(text)).collect::<Result<Vec<_>, _>>();
+        let selectors = selectors.map_err(|error| malformed(&error))?;
         let chosen: Vec<_> = known
             .iter()
-            .filter(|(name, _)| globs.is_empty() || globs.iter().any(|glob| glob.is_match(name)))
-            .filter(|(_, labels)| expressions.iter().all(|expression| expression.is_true(labels)))
-            .map(|(name, _)| name.as_str())
+            .filter(|facts| globs.is_empty() || globs.iter().any(|glob| glob.matches(facts.name)))
+            .filter(|facts| selectors.iter().all(|selector| selector.matches(facts)))
+            .map(|facts| facts.name)
             .collect();
         if chosen.is_empty() && !is_empty {
-            let message = "The selection matches no database";
-            return Err(Failure::new(Code::UnknownDatabase, message).details(known.keys().cloned().collect()));
+            let failure = Failure::new(Code::UnknownDatabase, "The selection matches no database");
+            let unknown = unknown_keys(&selectors, known);
+            return Err(failure.details(if unknown.is_empty() { names(known) } else { unknown }));
         }
         Ok(chosen)
     }
 
     /// Each pattern must match something: a misspelt name among right ones is an error too.
-    fn globs(
-        &self,
-        known: &BTreeMap<String, BTreeMap<String, String>>,
-    ) -> Result<Vec<globset::GlobMatcher>, Failure> {
-        let matcher = |pattern: &String| {
-            let glob = Glob::new(pattern).map_err(|error| {
-                Failure::new(
-                    Code::BadRequest,
-                    format!("{pattern:?} is not a name or a glob: {}", error.kind()),
-                )
+    fn globs(&self, known: &[Facts<'_>]) -> Result<Vec<Pattern>, Failure> {
+        let matcher = |text: &String| {
+            let pattern = Pattern::parse(text).map_err(|wrong| {
+                Failure::new(Code::BadRequest, format!("{text:?} is not a name or a glob: {wrong}"))
             })?;
-            let glob = glob.compile_matcher();
-            if known.keys().any(|name| glob.is_match(name)) {
-                return Ok(glob);
+            if known.iter().any(|facts| pattern.matches(facts.name)) {
+                return Ok(pattern);
             }
-            let message = format!("No database {pattern}");
-            Err(Failure::new(Code::UnknownDatabase, message).details(known.keys().cloned().collect()))
+            Err(Failure::new(Code::UnknownDatabase, format!("No database {text}")).details(names(known)))
         };
         self.databases.iter().map(matcher).collect()
     }
 }
 
-/// One label expression.
-struct Expression<'a> {
-    key: &'a str,
-    value: &'a str,
-    equal: bool,
+/// A selector that cannot be read.
+fn malformed(error: &SelectorError) -> Failure {
+    let message = format!("The selector is malformed: {}", error.message);
+    Failure::new(Code::BadSelector, message).details(error.shown().into())
 }
 
-impl<'a> Expression<'a> {
-    fn parse(text: &'a str) -> Result<Self, Failure> {
-        let (key, value, equal) = match (text.split_once("!="), text.split_once('=')) {
-            (Some((key, value)), _) => (key, value, false),
-            (None, Some((key, value))) => (key, value, true),
-            (None, None) => ("", "", true),
-        };
-        let (key, value) = (key.trim(), value.trim());
-        if key.is_empty() || value.is_empty() {
-            let message = format!("{text:?} is not a label expression: key=value or key!=value is");
-            return Err(Failure::new(Code::BadRequest, message));
-        }
-        Ok(Self { key, value, equal })
+/// The names that there are, or the first of them.
+fn names(known: &[Facts<'_>]) -> Vec<String> {
+    let mut names: Vec<_> = known.iter().take(MOST_NAMES).map(|facts| facts.name.to_owned()).collect();
+    if known.len() > MOST_NAMES {
+        names.push(format!("and {} more", known.len() - MOST_NAMES));
     }
+    names
+}
 
-    fn is_true(&self, labels: &BTreeMap<String, String>) -> bool {
-        (labels.get(self.key).is_some_and(|value| value == self.value)) == self.equal
+/// What is asked for and no database has, with what there is.
+fn unknown_keys(selectors: &[Selector], known: &[Facts<'_>]) -> Vec<String> {
+    let labels: BTreeSet<&str> =
+        known.iter().flat_map(|facts| facts.labels.keys().map(String::as_str)).chain(BUILT_IN).collect();
+    let asked = selectors.iter().flat_map(Selector::keys);
+    let unknown: BTreeSet<&str> = asked.filter(|key| !labels.contains(key)).collect();
+    if unknown.is_empty() {
+        return Vec::new();
     }
+    let list = |keys: &BTreeSet<&str>| {
+        let shown: Vec<_> = keys.iter().take(MOST_NAMES).copied().collect();
+        shown.join(", ")
+    };
+    vec![format!("no database has a label {}; there are {}", list(&unknown), list(&labels))]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
     fn selections() {
-        let known: BTreeMap<_, _> = [("billing", "prod"), ("orders-eu", "prod"), ("orders-us", "staging")]
+        let labels = |env: &str| BTreeMap::from([("env".to_owned(), env.to_owned())]);
+        let (prod, staging) = (labels("prod"), labels("staging"));
+        let known: Vec<_> = [("billing", &prod), ("orders-eu", &prod), ("orders-us", &staging)]
             .into_iter()
-            .map(|(name, env)| (name.to_owned(), BTreeMap::from([("env".to_owned(), env.to_owned())])))
+            .map(|(name, labels)| Facts { name, server: "h:5432", schema: "public", dbname: name, labels })
             .collect();
         let check = |databases: &[&str], labels: &[&str], all, need, expected: Result<&[&str], Code>| {
             let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
@@ -134,10 +135,21 @@ mod tests {
         check(&["orders-*"], &[], false, Need::Named, Ok(&["orders-eu", "orders-us"]));
         check(&["orders-*"], &["env=prod"], false, Need::Named, Ok(&["orders-eu"]));
         check(&[], &["env!=prod"], false, Need::Named, Ok(&["orders-us"]));
+        check(&[], &["env=prod,name~orders-*"], false, Need::Named, Ok(&["orders-eu"]));
+        check(&[], &["env=prod", "dbname=billing"], false, Need::Named, Ok(&["billing"]));
         check(&[], &["env=dev"], false, Need::Named, Err(Code::UnknownDatabase));
         check(&["billing", "bilings"], &[], false, Need::Named, Err(Code::UnknownDatabase));
         check(&["a[", "billing"], &[], false, Need::Named, Err(Code::BadRequest));
-        check(&[], &["env"], false, Need::Named, Err(Code::BadRequest));
-        check(&[], &["=prod"], false, Need::Named, Err(Code::BadRequest));
+        check(&[], &["env"], false, Need::Named, Err(Code::BadSelector));
+        check(&[], &["env=="], false, Need::Any, Err(Code::BadSelector));
+        check(&[], &["=prod"], false, Need::Named, Err(Code::BadSelector));
+        let details = |labels: &str| {
+            let selection = Selection { labels: vec![labels.to_owned()], ..Selection::default() };
+            selection.resolve(&known, Need::Any).expect_err("it matches nothing").details
+        };
+        let expected = "no database has a label evn; there are dbname, env, name, schema, server";
+        assert_eq!(details("evn=prod"), [expected]);
+        assert_eq!(details("env=dev"), everything);
+        assert_eq!(details("env=="), ["env==", "    ^"]);
     }
 }

@@ -1,5 +1,7 @@
 //! What happens in an operation. The engine tells, others listen.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -120,6 +122,9 @@ pub enum EventKind {
         /// Why.
         failure: Box<Failure>,
     },
+    /// The inventory was read anew, well or not, or a discovery looked for its databases; the event
+    /// belongs to no operation.
+    InventoryLoaded(Box<InventoryChange>),
     /// An audit has ended; the event belongs to no operation.
     AuditFinished(Box<AuditReport>),
     /// An alert is in another state now; the event belongs to no operation.
@@ -178,6 +183,30 @@ impl CatalogChange {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.edited.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// How the inventory has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InventoryChange {
+    /// Databases that were not there.
+    pub added: Vec<String>,
+    /// Databases whose settings are others.
+    pub changed: Vec<String>,
+    /// Databases that are gone.
+    pub removed: Vec<String>,
+    /// All databases that there are now.
+    pub databases: BTreeSet<String>,
+    /// Every discovery has found its databases at least once: what is not there is gone.
+    pub is_complete: bool,
+    /// Nothing is wrong: neither a file nor a discovery.
+    pub is_valid: bool,
+}
+
+impl InventoryChange {
+    /// Whether nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
 }
 

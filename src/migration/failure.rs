@@ -268,6 +268,14 @@ codes! {
     UnknownAudit = "NX0060", NotFound, "nexusctl audit list shows those that are remembered, nexusctl audit run makes one";
     /// No alert has this id.
     UnknownAlert = "NX0065", NotFound, "nexusctl alerts --resolved lists them, with their ids";
+    /// The configuration cannot be taken over: the last good inventory stays.
+    InventoryInvalid = "NX0070", InvalidArgument, "correct the file, which is read again at once; nexusd check-config shows every error";
+    /// What a discovery found cannot be taken over: its last good databases stay.
+    DiscoveryRefused = "NX0071", FailedPrecondition, "change the [[discover]] entry or what it finds; it is looked for again by itself, or at once with nexusctl reload";
+    /// A discovery's query failed.
+    DiscoveryFailed = "NX0072", FailedPrecondition, "run the query in psql as the same role; its columns may be name, dbname, schema and labels";
+    /// A selector cannot be read.
+    BadSelector = "NX0073", InvalidArgument, "write expressions with commas between them: env=prod,region!=eu,name~orders-*";
     /// A bug.
     Internal = "NX0099", Internal, "please report it, with the daemon's log";
 }

@@ -141,6 +141,9 @@ kinds! {
     /// The record of migrations cannot be written: mutations are refused.
     LogUnwritable = "log_unwritable", Critical,
         "Make room on the disk, or put the file's owner and mode right";
+    /// The configuration or a discovery is wrong: the last good inventory stays.
+    InventoryInvalid = "inventory_invalid", Critical,
+        "Correct the file or the `[[discover]]` entry; it is read again by itself, or at once with `nexusctl reload`";
 }
 
 impl FindingKind {
@@ -162,7 +165,8 @@ impl FindingKind {
             | Self::NotValidConstraint
             | Self::DatabaseUnreachable
             | Self::DirectoryUnreadable
-            | Self::LogUnwritable => "subject",
+            | Self::LogUnwritable
+            | Self::InventoryInvalid => "subject",
         }
     }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::migration::{Finding, FindingKind, Severity};
+use crate::migration::{Finding, FindingKind, Severity, Version};
 
 /// One look at one database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Observation {
     pub time: Timestamp,
     /// What its rows said; `None` where it could not be read.
     pub counts: Option<Counts>,
+    /// The newest migration that is applied and clean; `None` also where the rows could not be read.
+    pub newest: Option<Version>,
     /// Everything that is wrong, each told apart by kind and subject. A kind that was not looked
     /// for is in [`Self::unknown`], and not in here.
     pub findings: Vec<Finding>,
@@ -38,6 +40,20 @@ pub struct Counts {
 }
 
 impl Observation {
+    /// What is known of the daemon itself, of which one kind of finding tells: all that is wrong of
+    /// that kind.
+    pub fn of_the_daemon(kind: FindingKind, findings: Vec<Finding>) -> Self {
+        let others = FindingKind::ALL.iter().copied().filter(|other| *other != kind);
+        Self {
+            database: String::new(),
+            time: Timestamp::now(),
+            counts: None,
+            newest: None,
+            findings,
+            unknown: others.collect(),
+        }
+    }
+
     /// The gravest of its findings.
     pub fn severity(&self) -> Option<Severity> {
         self.findings.iter().map(|finding| finding.kind.severity()).max()

@@ -219,6 +219,7 @@ pub fn event(event: &Event) -> Option<proto::Event> {
         // These belong to no operation.
         | EventKind::Observed(_)
         | EventKind::CatalogChanged(_)
+        | EventKind::InventoryLoaded(_)
         | EventKind::CatalogFailed { .. }
         | EventKind::AuditFinished(_)
         | EventKind::AlertChanged(_)
@@ -311,6 +312,7 @@ pub(super) fn finding_kind(kind: FindingKind) -> proto::FindingKind {
         FindingKind::PendingTooLong => proto::FindingKind::PendingTooLong,
         FindingKind::ForeignTable => proto::FindingKind::ForeignTable,
         FindingKind::TableGone => proto::FindingKind::TableGone,
+        FindingKind::InventoryInvalid => proto::FindingKind::InventoryInvalid,
         FindingKind::InvalidIndex => proto::FindingKind::InvalidIndex,
         FindingKind::NotValidConstraint => proto::FindingKind::NotValidConstraint,
         FindingKind::AttemptInterrupted => proto::FindingKind::AttemptInterrupted,
@@ -341,19 +343,6 @@ pub(super) fn finding(database: &str, finding: &Finding) -> proto::Finding {
 
 fn labels(member: &Member) -> HashMap<String, String> {
     member.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
-}
-
-/// Tells a configured database.
-pub fn database(member: &Member) -> proto::Database {
-    proto::Database {
-        name: member.name().to_owned(),
-        labels: labels(member),
-        server: member.server.clone(),
-        dbname: member.database.dbname.clone(),
-        schema: member.database.names.schema.clone(),
-        migrations: member.migrations.display().to_string(),
-        table: member.database.names.table.clone(),
-    }
 }
 
 /// Tells an attempt.

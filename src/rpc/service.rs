@@ -7,10 +7,10 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     engine::Verb,
-    fleet::{self, Fleet, operation::Operation},
+    fleet::{self, Fleet, Reload, operation::Operation},
     migration::{Code, Event, EventKind, Failure, TraceContext, event::DatabaseReport},
     rpc::{
-        convert,
+        convert, inventory,
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
         status::of_failure,
     },
@@ -23,15 +23,16 @@ const DEFAULT_HISTORY: u32 = 50;
 #[derive(Clone)]
 pub struct Service {
     fleet: Arc<Fleet>,
+    reload: Reload,
     started: Instant,
 }
 
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    /// Services over a fleet.
-    pub fn new(fleet: Arc<Fleet>) -> Self {
-        Self { fleet, started: Instant::now() }
+    /// Services over a fleet, whose inventory `reload` reads anew.
+    pub fn new(fleet: Arc<Fleet>, reload: Reload) -> Self {
+        Self { fleet, reload, started: Instant::now() }
     }
 
     /// Starts a verb, or plans it where it is a dry run, and tells its events.
@@ -213,10 +214,19 @@ impl FleetService for Service {
         request: Request<proto::ListDatabasesRequest>,
     ) -> Result<Response<proto::ListDatabasesResponse>, Status> {
         let selection = convert::selection(request.into_inner().selection);
-        let members = self.fleet.inventory().select(&selection, fleet::selector::Need::Any);
+        let known = self.fleet.inventory();
+        let members = known.select(&selection, fleet::selector::Need::Any);
         let members = members.map_err(|failure| of_failure(&failure))?;
-        let databases = members.iter().map(|member| convert::database(member)).collect();
+        let databases = members.iter().map(|member| inventory::database(&known, member)).collect();
         Ok(Response::new(proto::ListDatabasesResponse { databases }))
+    }
+
+    async fn reload_inventory(
+        &self,
+        _: Request<proto::ReloadInventoryRequest>,
+    ) -> Result<Response<proto::ReloadInventoryResponse>, Status> {
+        let reloaded = (self.reload)().await.map_err(|failure| of_failure(&failure))?;
+        Ok(Response::new(inventory::reloaded(reloaded)))
     }
 
     async fn get_version(

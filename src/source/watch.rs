@@ -3,7 +3,10 @@
 //! inotify only says that something has happened; a snapshot says what. So nothing depends on its
 //! events being complete: a directory is also looked at from time to time without any.
 
+mod files;
 mod places;
+
+pub use files::FileWatch;
 
 use std::{
     path::PathBuf,
@@ -83,7 +86,7 @@ impl Watcher {
         let bell = Arc::new(Bell::default());
         lock(&self.bells).push(bell.clone());
         let mut told = Told::default();
-        loop {
+        while !stop.is_cancelled() {
             // First the watch, then the look: what happens in between rings the bell.
             let arm = {
                 let (watcher, directory, bell) = (self.clone(), directory.clone(), bell.clone());
@@ -101,32 +104,47 @@ impl Watcher {
                         events.emit("", kind);
                     }
                 }
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
             }
             tokio::select! {
                 () = bell.rung_out() => {}
                 () = tokio::time::sleep(poll) => {}
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
             }
         }
+        // The daemon may end before it is done: then the watches end with it.
+        let _ = tokio::task::spawn_blocking(move || self.leave(&bell)).await;
     }
 
     /// Has inotify watch what the directory's path depends on now. A place that it watches already
     /// may be another directory of the same path: it is asked for again.
     fn arm(&self, directory: &Directory, bell: &Bell) {
-        let places = Places::of(directory.path());
+        self.arm_places(&Places::of(directory.path()), directory.options().recursive, bell);
+    }
+
+    fn arm_places(&self, places: &Places, is_recursive: bool, bell: &Bell) {
         let now = places.watched();
         let before = std::mem::replace(&mut *lock(&bell.places), places.clone()).watched();
-        let needed_by_others = |place: &PathBuf| {
-            lock(&self.bells).iter().any(|bell| lock(&bell.places).watched().contains(place))
-        };
         let mut inotify = lock(&self.inotify);
-        for place in before.difference(&now).filter(|place| !needed_by_others(place)) {
+        for place in before.difference(&now).filter(|place| !self.is_needed(place)) {
             inotify.unwatch(place);
         }
         for place in &now {
-            let is_recursive = directory.options().recursive && places.is_inside(place);
-            inotify.watch(place, is_recursive);
+            inotify.watch(place, is_recursive && places.is_inside(place));
+        }
+    }
+
+    fn is_needed(&self, place: &PathBuf) -> bool {
+        lock(&self.bells).iter().any(|bell| lock(&bell.places).watched().contains(place))
+    }
+
+    /// Ends to watch for a bell.
+    fn leave(&self, bell: &Arc<Bell>) {
+        lock(&self.bells).retain(|other| !Arc::ptr_eq(other, bell));
+        let places = lock(&bell.places).watched();
+        let mut inotify = lock(&self.inotify);
+        for place in places.iter().filter(|place| !self.is_needed(place)) {
+            inotify.unwatch(place);
         }
     }
 }

@@ -3,20 +3,26 @@
 
 mod alerts;
 mod databases;
+mod inventory;
 mod process;
 mod register;
 mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
 
 use crate::{
     migration::{AuditReport, Event, EventKind},
     telemetry::metrics::{
-        alerts::Alerts, databases::Databases, process::Process, register::Register, runs::Runs,
+        alerts::Alerts, databases::Databases, inventory::Inventory, process::Process, register::Register,
+        runs::Runs,
     },
 };
 
@@ -33,9 +39,12 @@ pub struct Metrics {
     runs: Runs,
     databases: Databases,
     alerts: Alerts,
+    inventory: Inventory,
     catalog_reloads: IntCounterVec,
     audit_seconds: Histogram,
     connections: IntGaugeVec,
+    /// The servers that have series of connections.
+    servers: Arc<Mutex<BTreeSet<String>>>,
     log_failures: IntCounter,
 }
 
@@ -69,6 +78,7 @@ impl Metrics {
             runs: Runs::new(&register),
             databases: Databases::new(&register),
             alerts: Alerts::new(&register),
+            inventory: Inventory::new(&register),
             catalog_reloads: register.known_counters(
                 "nexus_catalog_reloads_total",
                 "Migration directories that have changed: loaded, or failed to be read.",
@@ -85,6 +95,7 @@ impl Metrics {
                 "Connections to PostgreSQL servers, by state: idle, in_use.",
                 &["server", "state"],
             ),
+            servers: Arc::default(),
             log_failures: register
                 .counter("nexus_log_write_failures_total", "Writes to the migration log that failed."),
             registry,
@@ -115,6 +126,10 @@ impl Metrics {
             EventKind::Observed(seen) => self.databases.observed(seen),
             EventKind::CatalogChanged(_) => self.catalog_reloads.with_label_values(&["loaded"]).inc(),
             EventKind::CatalogFailed { .. } => self.catalog_reloads.with_label_values(&["failed"]).inc(),
+            EventKind::InventoryLoaded(change) => {
+                self.inventory.loaded(event.time, change);
+                self.databases.inventory(change);
+            }
             EventKind::AuditFinished(audit) => self.audited(audit),
             EventKind::AlertChanged(alert) => self.alerts.changed(alert),
             EventKind::AlertSent { sink, outcome } => self.alerts.sent(sink, outcome),
@@ -137,10 +152,23 @@ impl Metrics {
         self.alerts.expect_sink(sink);
     }
 
-    /// Takes how many connections to a server there are in a state.
-    pub fn connections(&self, server: &str, state: &str, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.connections.with_label_values(&[server, state]).set(count);
+    /// Takes how many connections there are to each server: idle, and in use. The series of servers
+    /// that are gone go too.
+    pub fn connections<'a>(&self, servers: impl IntoIterator<Item = (&'a str, usize, usize)>) {
+        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = std::mem::take(&mut *known);
+        for (server, idle, in_use) in servers {
+            for (state, count) in [("idle", idle), ("in_use", in_use)] {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                self.connections.with_label_values(&[server, state]).set(count);
+            }
+            gone.remove(server);
+            known.insert(server.to_owned());
+        }
+        for (server, state) in gone.iter().flat_map(|server| [(server, "idle"), (server, "in_use")]) {
+            // It was set above at an earlier time.
+            drop(self.connections.remove_label_values(&[server.as_str(), state]));
+        }
     }
 
     /// Counts an RPC that ended.

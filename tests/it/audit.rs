@@ -227,7 +227,10 @@ fn bad_schedules_are_refused() {
     check("schedule = \"0 0 30 2 *\"", &["[[audit]] nightly", "is never due", "hint:"]);
     let atlantis = "schedule = \"@daily\"\ntime_zone = \"Europe/Atlantis\"";
     check(atlantis, &["[[audit]] nightly", "\"Europe/Atlantis\" is not a time zone", "hint:"]);
-    check("schedule = \"@daily\"\nselector = \"prod\"", &["[[audit]] nightly", "key=value"]);
+    check(
+        "schedule = \"@daily\"\nselector = \"prod\"",
+        &["nexus.toml:", "audit \"nightly\": selector: expected =, !=, ~ or !~ after `prod`"],
+    );
     check("schedule = \"@daily\"\ndatabases = [\"a[\"]", &["[[audit]] nightly", "is not a name or a glob"]);
 
     // One that matches nothing is a warning.

@@ -181,6 +181,13 @@ impl FleetService for Stub {
         Ok(Response::new(proto::ListDatabasesResponse { databases: databases.collect() }))
     }
 
+    async fn reload_inventory(
+        &self,
+        _: Request<proto::ReloadInventoryRequest>,
+    ) -> Answer<proto::ReloadInventoryResponse> {
+        Ok(Response::new(proto::ReloadInventoryResponse::default()))
+    }
+
     async fn get_version(&self, _: Request<proto::GetVersionRequest>) -> Answer<proto::GetVersionResponse> {
         Ok(Response::new(proto::GetVersionResponse::default()))
     }

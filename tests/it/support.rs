@@ -283,7 +283,7 @@ impl World {
         fs::remove_file(self.path("migrations").join(name)).expect("a file is removed");
     }
 
-    fn configuration(&self) -> String {
+    pub(crate) fn configuration(&self) -> String {
         format!(
             "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nsocket = {socket:?}\n\
              shutdown_timeout = {timeout:?}\n\n\

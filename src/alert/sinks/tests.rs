@@ -1,7 +1,6 @@
 //! Sinks that fail, hang, answer with garbage, and come back.
 
 use std::{
-    collections::BTreeSet,
     net::TcpListener,
     path::Path,
     time::{Duration, Instant},
@@ -45,7 +44,6 @@ fn settings(directory: &Path, url: &str, kind: SinkKind) -> Settings {
         state_file: directory.join("alerts.json"),
         runbook_base: "https://wiki/nexus/".into(),
         sinks: vec![sink],
-        databases: BTreeSet::from(["orders".into()]),
     }
 }
 
@@ -67,6 +65,7 @@ impl World {
             database: "orders".into(),
             time: Timestamp::now(),
             counts: None,
+            newest: None,
             findings: versions.iter().map(finding).collect(),
             unknown: Vec::new(),
         };

@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub use alerts::{Alert, Alerts};
-pub use answers::{Checksums, Created, Databases, History, Repaired, Versions};
+pub use answers::{Checksums, Created, Databases, History, Reloaded, Repaired, Versions};
 pub use audits::{Audited, Audits};
 pub use status::Status;
 

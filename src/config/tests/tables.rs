@@ -68,11 +68,11 @@ fn audits() {
         schedule: "30 3 * * *".into(),
         time_zone: "Asia/Tokyo".into(),
         databases: vec!["orders-*".into(), "users".into()],
-        selector: vec!["env=prod".into(), "tier!=gold".into()],
+        selector: Some("env=prod, tier!=gold".into()),
     };
     assert_eq!(config.audits[0], expected);
     let AuditConfig { time_zone, databases, selector, .. } = &config.audits[1];
-    assert_eq!((time_zone.as_str(), databases.len(), selector.len()), ("UTC", 0, 0));
+    assert_eq!((time_zone.as_str(), databases.len(), selector.clone()), ("UTC", 0, None));
     let again = Config::parse(&config.to_masked_toml(), None, [], &Overrides::default());
     assert_eq!(again.expect("it is a configuration itself").audits, config.audits);
 
@@ -89,7 +89,16 @@ fn audits() {
         "audit \"nightly\": unknown key `zone`; known are name, schedule, time_zone, databases, selector",
     );
     check(&format!("{nightly}timezone = \"UTC\""), "unknown key `timezone`; did you mean `time_zone`?");
-    check(&format!("{nightly}selector = \"\""), "selector: expected a text of one line, found \"\"");
+    check(
+        &format!("{nightly}selector = \"\""),
+        "selector: expected an expression such as env=prod or name~orders-*, found nothing",
+    );
+    // The place is that of the sign, inside the text.
+    let pointed = refusal(&format!("{ORDERS}{nightly}selector = \"env==\""));
+    assert!(
+        pointed.starts_with("etc/nexus.toml:7:17: audit \"nightly\": selector: `==` is no operator: "),
+        "{pointed}"
+    );
     check(
         &format!("{nightly}databases = \"orders\""),
         "databases: expected a list such as [\"orders-*\"], found a string",

@@ -228,7 +228,9 @@ fn what_the_policy_allows_is_no_finding() {
 
 #[test]
 fn a_look_that_fails_says_what_it_cannot_know() {
-    use FindingKind::{DatabaseUnreachable, DirectoryUnreadable, ForeignTable, LogUnwritable, TableGone};
+    use FindingKind::{
+        DatabaseUnreachable, DirectoryUnreadable, ForeignTable, InventoryInvalid, LogUnwritable, TableGone,
+    };
     let check = |compared: &Compared, seen: SeeError, expected: &[&str], known: &[FindingKind]| {
         let observation = conclude("main", compared, Err(&seen), &rules());
         assert_eq!(told(&observation), expected);
@@ -245,21 +247,21 @@ fn a_look_that_fails_says_what_it_cannot_know() {
         &good,
         refused(),
         &["database_unreachable "],
-        &[DatabaseUnreachable, DirectoryUnreadable, LogUnwritable],
+        &[DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable],
     );
     check(
         &good,
         SeeError::Unfit(ForeignTable, Failure::new(Code::ForeignTable, "it is another tool's")),
         &["foreign_table "],
-        &[ForeignTable, TableGone, DatabaseUnreachable, DirectoryUnreadable, LogUnwritable],
+        &[ForeignTable, TableGone, DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable],
     );
-    check(&good, SeeError::Passing, &[], &[DirectoryUnreadable, LogUnwritable]);
+    check(&good, SeeError::Passing, &[], &[DirectoryUnreadable, InventoryInvalid, LogUnwritable]);
     let bad = Err(Failure::new(Code::DirectoryUnreadable, "it does not exist"));
     check(
         &bad,
         refused(),
         &["directory_unreadable ", "database_unreachable "],
-        &[DatabaseUnreachable, DirectoryUnreadable, LogUnwritable],
+        &[DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable],
     );
 }
 

@@ -39,9 +39,9 @@ pub(in crate::fleet) struct Counters {
 type Written = Arc<HashMap<String, String>>;
 
 impl Counters {
-    /// One more that can be asked.
-    pub(in crate::fleet) fn offer(&self, pool: Pool) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+    /// These can be asked from now on, and nobody else.
+    pub(in crate::fleet) fn ask(&self, pools: Vec<Pool>) {
+        *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = pools;
     }
 
     /// What was written in a database, as of `since` or later; `None` where nobody tells.
@@ -63,7 +63,10 @@ impl Counters {
         let written = timeout(LIMIT, read).await.ok().flatten();
         if written.is_none() {
             // Another one is asked the next time.
-            self.pools.lock().unwrap_or_else(PoisonError::into_inner).rotate_left(1);
+            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            if !pools.is_empty() {
+                pools.rotate_left(1);
+            }
         }
         written.map(Arc::new)
     }

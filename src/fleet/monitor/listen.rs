@@ -19,7 +19,7 @@ const CHECK: Duration = Duration::from_mins(10);
 
 /// Listens until `stop`, and has the monitor look at each change. What cannot be put right by
 /// waiting, as a missing privilege, ends it with a warning: the poll goes on.
-pub(super) async fn listen(member: Arc<Member>, poll: Duration, stop: CancellationToken) {
+pub(in crate::fleet) async fn listen(member: Arc<Member>, poll: Duration, stop: CancellationToken) {
     let mut rhythm = Rhythm::new(poll);
     loop {
         let ended = tokio::select! {

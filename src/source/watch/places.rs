@@ -32,6 +32,12 @@ impl Places {
         places
     }
 
+    /// These and others.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.inside.extend(others.inside);
+        self.entries.extend(others.entries);
+    }
+
     fn follow(&mut self, path: &Path) {
         // It fails for an empty path only, which no configuration has.
         let path = std::path::absolute(path).unwrap_or_default();

@@ -154,6 +154,16 @@ pub(super) fn lines(event: &Event, reported: &mut Reported, observed: &mut Obser
                 .why(failure)
         }
         EventKind::Observed(observation) => return observed.lines(observation),
+        EventKind::InventoryLoaded(change) => {
+            observed.forget(&change.removed);
+            if change.is_empty() {
+                return Vec::new();
+            }
+            line("info", "Inventory changed")
+                .with("added", change.added.as_slice())
+                .with("changed", change.changed.as_slice())
+                .with("removed", change.removed.as_slice())
+        }
         EventKind::DatabaseFinished(report) => return database_finished(event, report, reported),
         EventKind::OperationFinished { succeeded } => {
             reported.retain(|(operation, _)| *operation != event.operation);

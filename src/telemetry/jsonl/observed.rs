@@ -14,6 +14,13 @@ use crate::{
 pub(super) struct Observed(HashMap<String, BTreeMap<(FindingKind, String), String>>);
 
 impl Observed {
+    /// Forgets databases that are gone: one that comes back is a new one.
+    pub(super) fn forget(&mut self, databases: &[String]) {
+        for database in databases {
+            self.0.remove(database);
+        }
+    }
+
     /// The lines of an observation. What it could not see stays as it was.
     pub(super) fn lines(&mut self, seen: &Observation) -> Vec<Line> {
         let known = self.0.entry(seen.database.clone()).or_default();
@@ -89,6 +96,7 @@ mod tests {
             database: "main".to_owned(),
             time: Timestamp::UNIX_EPOCH,
             counts: None,
+            newest: None,
             findings: findings.iter().map(finding).collect(),
             unknown: unknown.to_vec(),
         }

@@ -370,6 +370,7 @@ fn an_audit_belongs_to_no_operation() {
         database: "orders".into(),
         time: at("2025-10-30T10:15:30Z"),
         counts: None,
+        newest: None,
         findings,
         unknown: Vec::new(),
     };

@@ -1,7 +1,7 @@
 //! How each database stands, as it was last seen: gauges by `database`, and nothing by version.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -10,11 +10,17 @@ use prometheus::{GaugeVec, IntGaugeVec};
 use uuid::Uuid;
 
 use crate::{
-    migration::{AuditReport, Counts, FindingKind, Observation, event::DatabaseReport},
+    migration::{
+        AuditReport, Counts, FindingKind, Observation,
+        event::{DatabaseReport, InventoryChange},
+    },
     telemetry::metrics::register::Register,
 };
 
 const DATABASE: &[&str] = &["database"];
+
+/// What operations do.
+const VERBS: [&str; 3] = ["apply", "rollback", "recover"];
 
 /// The gauges of all databases.
 ///
@@ -34,6 +40,9 @@ pub(super) struct Databases {
     audited: GaugeVec,
     operation_time: GaugeVec,
     operation_success: IntGaugeVec,
+    /// The databases of the inventory; `None` until it is told. What is told late of others is for
+    /// nobody.
+    known: Arc<Mutex<Option<BTreeSet<String>>>>,
     /// What the running operations do: the report on a database does not say.
     verbs: Arc<Mutex<HashMap<Uuid, &'static str>>>,
 }
@@ -76,6 +85,7 @@ impl Databases {
                 "Whether the last apply, rollback or recover of the database succeeded.",
                 of_operation,
             ),
+            known: Arc::default(),
             verbs: Arc::default(),
         }
     }
@@ -84,7 +94,10 @@ impl Databases {
     /// alerts only.
     pub(super) fn observed(&self, seen: &Observation) {
         // A look that could not tell whether the database is there says nothing.
-        if seen.database.is_empty() || seen.unknown.contains(&FindingKind::DatabaseUnreachable) {
+        if seen.database.is_empty()
+            || seen.unknown.contains(&FindingKind::DatabaseUnreachable)
+            || !self.is_known(&seen.database)
+        {
             return;
         }
         let database = &[seen.database.as_str()];
@@ -112,7 +125,8 @@ impl Databases {
 
     /// Takes an audit's end for each database that it could read.
     pub(super) fn audited(&self, audit: &AuditReport) {
-        for seen in audit.databases.iter().filter(|seen| seen.counts.is_some()) {
+        let could_be_read = |seen: &&Observation| seen.counts.is_some() && self.is_known(&seen.database);
+        for seen in audit.databases.iter().filter(could_be_read) {
             self.audited.with_label_values(&[seen.database.as_str()]).set(seconds(audit.ended));
         }
     }
@@ -125,10 +139,35 @@ impl Databases {
     /// An operation is done with one database.
     pub(super) fn finished(&self, operation: Uuid, time: Timestamp, report: &DatabaseReport) {
         let verb = self.verbs.lock().unwrap_or_else(PoisonError::into_inner).get(&operation).copied();
-        let Some(verb) = verb else { return };
+        let Some(verb) = verb.filter(|_| self.is_known(&report.database)) else { return };
         let labels = &[report.database.as_str(), verb];
         self.operation_time.with_label_values(labels).set(seconds(time));
         self.operation_success.with_label_values(labels).set(i64::from(report.result.is_ok()));
+    }
+
+    /// The inventory is another one: the series of databases that are gone go too.
+    pub(super) fn inventory(&self, change: &InventoryChange) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(change.databases.clone());
+        for database in &change.removed {
+            let labels = &[database.as_str()];
+            // Where a series is not there, there is nothing to remove.
+            for gauges in [&self.up, &self.applied, &self.pending, &self.dirty, &self.drift, &self.missing] {
+                drop(gauges.remove_label_values(labels));
+            }
+            for times in [&self.oldest_pending, &self.observed, &self.audited] {
+                drop(times.remove_label_values(labels));
+            }
+            for verb in VERBS {
+                let labels = &[database.as_str(), verb];
+                drop(self.operation_time.remove_label_values(labels));
+                drop(self.operation_success.remove_label_values(labels));
+            }
+        }
+    }
+
+    fn is_known(&self, database: &str) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_none_or(|known| known.contains(database))
     }
 
     /// An operation ended.

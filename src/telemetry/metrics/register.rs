@@ -1,8 +1,8 @@
 //! How a metric is made and registered, in one call each.
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, core::Collector,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, core::Collector,
 };
 
 /// Registers metrics. Names and labels are constants: one that is malformed or there twice is a
@@ -16,6 +16,11 @@ impl Register<'_> {
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    /// A point in time, in Unix seconds.
+    pub(super) fn time(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::new(name, help))
     }
 
     /// Gauges of points in time, in Unix seconds.

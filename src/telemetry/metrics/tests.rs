@@ -8,7 +8,7 @@ use super::*;
 use crate::migration::{
     Alert, AlertState, Code, Counts, Direction, Failure, Finding, FindingKind, Mode, Observation, Step,
     StepAction, Version,
-    event::{CatalogChange, DatabaseOutcome, DatabaseReport, StepDone},
+    event::{CatalogChange, DatabaseOutcome, DatabaseReport, InventoryChange, StepDone},
     header::Header,
 };
 use uuid::Uuid;
@@ -55,11 +55,20 @@ fn started(verb: &'static str) -> EventKind {
     EventKind::OperationStarted { verb, databases: vec![], requested_by: String::new() }
 }
 
+fn inventory(databases: &[&str], removed: &[&str]) -> InventoryChange {
+    InventoryChange {
+        databases: databases.iter().map(|&name| name.to_owned()).collect(),
+        removed: removed.iter().map(|&name| name.to_owned()).collect(),
+        is_valid: true,
+        ..InventoryChange::default()
+    }
+}
+
 fn seen(counts: Option<Counts>) -> Observation {
     let time = Timestamp::from_second(2_000).expect("in range");
     let down = Finding::new(FindingKind::DatabaseUnreachable, "", "refused");
     let findings = if counts.is_none() { vec![down] } else { vec![] };
-    Observation { database: "orders".into(), time, counts, findings, unknown: vec![] }
+    Observation { database: "orders".into(), time, counts, newest: None, findings, unknown: vec![] }
 }
 
 fn observed(counts: Option<Counts>) -> EventKind {
@@ -268,7 +277,8 @@ fn exported() -> BTreeSet<String> {
     has(&metrics, "nexus_catalog_reloads_total{outcome=\"loaded\"} 1");
     has(&metrics, "nexus_catalog_reloads_total{outcome=\"failed\"} 1");
     metrics.rpc("nexus.v1.FleetService/List", "OK", Duration::ZERO);
-    metrics.connections("localhost:5432", "idle", 1);
+    metrics.connections([("localhost:5432", 1, 2)]);
+    tell(&metrics, EventKind::InventoryLoaded(Box::new(inventory(&["orders"], &[]))));
     let row = |family: &prometheus::proto::MetricFamily| {
         let labels = family.get_metric().iter().flat_map(prometheus::proto::Metric::get_label);
         let labels: BTreeSet<_> = labels.map(|label| label.name().to_owned()).collect();
@@ -309,4 +319,34 @@ fn a_database_has_a_bounded_number_of_series() {
     tell(&metrics, audited(Some(COUNTS)));
     let text = metrics.encode();
     assert_eq!(text.lines().filter(|line| line.contains("database=\"orders\"")).count(), 9 + 2 * 3);
+}
+
+#[test]
+fn what_is_gone_has_no_series() {
+    let metrics = Metrics::new();
+    let tell_all = || {
+        tell(&metrics, started("rollback"));
+        tell(&metrics, finished(Ok(DatabaseOutcome::UpToDate)));
+        tell(&metrics, observed(Some(COUNTS)));
+        tell(&metrics, audited(Some(COUNTS)));
+    };
+    let series = || metrics.encode().lines().filter(|line| line.contains("=\"orders\"")).count();
+    tell(&metrics, EventKind::InventoryLoaded(Box::new(inventory(&["orders", "users"], &[]))));
+    tell_all();
+    assert_eq!(series(), 9 + 2);
+    tell(&metrics, EventKind::InventoryLoaded(Box::new(inventory(&["users"], &["orders"]))));
+    assert_eq!(series(), 0);
+    // What ends late brings nothing back.
+    tell_all();
+    assert_eq!(series(), 0);
+    has(&metrics, "nexus_inventory_databases 1");
+    has(&metrics, "nexus_inventory_reload_successful 1");
+    let failed = InventoryChange { is_valid: false, ..inventory(&["users"], &[]) };
+    tell(&metrics, EventKind::InventoryLoaded(Box::new(failed)));
+    has(&metrics, "nexus_inventory_reload_successful 0");
+    has(&metrics, "nexus_inventory_last_reload_timestamp_seconds 1000");
+    metrics.connections([("a:1", 1, 2), ("b:2", 0, 0)]);
+    metrics.connections([("b:2", 0, 1)]);
+    has(&metrics, "nexus_connections{server=\"b:2\",state=\"in_use\"} 1");
+    assert!(!metrics.encode().contains("a:1"));
 }

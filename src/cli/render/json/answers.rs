@@ -63,6 +63,44 @@ struct Database {
     schema: String,
     table: String,
     migrations: String,
+    origin: Option<Origin>,
+    observation: Option<Observation>,
+}
+
+/// A file of the configuration with its line, or the id of a discovery.
+#[derive(Debug, Serialize)]
+struct Origin {
+    kind: &'static str,
+    name: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Observation {
+    observed_at: Option<String>,
+    reachable: bool,
+    unreachable_reason: Option<String>,
+    compared_at: Option<String>,
+    version: Option<String>,
+    applied: Option<u32>,
+    pending: Option<u32>,
+    dirty: Option<u32>,
+}
+
+/// What `reload` changed.
+#[derive(Debug, Serialize)]
+pub struct Reloaded {
+    added: Vec<String>,
+    changed: Vec<String>,
+    removed: Vec<String>,
+    databases: u32,
+    failures: Vec<DiscoveryFailure>,
+    restart: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct DiscoveryFailure {
+    discovery: String,
+    failure: Option<Failure>,
 }
 
 /// What `repair` did.
@@ -157,8 +195,46 @@ impl From<Vec<proto::Database>> for Databases {
             schema: database.schema,
             table: database.table,
             migrations: database.migrations,
+            origin: database.origin.map(|origin| match origin {
+                proto::database::Origin::File(name) => Origin { kind: "file", name },
+                proto::database::Origin::Discovery(name) => Origin { kind: "discovery", name },
+            }),
+            observation: database.observation.as_ref().map(Into::into),
         };
         Self { databases: databases.into_iter().map(entry).collect() }
+    }
+}
+
+impl From<&proto::DatabaseObservation> for Observation {
+    fn from(seen: &proto::DatabaseObservation) -> Self {
+        let compared = |count: u32| seen.compared_at.is_some().then_some(count);
+        Self {
+            observed_at: rfc3339(seen.observed_at.as_ref()),
+            reachable: seen.reachable,
+            unreachable_reason: given(&seen.unreachable_reason),
+            compared_at: rfc3339(seen.compared_at.as_ref()),
+            version: given(&seen.version),
+            applied: compared(seen.applied),
+            pending: compared(seen.pending),
+            dirty: compared(seen.dirty),
+        }
+    }
+}
+
+impl From<proto::ReloadInventoryResponse> for Reloaded {
+    fn from(answer: proto::ReloadInventoryResponse) -> Self {
+        let failure = |failed: &proto::DiscoveryFailure| DiscoveryFailure {
+            discovery: failed.discovery.clone(),
+            failure: failed.failure.as_ref().map(Into::into),
+        };
+        Self {
+            failures: answer.failures.iter().map(failure).collect(),
+            added: answer.added,
+            changed: answer.changed,
+            removed: answer.removed,
+            databases: answer.databases,
+            restart: answer.restart,
+        }
     }
 }
 

@@ -198,8 +198,28 @@ fn answers() {
         schema: "public".into(),
         migrations: "migrations".into(),
         table: "schema_migrations".into(),
+        origin: Some(proto::database::Origin::File("nexus.toml:12".into())),
+        observation: Some(proto::DatabaseObservation {
+            observed_at: Some(at(0)),
+            reachable: true,
+            unreachable_reason: String::new(),
+            compared_at: Some(at(0)),
+            version: "0010_add_products".into(),
+            applied: 2,
+            pending: 0,
+            dirty: 0,
+        }),
     };
     check("databases", &Databases::from(vec![database]));
+    let reloaded = proto::ReloadInventoryResponse {
+        added: vec!["shop-tenant_6".into()],
+        changed: Vec::new(),
+        removed: vec!["shop-tenant_2".into()],
+        databases: 5,
+        failures: Vec::new(),
+        restart: vec!["[server]".into()],
+    };
+    check("reload", &Reloaded::from(reloaded));
     let repaired = proto::RepairResponse {
         database: "orders".into(),
         message: "0010_add_products is no longer dirty".into(),

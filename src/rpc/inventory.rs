@@ -1,0 +1,64 @@
+//! How the inventory is told: each database with what was seen of it last, and what a reload changed.
+
+use crate::{
+    fleet::{
+        InventoryFault, Reloaded,
+        inventory::{Inventory, LastLook, Member, Origin, Rows},
+    },
+    rpc::{
+        convert::{failure, timestamp},
+        proto,
+    },
+};
+
+/// Tells a database of an inventory.
+pub(super) fn database(inventory: &Inventory, member: &Member) -> proto::Database {
+    let origin = inventory.origin(member.name()).map(|origin| match origin {
+        Origin::File(place) => proto::database::Origin::File(place.clone()),
+        Origin::Discovery(id) => proto::database::Origin::Discovery(id.clone()),
+    });
+    proto::Database {
+        name: member.name().to_owned(),
+        labels: member.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        server: member.server.clone(),
+        dbname: member.database.dbname.clone(),
+        schema: member.database.names.schema.clone(),
+        migrations: member.migrations.display().to_string(),
+        table: member.database.names.table.clone(),
+        origin,
+        observation: observation(member.last_look()),
+    }
+}
+
+fn observation(seen: LastLook) -> Option<proto::DatabaseObservation> {
+    let LastLook { at, unreachable, rows } = seen;
+    let mut told = proto::DatabaseObservation {
+        observed_at: Some(timestamp(at?)),
+        reachable: unreachable.is_none(),
+        unreachable_reason: unreachable.unwrap_or_default(),
+        ..Default::default()
+    };
+    if let Some(Rows { at, counts, newest }) = rows {
+        told.compared_at = Some(timestamp(at));
+        told.version = newest.map(|version| version.to_string()).unwrap_or_default();
+        (told.applied, told.pending, told.dirty) = (counts.applied, counts.pending, counts.dirty);
+    }
+    Some(told)
+}
+
+/// Tells what a reload changed.
+pub(super) fn reloaded(reloaded: Reloaded) -> proto::ReloadInventoryResponse {
+    let Reloaded { change, faults, restart } = reloaded;
+    let fault = |InventoryFault { subject, failure: why }: &InventoryFault| proto::DiscoveryFailure {
+        discovery: subject.clone(),
+        failure: Some(failure(why)),
+    };
+    proto::ReloadInventoryResponse {
+        added: change.added,
+        changed: change.changed,
+        removed: change.removed,
+        databases: u32::try_from(change.databases.len()).unwrap_or(u32::MAX),
+        failures: faults.iter().map(fault).collect(),
+        restart: restart.into_iter().map(str::to_owned).collect(),
+    }
+}
