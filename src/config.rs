@@ -296,7 +296,7 @@ settings! {
 }
 
 /// What may stand at the top of the file.
-const ROOT: [&str; 11] = [
+const ROOT: [&str; 12] = [
     "include",
     "server",
     "log",
@@ -308,6 +308,7 @@ const ROOT: [&str; 11] = [
     "database",
     "discover",
     "audit",
+    "strategy",
 ];
 
 /// Where a key belongs that stands in the wrong table.

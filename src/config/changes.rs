@@ -18,6 +18,7 @@ impl Config {
             ("[alerts]", self.alerts != running.alerts || sinks(self) != sinks(running)),
             ("[telemetry]", self.telemetry != running.telemetry),
             ("[[audit]]", self.audits != running.audits),
+            ("[[strategy]]", self.strategies != running.strategies),
         ];
         sections.into_iter().filter_map(|(name, is_another)| is_another.then_some(name)).collect()
     }
