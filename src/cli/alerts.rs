@@ -22,6 +22,9 @@ pub struct Args {
     /// Show also what is over, as long as the daemon remembers it
     #[arg(long, conflicts_with = "watch")]
     resolved: bool,
+    /// Exit with 3 if an alert fires that nobody has taken note of
+    #[arg(long, conflicts_with = "watch")]
+    check: bool,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -66,7 +69,8 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         let width = console.width();
         console.data(&render::alerts::text(&alerts, width))?;
     }
-    Ok(Exit::Done)
+    let fires = alerts.iter().any(|alert| alert.state() == proto::AlertState::Firing);
+    Ok(if args.check && fires { Exit::Found } else { Exit::Done })
 }
 
 /// The names that are meant; those of labels are asked for, as alerts know of none.

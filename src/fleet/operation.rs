@@ -301,7 +301,7 @@ impl Operation {
             biased;
             () = drain.cancelled() => Turn::Never,
             () = closed.cancelled() => Turn::Never,
-            moved = moves.wait_for(is_decided) => match moved.map(|moved| moved.0) {
+            decided = moves.wait_for(is_decided) => match decided.map(|decided| decided.0) {
                 Ok(OperationState::Running) => Turn::Begin,
                 _ => Turn::Never,
             }

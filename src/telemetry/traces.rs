@@ -13,7 +13,9 @@ use opentelemetry::{
     Context, KeyValue, SpanId, TraceFlags, TraceId,
     trace::{SpanContext, TraceContextExt as _, TraceState, TracerProvider as _},
 };
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
+use opentelemetry_otlp::{
+    ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig as _, WithTonicConfig as _,
+};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -67,7 +69,8 @@ pub struct Traces {
 impl Traces {
     /// Begins to export the daemon's spans; `None` where no endpoint is set. Inside a runtime.
     pub fn start(settings: &Settings, instance: &str) -> Result<Option<Self>, TracesError> {
-        let Some(exporter) = exporter(settings.endpoint.as_deref())? else { return Ok(None) };
+        let exporter = exporter(settings.endpoint.as_deref(), RetryPolicy::recommended())?;
+        let Some(exporter) = exporter else { return Ok(None) };
         let resource = resource("nexusd", [KeyValue::new("service.instance.id", instance.to_owned())]);
         let mut builder = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource);
         if variable("OTEL_TRACES_SAMPLER").is_none() {
@@ -141,12 +144,12 @@ fn variable(name: &str) -> Option<String> {
 
 /// The exporter to the endpoint of the environment, else to the given one; `None` where there is
 /// neither, or where the environment switches it off.
-fn exporter(endpoint: Option<&str>) -> Result<Option<Told<SpanExporter>>, TracesError> {
+fn exporter(endpoint: Option<&str>, retries: RetryPolicy) -> Result<Option<Told<SpanExporter>>, TracesError> {
     let is = |name: &str, word: &str| variable(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
     if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
         return Ok(None);
     }
-    let builder = SpanExporter::builder().with_tonic();
+    let builder = SpanExporter::builder().with_tonic().with_retry_policy(retries);
     let named = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
     let exporter = match endpoint {
         _ if named.iter().any(|name| variable(name).is_some()) => builder.build()?,

@@ -100,7 +100,7 @@ fn what_is_known_outlives_the_daemon() {
     let mut world = world.start();
     await_that("the webhook is told", || receiver.told() == ["directory_unreadable firing"]);
 
-    let shown = world.ctl(&["alerts"]).expect(0);
+    let shown = world.ctl(&["alerts", "--check"]).expect(3);
     assert!(shown.contains("critical  firing") && shown.contains(id), "{shown}");
     let listed = world.ctl(&["alerts", "--output", "json"]).json();
     assert_eq!(listed["alerts"][0]["subject"], "/srv/migrations");
@@ -119,6 +119,7 @@ fn what_is_known_outlives_the_daemon() {
     let logged = world.logged("Alert acknowledged");
     assert_eq!((&logged[0]["id"], &logged[0]["reason"]), (&json!(id), &json!("disk is full")));
     assert!(watched().contains(" acknowledged critical - directory_unreadable: "));
+    world.ctl(&["alerts", "--check"]).expect(0);
     world.daemon.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(world.daemon.wait(), Some(0));
     assert_eq!(watching.wait().expect("nexusctl ends").code(), Some(4), "the daemon is gone");

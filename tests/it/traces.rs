@@ -248,18 +248,21 @@ fn a_collector_that_is_of_no_use_delays_nothing() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is bound");
     let silent = format!("http://{}", silent.local_addr().expect("it has an address"));
     for endpoint in [&hanging.endpoint, &closed, &silent] {
-        let client = Instant::now();
-        let mut command = reached.daemon.ctl_command(&["databases"]);
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
-        Begun::of(command).end().expect(0);
-        assert!(
-            client.elapsed() < Duration::from_secs(3),
-            "nexusctl took {:?} with {endpoint}",
-            client.elapsed()
-        );
+        // The machine may be busy: the fastest of several tells what has to be waited for.
+        let fastest = (0..5).map(|_| databases_with(&reached, endpoint)).min().unwrap_or_default();
+        assert!(fastest < Duration::from_millis(600), "nexusctl took {fastest:?} with {endpoint}");
         let took = apply_with(Some(endpoint));
         assert!(took < plain * 3 + Duration::from_secs(1), "{took:?} with {endpoint}, {plain:?} without");
     }
+}
+
+/// Runs a `nexusctl` that exports, too; says how long that took.
+fn databases_with(world: &Running, endpoint: &str) -> Duration {
+    let started = Instant::now();
+    let mut command = world.daemon.ctl_command(&["databases"]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    Begun::of(command).end().expect(0);
+    started.elapsed()
 }
 
 /// Applies 300 migrations; says how long that took. The daemon's end is bounded.

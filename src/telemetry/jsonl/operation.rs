@@ -82,3 +82,82 @@ fn changed(from: Option<OperationState>, to: OperationState) -> Option<(&'static
 fn of_wave(line: Line, wave: &WaveOf) -> Line {
     line.with("wave", wave.name.as_str()).with("number", wave.number).with("total", wave.total)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const PLACE: &str = r#""database":"orders","operation":"00000000-0000-0000-0000-000000000007""#;
+
+    fn check(kind: EventKind, expected: &[String]) {
+        let (operation, time, database) = (Uuid::from_u128(7), Timestamp::UNIX_EPOCH, "orders".to_owned());
+        let line = line(&Event { operation, trace: None, time, database, kind });
+        let text = line.map(|line| String::from_utf8(line.encode(|_| {})).expect("it is text"));
+        let start = r#"{"timestamp":"1970-01-01T00:00:00.000Z","#;
+        let expected: Vec<_> = expected.iter().map(|line| format!("{start}{line}}}\n")).collect();
+        assert_eq!(text.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_states_of_operations() {
+        use OperationState::{Cancelled, Cancelling, Failed, Halted, Paused, Pending, Running, Succeeded};
+        let again = EventKind::OperationStarted {
+            verb: "apply",
+            databases: vec!["orders".into()],
+            requested_by: "ana".into(),
+            reason: "CHG-123".into(),
+            waves: 3,
+            attempt: 2,
+        };
+        let expected = format!(
+            r#""level":"info","message":"Operation started","verb":"apply","databases":["orders"],"requested_by":"ana","reason":"CHG-123","waves":3,"attempt":2,{PLACE}"#
+        );
+        check(again, &[expected]);
+        let changed = |from, to, expected: &[(&str, &str)]| {
+            let lines = expected.iter().map(|(level, message)| {
+                format!(r#""level":"{level}","message":"{message}","why":"so it is","by":"ana",{PLACE}"#)
+            });
+            let (why, by) = ("so it is".to_owned(), "ana".to_owned());
+            check(EventKind::OperationChanged { from, to, why, by }, &lines.collect::<Vec<_>>());
+        };
+        changed(None, Pending, &[]);
+        changed(Some(Pending), Running, &[]);
+        changed(Some(Running), Paused, &[("warn", "Operation paused")]);
+        changed(Some(Paused), Running, &[("info", "Operation resumed")]);
+        changed(Some(Running), Halted, &[("error", "Operation halted")]);
+        changed(Some(Halted), Running, &[("info", "Operation resumed")]);
+        changed(Some(Halted), Cancelled, &[("warn", "Operation cancelled")]);
+        changed(Some(Running), Running, &[("warn", "Operation rolls back what it applied")]);
+        changed(Some(Running), Cancelling, &[("warn", "Operation is being cancelled")]);
+        for over in [Succeeded, Failed] {
+            changed(Some(Running), over, &[]);
+        }
+        changed(Some(Cancelling), Cancelled, &[]);
+    }
+
+    #[test]
+    fn waves_and_gates() {
+        let wave = || WaveOf { name: "region=eu".into(), number: 2, total: 3 };
+        let line = |level: &str, message: &str, rest: &str| {
+            let wave = r#""wave":"region=eu","number":2,"total":3"#;
+            format!(r#""level":"{level}","message":"{message}",{wave},{rest},{PLACE}"#)
+        };
+        let started = EventKind::WaveStarted { wave: wave(), databases: 40 };
+        check(started, &[line("info", "Wave started", r#""databases":40"#)]);
+        let finished = |failed| EventKind::WaveFinished { wave: wave(), failed };
+        check(finished(0), &[line("info", "Wave finished", r#""failed":0"#)]);
+        check(finished(1), &[line("warn", "Wave finished", r#""failed":1"#)]);
+        let gate = |outcome, reason: &str| {
+            let reason = reason.to_owned();
+            EventKind::GateChecked { wave: wave(), outcome, reason }
+        };
+        check(gate(GateOutcome::Passed, ""), &[line("info", "Gate checked", r#""outcome":"passed""#)]);
+        let failed = line("error", "Gate checked", r#""outcome":"failed","why":"it is false""#);
+        check(gate(GateOutcome::Failed, "it is false"), &[failed]);
+        let open = line("warn", "Gate checked", r#""outcome":"inconclusive","why":"it hangs""#);
+        check(gate(GateOutcome::Inconclusive, "it hangs"), &[open]);
+    }
+}

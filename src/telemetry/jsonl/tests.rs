@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     migration::{
-        AuditReport, Direction, EventKind, Finding, FindingKind, GateOutcome, Location, Mode, Observation,
-        OperationState, Plan, Step, StepAction, Version,
-        event::{CatalogChange, DatabaseOutcome, DatabaseReport, StepDone, WaveOf},
+        AuditReport, Direction, EventKind, Finding, FindingKind, Location, Mode, Observation, OperationState,
+        Plan, Step, StepAction, Version,
+        event::{CatalogChange, DatabaseOutcome, DatabaseReport, StepDone},
         header::Header,
         plan::Source,
     },
@@ -171,66 +171,6 @@ fn ended(state: OperationState, why: &str, not_begun: &[&str]) -> EventKind {
 }
 
 #[test]
-fn the_states_of_operations() {
-    use OperationState::{Cancelled, Cancelling, Failed, Halted, Paused, Pending, Running, Succeeded};
-    let again = EventKind::OperationStarted {
-        verb: "apply",
-        databases: vec!["orders".into()],
-        requested_by: "ana".into(),
-        reason: "CHG-123".into(),
-        waves: 3,
-        attempt: 2,
-    };
-    let expected = format!(
-        r#""level":"info","message":"Operation started","verb":"apply","databases":["orders"],"requested_by":"ana","reason":"CHG-123","waves":3,"attempt":2,{PLACE}"#
-    );
-    check(again, &[expected]);
-    let changed = |from, to, expected: &[(&str, &str)]| {
-        let lines = expected.iter().map(|(level, message)| {
-            format!(r#""level":"{level}","message":"{message}","why":"so it is","by":"ana",{PLACE}"#)
-        });
-        let (why, by) = ("so it is".to_owned(), "ana".to_owned());
-        check(EventKind::OperationChanged { from, to, why, by }, &lines.collect::<Vec<_>>());
-    };
-    changed(None, Pending, &[]);
-    changed(Some(Pending), Running, &[]);
-    changed(Some(Running), Paused, &[("warn", "Operation paused")]);
-    changed(Some(Paused), Running, &[("info", "Operation resumed")]);
-    changed(Some(Running), Halted, &[("error", "Operation halted")]);
-    changed(Some(Halted), Running, &[("info", "Operation resumed")]);
-    changed(Some(Halted), Cancelled, &[("warn", "Operation cancelled")]);
-    changed(Some(Running), Running, &[("warn", "Operation rolls back what it applied")]);
-    changed(Some(Running), Cancelling, &[("warn", "Operation is being cancelled")]);
-    for over in [Succeeded, Failed] {
-        changed(Some(Running), over, &[]);
-    }
-    changed(Some(Cancelling), Cancelled, &[]);
-}
-
-#[test]
-fn waves_and_gates() {
-    let wave = || WaveOf { name: "region=eu".into(), number: 2, total: 3 };
-    let line = |level: &str, message: &str, rest: &str| {
-        let wave = r#""wave":"region=eu","number":2,"total":3"#;
-        format!(r#""level":"{level}","message":"{message}",{wave},{rest},{PLACE}"#)
-    };
-    let started = EventKind::WaveStarted { wave: wave(), databases: 40 };
-    check(started, &[line("info", "Wave started", r#""databases":40"#)]);
-    let finished = |failed| EventKind::WaveFinished { wave: wave(), failed };
-    check(finished(0), &[line("info", "Wave finished", r#""failed":0"#)]);
-    check(finished(1), &[line("warn", "Wave finished", r#""failed":1"#)]);
-    let gate = |outcome, reason: &str| {
-        let reason = reason.to_owned();
-        EventKind::GateChecked { wave: wave(), outcome, reason }
-    };
-    check(gate(GateOutcome::Passed, ""), &[line("info", "Gate checked", r#""outcome":"passed""#)]);
-    let failed = line("error", "Gate checked", r#""outcome":"failed","why":"it is false""#);
-    check(gate(GateOutcome::Failed, "it is false"), &[failed]);
-    let open = line("warn", "Gate checked", r#""outcome":"inconclusive","why":"it hangs""#);
-    check(gate(GateOutcome::Inconclusive, "it hangs"), &[open]);
-}
-
-#[test]
 fn the_other_lines() {
     let started = EventKind::OperationStarted {
         verb: "apply",
@@ -253,6 +193,10 @@ fn the_other_lines() {
     let why = r#""halted","why":"1 of 1 databases failed in canary","not_begun":2"#;
     let halted = ended(OperationState::Halted, "1 of 1 databases failed in canary", &["b", "c"]);
     check(halted, &[finish("error", false, why)]);
+}
+
+#[test]
+fn the_lines_between() {
     let waiting =
         format!(r#""level":"info","message":"Waiting for the migration lock","holder":"pid 7",{PLACE}"#);
     check(EventKind::LockWaiting { holder: "pid 7".into() }, &[waiting]);

@@ -6,6 +6,7 @@ use opentelemetry::{
     Context, KeyValue,
     trace::{Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _},
 };
+use opentelemetry_otlp::RetryPolicy;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span};
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// How long a command waits at its end for the collector.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The trace of one command of `nexusctl`.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl ClientTrace {
         self.context
     }
 
-    /// Ends the span and sends it. A collector that does not answer costs a second.
+    /// Ends the span and sends it. A collector that does not answer costs a moment, and the span.
     pub async fn end(self, succeeded: bool) {
         let Some((traces, mut span)) = self.recorded else { return };
         if !succeeded {
@@ -57,7 +58,8 @@ impl ClientTrace {
 
 fn record(command: &'static str, caller: Option<TraceContext>) -> Option<(Traces, Span)> {
     // A collector that cannot be used is no reason not to do what was asked for.
-    let exporter = exporter(None).ok().flatten()?;
+    // Whoever waits for his prompt does not wait for a second attempt.
+    let exporter = exporter(None, RetryPolicy::disabled()).ok().flatten()?;
     let resource = resource("nexusctl", []);
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
     let parent =

@@ -107,6 +107,56 @@ fn operations() {
 }
 
 #[test]
+fn one_operation() {
+    use proto::{OperationDatabaseState as Database, OperationState};
+    let count = |state: Database, count| proto::OperationDatabaseCount { state: state.into(), count };
+    let wave = |name: &str, is_canary, counts| proto::OperationWave {
+        name: name.into(),
+        is_canary,
+        is_settled: false,
+        counts: vec![counts],
+    };
+    let operation = proto::Operation {
+        id: OPERATION.into(),
+        verb: "apply".into(),
+        requested_by: "ana@laptop".into(),
+        reason: "CHG-123".into(),
+        selection: Some(proto::Selection { databases: vec!["orders-*".into()], ..Default::default() }),
+        state: OperationState::Halted.into(),
+        why: "1 of 1 databases failed in canary; orders-eu: Migration failed and was rolled back".into(),
+        attempt: 1,
+        waves: vec![
+            wave("canary", true, count(Database::Failed, 1)),
+            wave("wave 1", false, count(Database::Waiting, 40)),
+        ],
+        counts: vec![count(Database::Waiting, 40), count(Database::Failed, 1)],
+        databases: vec![proto::OperationDatabase {
+            name: "orders-eu".into(),
+            wave: "canary".into(),
+            state: Database::Failed.into(),
+            catalog_digest: CHECKSUM.into(),
+            done: vec![proto::OperationStep {
+                version: "0010_add_products".into(),
+                action: StepAction::Apply.into(),
+            }],
+            applied: vec!["0010_add_products".into()],
+            failure: Some(failure()),
+            started_at: Some(at(124)),
+            ended_at: Some(at(155)),
+            ..Default::default()
+        }],
+        created_at: Some(at(123)),
+        changed_at: Some(at(156)),
+        ended_at: Some(at(156)),
+    };
+    check("operation show", &OneOperation::from(&operation));
+    let mut report = Report::new(report::Verb::Apply, false);
+    report.operation_id = OPERATION.into();
+    report.targets = Some(vec!["orders-eu".into(), "orders-us".into()]);
+    check("apply, rollback, recover --detach", &Begun::from(&report));
+}
+
+#[test]
 fn plans() {
     let mut step = step("0010_add_products", StepAction::Rollback);
     step.rollback_impact = "Products are no longer listed".into();
