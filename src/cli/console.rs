@@ -84,7 +84,7 @@ impl Console {
         if shown < lines.len() {
             self.data(&format!("… {} more lines\n", lines.len() - shown))?;
         }
-        self.last_picture = text.to_owned();
+        text.clone_into(&mut self.last_picture);
         Ok(())
     }
 

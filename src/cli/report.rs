@@ -69,10 +69,8 @@ pub struct Report {
     pub is_finished: bool,
     /// Whether no database failed; false until the operation is finished.
     pub succeeded: bool,
-    /// Whether its first event was heard.
-    pub has_begun: bool,
-    /// The databases that it is about, in this attempt.
-    pub targets: Vec<String>,
+    /// The databases that it is about, in this attempt; `None` until its first event is heard.
+    pub targets: Option<Vec<String>>,
     /// Where it is in its life, as far as was heard.
     pub state: proto::OperationState,
     /// Why it is there.
@@ -96,8 +94,7 @@ impl Report {
             earlier: None,
             is_finished: false,
             succeeded: false,
-            has_begun: false,
-            targets: Vec::new(),
+            targets: None,
             state: proto::OperationState::Unspecified,
             why: String::new(),
             not_begun: Vec::new(),
@@ -136,8 +133,7 @@ impl Report {
                 self.not_begun.clone_from(&end.not_begun);
             }
             Some(Kind::OperationStarted(begun)) => {
-                self.has_begun = true;
-                self.targets.clone_from(&begun.databases);
+                self.targets = Some(begun.databases.clone());
             }
             Some(Kind::OperationChanged(changed)) => {
                 self.state = changed.to();

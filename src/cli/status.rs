@@ -1,11 +1,14 @@
 //! `nexusctl status`: how databases stand; with `--check`, an exit code for scripts; with `--watch`,
 //! again and again.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use crate::{
     cli::{
         Exit,
+        console::Console,
         render::{self, status::Finding},
         session::Session,
     },
@@ -17,8 +20,12 @@ use crate::{
 
 mod watch;
 
+/// Of how many databases each remark is told.
+const FAILURES: usize = 20;
+
 /// The arguments of `status`.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     /// Exit with 3 if anything is dirty, drifted, pending, missing, out of order or unreadable
     #[arg(long)]
@@ -52,14 +59,7 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         let text = text(args, &databases, &findings, console.width());
         console.data(&text)?;
     }
-    for database in &databases {
-        for notice in render::status::notices(database) {
-            console.note(&render::event::warning(&database.database, "", notice));
-        }
-        for failure in database.failure.iter().chain(&database.catalog_failure) {
-            console.note(&render::failure::block(Some(&database.database), failure));
-        }
-    }
+    remarks(&databases, console);
     let unreadable =
         databases.iter().any(|database| database.failure.is_some() || database.catalog_failure.is_some());
     Ok(match (args.check, unreadable) {
@@ -67,6 +67,37 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
         (false, true) => Exit::Failed,
         _ => Exit::Done,
     })
+}
+
+/// What there is to say of the directories, and why databases could not be read; of many databases, each
+/// remark once, and not more than a person reads.
+fn remarks(databases: &[DatabaseStatus], console: &mut Console) {
+    let mut told = BTreeSet::new();
+    let notices = databases.iter().flat_map(|database| {
+        render::status::notices(database).map(|notice| (database.database.as_str(), notice))
+    });
+    for (database, notice) in notices {
+        if databases.len() <= FAILURES || told.insert(notice) {
+            console.note(&render::event::warning(database, "", notice));
+        }
+    }
+    let failures = databases.iter().flat_map(|database| {
+        let failures = database.failure.iter().chain(&database.catalog_failure);
+        failures.map(|failure| (database.database.as_str(), failure))
+    });
+    let (mut shown, mut hidden) = (0, 0);
+    for (database, failure) in failures {
+        if shown < FAILURES {
+            console.note(&render::failure::block(Some(database), failure));
+            shown += 1;
+        } else {
+            hidden += 1;
+        }
+    }
+    if hidden > 0 {
+        let more = render::text::count(hidden, "more database");
+        console.note(&format!("… and {more} could not be read (-o json has them)\n"));
+    }
 }
 
 /// Asks the daemon. People are not told what is well of each of many databases; programs are.

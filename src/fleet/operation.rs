@@ -113,11 +113,6 @@ impl Operation {
         self.moves.borrow().0
     }
 
-    /// What is known of it now.
-    pub fn snapshot(&self) -> Record {
-        self.record().clone()
-    }
-
     /// Looks at what is known of it, without a copy.
     pub fn look<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
         look(&self.record())
@@ -212,13 +207,19 @@ impl Operation {
         is_so
     }
 
-    /// Nobody is at work on it any more.
-    pub(super) fn finish(&self, to: OperationState, why: &str) {
+    /// Nobody is at work on it any more. Returns the state that it comes to: one that was cancelled
+    /// while it came to a halt is not halted.
+    pub(super) fn finish(&self, to: OperationState, why: &str) -> OperationState {
         let mut record = self.record();
-        why.clone_into(&mut record.why);
+        let is_given_up = to == OperationState::Halted && record.state == OperationState::Cancelling;
+        let to = if is_given_up { OperationState::Cancelled } else { to };
+        if !is_given_up {
+            why.clone_into(&mut record.why);
+        }
         record.ended = Some(Timestamp::now());
         self.change(&mut record, to, "");
         self.finish_in(&mut record);
+        to
     }
 
     fn finish_in(&self, record: &mut Record) {
@@ -301,7 +302,7 @@ impl Operation {
             biased;
             () = drain.cancelled() => Turn::Never,
             () = closed.cancelled() => Turn::Never,
-            moved = moves.wait_for(is_decided) => match moved.map(|moved| moved.0) {
+            decided = moves.wait_for(is_decided) => match decided.map(|decided| decided.0) {
                 Ok(OperationState::Running) => Turn::Begin,
                 _ => Turn::Never,
             }

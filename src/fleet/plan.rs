@@ -65,7 +65,7 @@ impl Fleet {
     /// Shows what a verb would do now.
     pub async fn plan(&self, request: &Request, verb: &Verb) -> Result<FleetPlan, Failure> {
         let members = self.inventory().select(&request.selection, Need::Named)?;
-        let waves = self.waves(&request.strategy, &members)?;
+        let waves = waves(&request.strategy, &members)?;
         let author = self.author(request.id.unwrap_or_else(Uuid::now_v7), request);
         let plan = |member: Arc<Member>| {
             let author = author.clone();
@@ -107,15 +107,15 @@ impl Fleet {
         request.plan = Some(Held { bases: now.bases, ..held });
         Ok(())
     }
+}
 
-    /// The waves of a strategy over these databases.
-    pub(super) fn waves(&self, strategy: &Strategy, members: &[Arc<Member>]) -> Result<Vec<Wave>, Failure> {
-        let target = |member: &Arc<Member>| strategy::Target {
-            name: member.name().to_owned(),
-            labels: member.labels.clone(),
-        };
-        strategy::waves(strategy, &members.iter().map(target).collect::<Vec<_>>())
-    }
+/// The waves of a strategy over these databases.
+pub(super) fn waves(strategy: &Strategy, members: &[Arc<Member>]) -> Result<Vec<Wave>, Failure> {
+    let target = |member: &Arc<Member>| strategy::Target {
+        name: member.name().to_owned(),
+        labels: member.labels.clone(),
+    };
+    strategy::waves(strategy, &members.iter().map(target).collect::<Vec<_>>())
 }
 
 fn digest(verb: &Verb, strategy: &Strategy, waves: &[Wave], bases: &BTreeMap<String, Basis>) -> PlanDigest {

@@ -280,8 +280,7 @@ impl Attempt {
                 if is_whole { (outcome, bad) } else { (OperationState::Cancelled, why) }
             }
         };
-        self.operation.finish(state, &why);
-        state
+        self.operation.finish(state, &why)
     }
 
     fn parallel(&self) -> usize {

@@ -15,7 +15,7 @@ use crate::{
         Fleet, Overlap, Request,
         inventory::Member,
         operation::{Catalogs, Command, DatabaseRecord, Operation, Operations, Record, WaveRecord, Work},
-        run,
+        plan, run,
         selector::Need,
         strategy::OnFailure,
     },
@@ -53,7 +53,7 @@ impl Fleet {
             return Err(Failure::new(Code::BadStrategy, message));
         }
         let members = self.inventory().select(&request.selection, Need::Named)?;
-        let waves = self.waves(&request.strategy, &members)?;
+        let waves = plan::waves(&request.strategy, &members)?;
         let held = request.plan.as_ref().map(|held| held.bases(&members)).transpose()?;
         let now = Timestamp::now();
         let waiting = |member: &Arc<Member>| {

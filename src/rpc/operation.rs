@@ -233,11 +233,11 @@ pub(super) fn happened(kind: &EventKind) -> Option<proto::event::Kind> {
             })
         }
         // The first event and the last one tell of these.
-        EventKind::OperationChanged { from: None | Some(OperationState::Pending), to, .. }
-            if matches!(to, OperationState::Pending | OperationState::Running) =>
-        {
-            return None;
-        }
+        EventKind::OperationChanged {
+            from: None | Some(OperationState::Pending),
+            to: OperationState::Pending | OperationState::Running,
+            ..
+        } => return None,
         EventKind::OperationChanged { to, .. } if to.is_at_rest() => return None,
         EventKind::OperationChanged { from, to, why, by } => {
             Kind::OperationChanged(proto::OperationChanged {

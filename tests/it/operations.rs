@@ -7,17 +7,16 @@ use crate::support::{Running, World, await_that};
 /// A fleet of this many schemas, `t-000` and on, each a database of the inventory.
 pub(crate) fn tenants(count: usize) -> World {
     let world = World::new();
-    let mut more = String::new();
-    for number in 0..count {
-        more.push_str(&format!(
-            "[[database]]\nname = \"t-{number:03}\"\nurl = {:?}\nschema = \"s{number:03}\"\n\
-             labels = {{ region = \"r{}\" }}\n",
-            world.database.url,
-            number % 5
-        ));
-    }
+    let entry = |number| {
+        let (url, region) = (&world.database.url, number % 5);
+        format!(
+            "[[database]]\nname = \"t-{number:03}\"\nurl = {url:?}\nschema = \"s{number:03}\"\n\
+             labels = {{ region = \"r{region}\" }}\n"
+        )
+    };
+    let more = (0..count).map(entry).collect::<Vec<_>>().concat();
     let create = |number| format!("create schema s{number:03};");
-    world.database.sql(&(0..count).map(create).collect::<String>());
+    world.database.sql(&(0..count).map(create).collect::<Vec<_>>().concat());
     world.more(&more)
 }
 

@@ -214,16 +214,15 @@ fn gates_are_asked_after_each_wave() {
     let schemas = ["s1", "s2", "s3"];
     let gate = |sql: &str| {
         let flags = ["--canary", "s1", "--gate", sql, "--gate-limit", "1s", "--output", "json"];
-        let ended = world.daemon.ctl_begin(&with("apply", &flags));
-        ended
+        world.ctl(&with("apply", &flags))
     };
     // It does not hold: what is beyond the canary is not begun.
-    let told = gate("select count(*) > 5 from t1").end();
+    let told = gate("select count(*) > 5 from t1");
     assert_ne!(told.code, Some(0), "{told:?}");
     assert_eq!(rows(&world, &schemas), ["1", "-", "-"]);
     world.ctl(&["rollback", "--database", "s1", "--yes"]).expect(0);
     // It holds, and is asked on the schema of each database.
-    let told = gate("select count(*) = 0 from t1").end();
+    let told = gate("select count(*) = 0 from t1");
     assert_eq!(told.code, Some(0), "{told:?}");
     assert_eq!(rows(&world, &schemas), ["1", "1", "1"]);
 }

@@ -126,7 +126,7 @@ where
             progress.show(&event, report, &mut session.console)?;
         }
         report.take(&event);
-        if report.is_finished || (attention == Attention::Detached && report.has_begun) {
+        if report.is_finished || (attention == Attention::Detached && report.targets.is_some()) {
             return Ok(());
         }
     }
@@ -143,7 +143,7 @@ fn is_known(event: &proto::Event, attention: Attention) -> bool {
 fn attached(mut failure: proto::Failure, error: &anyhow::Error, report: &Report) -> proto::Failure {
     let is_interrupted = error.downcast_ref().is_some_and(|it: &Refusal| it.exit == Exit::Interrupted);
     let is_lost = matches!(error.downcast_ref(), Some(ClientError::Lost { .. }));
-    if report.has_begun && !report.dry_run && (is_interrupted || is_lost) {
+    if report.targets.is_some() && !report.dry_run && (is_interrupted || is_lost) {
         failure.hint = format!("nexusctl operation watch {} follows it again", report.operation_id);
     }
     failure

@@ -15,7 +15,7 @@ const ENOUGH: usize = 5;
 
 /// How far an operation is.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub(super) struct Pace {
     targets: HashSet<String>,
     /// The wave that is under way: its name, its number, of how many.
     wave: Option<(String, u32, u32)>,
@@ -31,7 +31,7 @@ pub struct Pace {
 
 impl Pace {
     /// Takes one event.
-    pub fn take(&mut self, event: &proto::Event) {
+    pub(super) fn take(&mut self, event: &proto::Event) {
         let time = timestamp(event.time.as_ref()).unwrap_or_default();
         match &event.kind {
             Some(Kind::OperationStarted(begun)) => {
@@ -63,17 +63,17 @@ impl Pace {
     }
 
     /// How many databases it is about.
-    pub fn targets(&self) -> usize {
+    pub(super) fn targets(&self) -> usize {
         self.targets.len()
     }
 
     /// How many of them are done.
-    pub fn done(&self) -> usize {
+    pub(super) fn done(&self) -> usize {
         self.done.min(self.targets())
     }
 
     /// How far it is at this time, in a line.
-    pub fn text(&self, now: Timestamp) -> String {
+    pub(super) fn text(&self, now: Timestamp) -> String {
         let worked = self.worked + self.since.map_or(Duration::ZERO, |since| elapsed(since, now));
         let mut parts = Vec::new();
         if let Some((name, number, total)) = &self.wave {

@@ -72,7 +72,9 @@ async fn follow(args: &Args, client: &Client, session: &mut Session, is_live: bo
 /// Why databases could not be read, in a line each.
 fn failures(databases: &[DatabaseStatus]) -> String {
     let failures = databases.iter().filter_map(|it| Some((it, it.failure.as_ref()?))).take(10);
-    failures.map(|(it, failure)| format!("{}: {}\n", clean(&it.database), clean(&failure.message))).collect()
+    let lines =
+        failures.map(|(it, failure)| [&clean(&it.database), ": ", &clean(&failure.message), "\n"].concat());
+    lines.collect()
 }
 
 /// A change, in a line.

@@ -34,11 +34,12 @@ pub fn obey(state: OperationState, command: Command) -> Result<Option<OperationS
     match (command, state) {
         // Paused again, it no longer goes on by itself when a pause of the strategy's is over.
         (Command::Pause, Pending | Running | Paused) => Ok(Some(Paused)),
-        (Command::Resume, Paused | Halted) => Ok(Some(Running)),
+        (Command::Resume, Paused | Halted) | (Command::Retry, Halted | Failed | Cancelled) => {
+            Ok(Some(Running))
+        }
         (Command::Resume, Pending | Running) | (Command::Cancel, Cancelling | Cancelled) => Ok(None),
         (Command::Cancel, Pending | Running | Paused) => Ok(Some(Cancelling)),
         (Command::Cancel, Halted) => Ok(Some(Cancelled)),
-        (Command::Retry, Halted | Failed | Cancelled) => Ok(Some(Running)),
         (Command::Pause, Halted | Cancelling | Succeeded | Failed | Cancelled)
         | (Command::Resume, Cancelling | Succeeded | Failed | Cancelled)
         | (Command::Cancel, Succeeded | Failed)

@@ -87,16 +87,22 @@ impl Attempt {
                 GateVerdict::Inconclusive(why) => return (GateOutcome::Inconclusive, why),
             }
         }
-        while gate.no_alerts {
+        if gate.no_alerts {
+            return self.no_alerts(member, until).await;
+        }
+        (GateOutcome::Passed, String::new())
+    }
+
+    async fn no_alerts(&self, member: &Member, until: Instant) -> (GateOutcome, String) {
+        loop {
             let alerts = self.fleet.open_alerts(member.name());
             if alerts.is_empty() {
-                break;
+                return (GateOutcome::Passed, String::new());
             }
             if Instant::now() >= until {
                 return (GateOutcome::Failed, format!("open alerts: {}", alerts.join(", ")));
             }
             tokio::time::sleep(LOOK).await;
         }
-        (GateOutcome::Passed, String::new())
     }
 }

@@ -17,8 +17,8 @@ fn targets(described: &str) -> Vec<Target> {
     described.split_whitespace().map(target).collect()
 }
 
-fn named(names: &[&str]) -> Option<Canary> {
-    Some(Canary::Names(names.iter().map(|&name| name.to_owned()).collect()))
+fn named(names: &[&str]) -> Canary {
+    Canary::Names(names.iter().map(|&name| name.to_owned()).collect())
 }
 
 fn by_region() -> WaveSize {
@@ -42,8 +42,8 @@ fn layouts() {
     check(None, WaveSize::All, "", &[]);
     check(Some(Canary::Count(1)), WaveSize::All, "c a b", &["canary: a", "wave 1: b c"]);
     check(Some(Canary::Count(9)), WaveSize::All, "c a b", &["canary: a b c"]);
-    check(named(&["c"]), WaveSize::Count(1), "c a b", &["canary: c", "wave 1: a", "wave 2: b"]);
-    check(named(&["c", "b", "c"]), WaveSize::All, "c a b", &["canary: b c", "wave 1: a"]);
+    check(Some(named(&["c"])), WaveSize::Count(1), "c a b", &["canary: c", "wave 1: a", "wave 2: b"]);
+    check(Some(named(&["c", "b", "c"])), WaveSize::All, "c a b", &["canary: b c", "wave 1: a"]);
     check(None, WaveSize::Count(2), "e d c b a", &["wave 1: a b", "wave 2: c d", "wave 3: e"]);
     check(None, WaveSize::Count(usize::MAX), "a b", &["wave 1: a b"]);
     // Of all targets, rounded up: 10% of 3 is one, 34% of 6 is three.
@@ -58,8 +58,13 @@ fn layouts() {
     check(None, WaveSize::Percent(100), "a b", &["wave 1: a b"]);
     let regions = "d:us a:us b:eu c e";
     check(None, by_region(), regions, &["region=eu: b", "region=us: a d", "without region: c e"]);
-    check(named(&["b", "c"]), by_region(), regions, &["canary: b c", "region=us: a d", "without region: e"]);
-    check(named(&["a"]), by_region(), "a:eu", &["canary: a"]);
+    check(
+        Some(named(&["b", "c"])),
+        by_region(),
+        regions,
+        &["canary: b c", "region=us: a d", "without region: e"],
+    );
+    check(Some(named(&["a"])), by_region(), "a:eu", &["canary: a"]);
 }
 
 #[test]
@@ -79,7 +84,7 @@ fn refusals() {
     );
     let of = |canary| Strategy { canary, ..Strategy::default() };
     check(of(Some(Canary::Count(0))), "A canary of 0 databases is none: leave it out");
-    check(of(named(&["a", "z"])), "The canary z is not among the 3 databases that are meant");
+    check(of(Some(named(&["a", "z"]))), "The canary z is not among the 3 databases that are meant");
     let of = |max_failures| Strategy { max_failures, ..Strategy::default() };
     check(of(FailureLimit::Percent(200)), "No more than 100% of the databases can fail");
     let pause = Strategy { pause: Pause::Manual, ..Strategy::default() };
@@ -142,7 +147,7 @@ fn words() {
          on failure what was applied is rolled back; gate: no open alerts (asked after 0s, for 1m at most)",
     );
     let other = Strategy {
-        canary: named(&["a", "b"]),
+        canary: Some(named(&["a", "b"])),
         wave: by_region(),
         pause: Pause::Manual,
         max_failures: FailureLimit::Percent(5),

@@ -193,6 +193,10 @@ fn the_other_lines() {
     let why = r#""halted","why":"1 of 1 databases failed in canary","not_begun":2"#;
     let halted = ended(OperationState::Halted, "1 of 1 databases failed in canary", &["b", "c"]);
     check(halted, &[finish("error", false, why)]);
+}
+
+#[test]
+fn the_lines_between() {
     let waiting =
         format!(r#""level":"info","message":"Waiting for the migration lock","holder":"pid 7",{PLACE}"#);
     check(EventKind::LockWaiting { holder: "pid 7".into() }, &[waiting]);

@@ -152,7 +152,7 @@ fn one_operation() {
     check("operation show", &OneOperation::from(&operation));
     let mut report = Report::new(report::Verb::Apply, false);
     report.operation_id = OPERATION.into();
-    report.targets = vec!["orders-eu".into(), "orders-us".into()];
+    report.targets = Some(vec!["orders-eu".into(), "orders-us".into()]);
     check("apply, rollback, recover --detach", &Begun::from(&report));
 }
 

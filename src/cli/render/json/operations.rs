@@ -172,7 +172,7 @@ impl From<&Report> for Begun {
         Self {
             operation_id: report.operation_id.clone(),
             verb: report.verb.name(),
-            databases: report.targets.clone(),
+            databases: report.targets.clone().unwrap_or_default(),
         }
     }
 }
