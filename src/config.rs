@@ -29,6 +29,8 @@ use toml::de::DeTable;
 
 pub use crate::config::{
     alerts::{SinkConfig, SinkType},
+    audit::AuditConfig,
+    database::UrlSource,
     discover::{DiscoverConfig, Find},
     problem::{ConfigError, Place, Problem},
     setting::{Durability, MinSeverity, MissingDown, Naming, Overlap, Policy, Recovery, Watch},
@@ -96,32 +98,6 @@ pub struct DatabaseConfig {
     pub settings: DatabaseSettings,
     /// Where it is written.
     pub place: Place,
-}
-
-/// One scheduled audit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditConfig {
-    /// Its name, unique among the audits, of `[a-zA-Z0-9_.-]`.
-    pub name: String,
-    /// When it runs: a cron expression.
-    pub schedule: String,
-    /// The IANA time zone in which the expression is read.
-    pub time_zone: String,
-    /// Names or globs of databases; one must match. Empty: every name.
-    pub databases: Vec<String>,
-    /// A selector, as `--selector` takes it.
-    pub selector: Option<String>,
-}
-
-/// Where a database's URL was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UrlSource {
-    /// In the configuration file itself.
-    Inline,
-    /// In an environment variable.
-    Variable(String),
-    /// In a file of its own.
-    File(PathBuf),
 }
 
 /// What the command line says; `None` leaves the environment's, the file's or the default value.
@@ -453,22 +429,6 @@ impl Config {
         };
         let warnings: Vec<_> = holders.into_iter().filter(|(file, _)| is_open(file)).map(warning).collect();
         self.warnings.extend(warnings);
-    }
-}
-
-impl UrlSource {
-    fn variable(&self) -> Option<String> {
-        match self {
-            Self::Variable(name) => Some(name.clone()),
-            Self::Inline | Self::File(_) => None,
-        }
-    }
-
-    fn file(&self) -> Option<PathBuf> {
-        match self {
-            Self::File(path) => Some(path.clone()),
-            Self::Inline | Self::Variable(_) => None,
-        }
     }
 }
 

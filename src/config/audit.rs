@@ -2,12 +2,26 @@
 //! something is for those to say who read them.
 
 use crate::config::{
-    AuditConfig,
     database::Name,
     home,
     reader::{Layer, Reader, Section, Seen},
     setting::{Form, quoted},
 };
+
+/// One scheduled audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// Its name, unique among the audits, of `[a-zA-Z0-9_.-]`.
+    pub name: String,
+    /// When it runs: a cron expression.
+    pub schedule: String,
+    /// The IANA time zone in which the expression is read.
+    pub time_zone: String,
+    /// Names or globs of databases; one must match. Empty: every name.
+    pub databases: Vec<String>,
+    /// A selector, as `--selector` takes it.
+    pub selector: Option<String>,
+}
 
 /// The keys of an audit.
 pub(super) const KEYS: &[&str] = &["name", "schedule", "time_zone", "databases", "selector"];

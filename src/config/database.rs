@@ -10,7 +10,7 @@ use toml::{Spanned, de::DeValue};
 
 use crate::{
     config::{
-        DatabaseConfig, DatabaseSettings, DiscoverConfig, UrlSource, discover, home,
+        DatabaseConfig, DatabaseSettings, DiscoverConfig, discover, home,
         reader::{Layer, Reader, Section, Seen, with_article},
         secret_file,
         setting::{Form, Location},
@@ -18,6 +18,33 @@ use crate::{
     redact::{ExposeSecret as _, SecretString},
     selector::BUILT_IN,
 };
+
+/// Where a database's URL was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UrlSource {
+    /// In the configuration file itself.
+    Inline,
+    /// In an environment variable.
+    Variable(String),
+    /// In a file of its own.
+    File(PathBuf),
+}
+
+impl UrlSource {
+    pub(super) fn variable(&self) -> Option<String> {
+        match self {
+            Self::Variable(name) => Some(name.clone()),
+            Self::Inline | Self::File(_) => None,
+        }
+    }
+
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Inline | Self::Variable(_) => None,
+        }
+    }
+}
 
 /// The keys of a database beside its settings.
 pub(super) const OWN_KEYS: &[&str] = &["name", "url", "url_env", "url_file", "labels"];

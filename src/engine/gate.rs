@@ -40,8 +40,9 @@ pub async fn gate(database: &Database, sql: &str, limit: Duration) -> GateVerdic
     let (first, longest) = PAUSES;
     let pauses = ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest);
     for pause in pauses.with_factor(2.0).with_jitter().without_max_times().build() {
-        // An answer that the limit cuts off says less than the one before it.
-        let Ok(verdict) = timeout(left(), Box::pin(once(database, sql, left()))).await else { break };
+        // An answer that the limit cuts off says less than the one before it. So each may take the
+        // whole limit, and this one alone cuts it off.
+        let Ok(verdict) = timeout(left(), Box::pin(once(database, sql, limit))).await else { break };
         last = verdict;
         if last == GateVerdict::Passed || left() <= pause {
             break;

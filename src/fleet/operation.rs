@@ -60,7 +60,7 @@ pub(super) struct Work {
     pub(super) stop: Stop,
     /// Takes what happens.
     pub(super) sink: Arc<Sink>,
-    /// The databases, as they were when it was asked for.
+    /// The databases, as they were when the attempt began; none while the operation is at rest.
     pub(super) members: Arc<BTreeMap<String, Arc<Member>>>,
     /// What their directories held when they were read; empty before.
     pub(super) catalogs: Arc<Catalogs>,
@@ -69,9 +69,14 @@ pub(super) struct Work {
 impl Work {
     /// What a database's directory held; `None` where it was not read yet.
     pub(super) fn catalog(&self, member: &Member) -> Option<&CatalogResult> {
-        let of_member = |(directory, _): &&(Arc<Directory>, _)| Arc::ptr_eq(directory, &member.directory);
-        self.catalogs.iter().find(of_member).map(|(_, catalog)| catalog)
+        catalog_of(&self.catalogs, member)
     }
+}
+
+/// What a database's directory held, of those that were read.
+pub(super) fn catalog_of<'a>(catalogs: &'a Catalogs, member: &Member) -> Option<&'a CatalogResult> {
+    let of_member = |(directory, _): &&(Arc<Directory>, _)| Arc::ptr_eq(directory, &member.directory);
+    catalogs.iter().find(of_member).map(|(_, catalog)| catalog)
 }
 
 /// Whether a database may be begun.
@@ -211,6 +216,8 @@ impl Operation {
     /// while it came to a halt is not halted.
     pub(super) fn finish(&self, to: OperationState, why: &str) -> OperationState {
         let mut record = self.record();
+        // What is at rest holds on to no database: they may change, and go, before it is tried again.
+        self.with_work(|work| work.members = Arc::default());
         let is_given_up = to == OperationState::Halted && record.state == OperationState::Cancelling;
         let to = if is_given_up { OperationState::Cancelled } else { to };
         if !is_given_up {

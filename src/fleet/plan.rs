@@ -72,7 +72,7 @@ impl Fleet {
             async move {
                 match member.catalog().await {
                     Ok(catalog) => engine::plan(&self.run(&member, catalog, author), verb).await,
-                    Err(failure) => (run::refused(&member, failure), None),
+                    Err(failure) => (run::refused(member.name(), failure), None),
                 }
             }
         };

@@ -44,9 +44,9 @@ pub(super) fn new_trace() -> TraceContext {
 }
 
 /// The report on a database that was not even begun.
-pub(super) fn refused(member: &Member, failure: Failure) -> DatabaseReport {
+pub(super) fn refused(database: &str, failure: Failure) -> DatabaseReport {
     DatabaseReport {
-        database: member.name().to_owned(),
+        database: database.to_owned(),
         plan: None,
         done: Vec::new(),
         result: Err(Box::new(failure)),

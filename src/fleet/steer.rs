@@ -14,7 +14,9 @@ use crate::{
     fleet::{
         Fleet, Overlap, Request,
         inventory::Member,
-        operation::{Catalogs, Command, DatabaseRecord, Operation, Operations, Record, WaveRecord, Work},
+        operation::{
+            Catalogs, Command, DatabaseRecord, Operation, Operations, Record, WaveRecord, Work, catalog_of,
+        },
         plan, run,
         selector::Need,
         strategy::OnFailure,
@@ -194,9 +196,13 @@ impl Fleet {
         }
         self.admit()?;
         let work = operation.to_work_with();
-        let catalogs = now_in(&work.catalogs).await;
+        let members = self.members_of(&operation);
+        let mut catalogs = now_in(&work.catalogs).await;
+        let is_new = |member: &&Arc<Member>| work.catalog(member).is_none();
+        catalogs.extend(read_catalogs(members.values().filter(is_new)).await);
         if !order.accept_new_catalog {
             refuse_moved(&work.catalogs, &catalogs)?;
+            operation.refuse_elsewhere(members.values().filter(is_new), &catalogs)?;
         }
         let mut is_idle = false;
         let obeyed = operation.obey(command, &order.by, |record, from| {
@@ -212,6 +218,7 @@ impl Fleet {
             operation.with_work(|work| {
                 if is_idle {
                     work.stop = self.stop_of_an_attempt();
+                    work.members = Arc::new(members);
                     work.author.requested_by.clone_from(&order.by);
                 }
                 work.catalogs = Arc::new(catalogs);
@@ -224,6 +231,15 @@ impl Fleet {
             self.work_on(&operation);
         }
         Ok(operation)
+    }
+
+    /// The databases of an operation, as they are now; without those that are gone.
+    fn members_of(&self, operation: &Operation) -> BTreeMap<String, Arc<Member>> {
+        let inventory = self.inventory();
+        operation.look(|record| {
+            let members = record.databases.keys().filter_map(|name| inventory.get(name));
+            members.map(|member| (member.name().to_owned(), member.clone())).collect()
+        })
     }
 
     /// Tells the alerts which operations are halted: all of them, so that what is over is over.
@@ -243,9 +259,7 @@ impl Fleet {
             })
         };
         let findings = halted.map(finding).collect();
-        let others = FindingKind::ALL.iter().copied().filter(|kind| *kind != FindingKind::OperationHalted);
-        let (database, time, unknown) = (String::new(), Timestamp::now(), others.collect());
-        let observation = Observation { database, time, counts: None, newest: None, findings, unknown };
+        let observation = Observation::of_the_daemon(FindingKind::OperationHalted, findings);
         self.sink(Uuid::nil(), None).emit("", EventKind::Observed(Box::new(observation)));
     }
 
@@ -255,6 +269,24 @@ impl Fleet {
 }
 
 impl Operation {
+    /// Refuses databases whose directory is another one by now, where that holds other migrations.
+    fn refuse_elsewhere<'a>(
+        &self,
+        members: impl Iterator<Item = &'a Arc<Member>>,
+        catalogs: &Catalogs,
+    ) -> Result<(), Failure> {
+        let mut details = Vec::new();
+        for member in members {
+            let catalog = catalog_of(catalogs, member).cloned().unwrap_or_else(|| Ok(Arc::default()))?;
+            let then = self.look(|record| record.databases.get(member.name()).map(|it| it.digest.clone()));
+            if then.is_some_and(|then| !then.is_empty() && then != catalog.digest()) {
+                let path = member.migrations.display();
+                details.push(format!("{}: its migrations are those of {path} now", member.name()));
+            }
+        }
+        moved(details)
+    }
+
     /// Notes which catalog each database that is still to be begun is compared with.
     pub(super) fn note_digests(&self) {
         let work = self.to_work_with();
@@ -297,6 +329,10 @@ fn refuse_moved(then: &Catalogs, now: &Catalogs) -> Result<(), Failure> {
             _ => {}
         }
     }
+    moved(details)
+}
+
+fn moved(mut details: Vec<String>) -> Result<(), Failure> {
     if details.is_empty() {
         return Ok(());
     }

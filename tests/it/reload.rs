@@ -207,3 +207,32 @@ fn globs_that_match_nothing_are_a_warning_and_errors_name_their_file() {
     );
     refused("[[database]\n", "a.toml:1:12: ");
 }
+
+#[test]
+fn an_operation_is_tried_again_with_the_inventory_as_it_is_then() {
+    let (orders, users) = (Database::new(), Database::new());
+    let world = with_include();
+    put(&world, "teams/orders.toml", &entry("orders", &orders.url));
+    put(&world, "teams/users.toml", &entry("users", &users.url));
+    let world = start(world);
+    world.migration("0001_t1", "create table t1 (id int); select 1 / 0;", "drop table t1;");
+    let failed = world.ctl(&["apply", "--all", "--canary", "main", "--output", "json"]);
+    assert_eq!(failed.code, Some(1));
+    let halted = world.ctl(&["operation", "list", "--output", "json"]).json();
+    let id = halted["operations"][0]["id"].as_str().expect("an id").to_owned();
+    // One goes, and one is another database now.
+    let other = Database::new();
+    fs::remove_file(world.path("teams/users.toml")).expect("it is removed");
+    put(&world, "teams/orders.toml", &entry("orders", &other.url));
+    world.ctl(&["reload"]).expect(0);
+    world.write("0001_t1.up.sql", "create table t1 (id int);");
+    let told = world.ctl(&["operation", "retry", &id, "--accept-new-catalog"]).expect(1);
+    assert!(told.contains("NX0078"), "{told}");
+    let shown = world.ctl(&["operation", "show", &id, "--output", "json"]).json();
+    let databases = shown["databases"].as_array().cloned().unwrap_or_default();
+    let states: Vec<_> = databases.iter().map(|it| (it["name"].clone(), it["state"].clone())).collect();
+    let expected = [("main", "succeeded"), ("orders", "succeeded"), ("users", "skipped")];
+    assert_eq!(states, expected.map(|(name, state)| (name.into(), state.into())), "{shown}");
+    assert_eq!((world.database.rows().len(), other.rows().len()), (1, 1));
+    assert!(orders.rows().is_empty() && users.rows().is_empty(), "they were never begun, or are gone");
+}

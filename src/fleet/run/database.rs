@@ -52,10 +52,14 @@ async fn one(
     means: Option<DatabaseOutcome>,
 ) -> Option<DatabaseReport> {
     let work = operation.to_work_with();
-    let member = work.members.get(name)?.clone();
     let sink: Arc<dyn EventSink> = match means {
         None => work.sink.clone(),
         Some(outcome) => Arc::new(Meaning { sink: work.sink.clone(), outcome }),
+    };
+    let Some(member) = work.members.get(name).cloned() else {
+        let report = tell(&*sink, refused(name, gone()));
+        operation.ended(&report);
+        return Some(report);
     };
     let span = engine::trace::database(&member.database, operation.id(), &verb);
     let task = {
@@ -71,8 +75,8 @@ async fn one(
             None => report,
             Some(outcome) => mean(report, outcome),
         },
-        Ok(Some(Err(failure))) => tell(&*sink, refused(&member, failure)),
-        Err(_) => tell(&*sink, refused(&member, internal())),
+        Ok(Some(Err(failure))) => tell(&*sink, refused(name, failure)),
+        Err(_) => tell(&*sink, refused(name, internal())),
     };
     operation.ended(&report);
     member.nudge(Instant::now());
@@ -97,8 +101,7 @@ async fn begin_and_run(
             return None;
         }
         if fleet.inventory().get(member.name()).is_none() {
-            let message = "The database is no longer one of the fleet's";
-            return Some(Err(Failure::new(Code::TargetGone, message)));
+            return Some(Err(gone()));
         }
         let run = match prepare(fleet, member, operation, sink.clone()) {
             Ok(run) => run,
@@ -135,6 +138,10 @@ fn prepare(
     // A second attempt of the same operation is meant.
     let may_be_repeated = run.may_be_repeated && attempt == 1;
     Ok(Run { events, stop: work.stop, may_be_repeated, basis, ..run })
+}
+
+fn gone() -> Failure {
+    Failure::new(Code::TargetGone, "The database is no longer one of the fleet's")
 }
 
 fn internal() -> Failure {
