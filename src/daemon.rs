@@ -168,7 +168,7 @@ impl Daemon {
             Inventories::new(fleet.clone(), tasks.clone(), stop.clone(), config.clone(), reread);
         let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, refresh };
         let close = CancellationToken::new();
-        drop(tasks.spawn("http", serve_http(http, state, close.clone(), failed.clone())));
+        tasks.spawn_vital("http", serve_http(http, state, close.clone(), failed.clone()));
         inventories.start().await;
         wire::warn_of_idle(&scheduled, &fleet.inventory());
         let ends = grpc::Ends { close: close.clone(), failed: failed.clone() };

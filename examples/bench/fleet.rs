@@ -74,17 +74,20 @@ fn databases(bench: &Bench, names: &[String], directory: &Path) -> String {
 }
 
 fn make(bench: &Bench, names: &[String]) -> anyhow::Result<()> {
-    for name in names {
-        bench.database(name)?;
-    }
-    Ok(())
+    let sql: Vec<_> = names
+        .iter()
+        .map(|name| format!("drop database if exists {name} with (force);\ncreate database {name};\n"))
+        .collect();
+    let file = bench.home.path().join("databases.sql");
+    fs::write(&file, sql.concat() + "checkpoint;\n")?;
+    bench.psql("postgres", &["-f", &file.display().to_string()]).map(drop)
 }
 
 fn drop_all(bench: &Bench, names: &[String]) -> anyhow::Result<()> {
-    for name in names {
-        bench.psql("postgres", &["-c", &format!("drop database {name} with (force)")])?;
-    }
-    Ok(())
+    let sql: Vec<_> = names.iter().map(|name| format!("drop database {name} with (force);\n")).collect();
+    let file = bench.home.path().join("databases.sql");
+    fs::write(&file, sql.concat())?;
+    bench.psql("postgres", &["-f", &file.display().to_string()]).map(drop)
 }
 
 /// psql on every database, `parallel` at once.

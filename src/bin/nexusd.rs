@@ -1,9 +1,12 @@
 //! The daemon's binary: parse, call, exit.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use nexus::daemon::{self, args::Args};
+
+/// How long threads that block may take to end, when everything else has.
+const LAST_THREADS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -11,7 +14,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    match runtime.block_on(daemon::main(args)) {
+    let ended = runtime.block_on(daemon::main(args));
+    // A thread may still wait for a file system that hangs: it is not waited for.
+    runtime.shutdown_timeout(LAST_THREADS);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

@@ -47,8 +47,10 @@ impl DiscoverConfig {
     /// Whether it means the same; it may be written elsewhere.
     pub fn is_same(&self, other: &Self) -> bool {
         let parts = |it: &Self| {
-            let Self { id, find, exclude, name, labels, every, limit, timeout, settings, .. } = it.clone();
-            (id, find, exclude, name, labels, (every, limit, timeout), settings)
+            let Self {
+                id, find, exclude, name, labels, every, limit, allow_empty, timeout, settings, ..
+            } = it.clone();
+            (id, find, exclude, name, labels, (every, limit, allow_empty, timeout), settings)
         };
         self.url.expose_secret() == other.url.expose_secret() && parts(self) == parts(other)
     }

@@ -8,7 +8,7 @@ use crate::{
         database::{Defaults, Fleet, Name},
         home,
         reader::{Layer, Section},
-        setting::{Count, Form, Span, quoted},
+        setting::{Count, Flag, Form, Span, quoted},
     },
     redact::SecretString,
     selector::Pattern,
@@ -28,6 +28,7 @@ pub(super) const KEYS: &[&str] = &[
     "labels",
     "every",
     "limit",
+    "allow_empty",
     "timeout",
 ];
 
@@ -60,6 +61,8 @@ pub struct DiscoverConfig {
     pub every: Duration,
     /// How many databases may be found.
     pub limit: u32,
+    /// Whether nothing may be found where something was before.
+    pub allow_empty: bool,
     /// How long a look may take.
     pub timeout: Duration,
     /// How the migrations of each are run.
@@ -161,6 +164,7 @@ pub(super) fn read<'a>(
     let name = name(fleet, &section, find.as_ref());
     let every = fleet.reader.setting::<Span<1>>(&layers, "every").unwrap_or(EVERY);
     let limit = fleet.reader.setting::<Count<1>>(&layers, "limit").unwrap_or(LIMIT);
+    let allow_empty = fleet.reader.setting::<Flag>(&layers, "allow_empty").unwrap_or_default();
     let timeout = fleet.reader.setting::<Span<1>>(&layers, "timeout").unwrap_or(TIMEOUT);
     let settings = fleet.settings(&layers, &defaults.settings);
     let labels = fleet.labels(&section, &defaults.labels);
@@ -177,6 +181,7 @@ pub(super) fn read<'a>(
         labels,
         every,
         limit,
+        allow_empty,
         timeout,
         settings,
         place,
@@ -258,6 +263,7 @@ pub(super) fn lines(discovery: &DiscoverConfig) -> Vec<String> {
     lines.extend(discovery.name.iter().map(|name| format!("name = {}", quoted(name))));
     lines.push(format!("every = {}", Span::<1>::literal(&discovery.every)));
     lines.push(format!("limit = {}", discovery.limit));
+    lines.push(format!("allow_empty = {}", discovery.allow_empty));
     lines.push(format!("timeout = {}", Span::<1>::literal(&discovery.timeout)));
     lines
 }

@@ -119,9 +119,9 @@ pub(super) async fn start(
         .add_service(reflection);
     if let Some(socket) = incoming.unix {
         let stream = UnixListenerStream::new(socket);
-        drop(tasks.spawn("grpc-socket", serve(router.clone(), stream, ends.clone())));
+        tasks.spawn_vital("grpc-socket", serve(router.clone(), stream, ends.clone()));
     }
-    drop(tasks.spawn("grpc", serve(router, TcpListenerStream::new(incoming.tcp), ends.clone())));
+    tasks.spawn_vital("grpc", serve(router, TcpListenerStream::new(incoming.tcp), ends.clone()));
     Ok(health)
 }
 

@@ -303,6 +303,15 @@ fn take(state: &mut State, entry: &DiscoverConfig, found: Result<Vec<Found>, Fai
 }
 
 fn wanted(state: &State, entry: &DiscoverConfig, found: Vec<Found>) -> Result<Vec<Wanted>, Failure> {
+    // A table that is filled anew, or a right that was taken away, is no reason to forget a fleet.
+    let last = state.discoveries.get(&entry.id).and_then(|looked| looked.last.as_ref());
+    if let Some(last) = last.filter(|last| found.is_empty() && !last.is_empty() && !entry.allow_empty) {
+        let message = format!(
+            "nothing was found, where there were {}; if that is meant: allow_empty = true",
+            last.len()
+        );
+        return Err(Failure::new(Code::DiscoveryRefused, message));
+    }
     let others = names_of_others(state, &entry.id);
     let twice = found.iter().filter_map(|it| Some((&it.name, others.get(it.name.as_str())?)));
     let details: Vec<_> = twice

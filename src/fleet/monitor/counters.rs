@@ -16,7 +16,7 @@ use crate::{
     engine::{Compared, Memory},
     fleet::inventory::Member,
     migration::Observation,
-    postgres::{Pool, counters},
+    postgres::{Pool, counters, pool::Pooled},
 };
 
 /// How long reading them may take, connecting included.
@@ -49,18 +49,14 @@ impl Counters {
         let mut last = self.last.lock().await;
         if last.as_ref().is_none_or(|(at, _)| *at < since) {
             let at = Instant::now();
-            *last = Some((at, self.read().await));
+            *last = Some((at, self.ask_one().await));
         }
         last.as_ref()?.1.as_ref()?.get(dbname).cloned()
     }
 
-    async fn read(&self) -> Option<Written> {
+    async fn ask_one(&self) -> Option<Written> {
         let pool = self.pools.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()?;
-        let read = async {
-            let connection = pool.get(LIMIT).await.ok()?;
-            counters::read(&connection).await.ok()
-        };
-        let written = timeout(LIMIT, read).await.ok().flatten();
+        let written = read(&pool).await;
         if written.is_none() {
             // Another one is asked the next time.
             let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,6 +65,18 @@ impl Counters {
             }
         }
         written.map(Arc::new)
+    }
+}
+
+/// A connection that did not answer is closed: it would stand in the way of the next reading.
+async fn read(pool: &Pool) -> Option<HashMap<String, String>> {
+    let connection = Box::pin(pool.get(LIMIT)).await.ok()?;
+    match timeout(LIMIT, counters::read(&connection)).await {
+        Ok(Ok(written)) => Some(written),
+        Ok(Err(_)) | Err(_) => {
+            drop(Pooled::take(connection));
+            None
+        }
     }
 }
 
@@ -98,12 +106,14 @@ impl Quiet {
         }
         // Read before the database is opened: what is written in between counts as new.
         let written = member.looks.counters.of(&member.database.dbname, since).await;
-        let is_quiet = !nudged && written.is_some() && written == self.written && self.polls < SWEEP;
+        let is_quiet = !nudged && written.is_some() && written == self.written && self.polls + 1 < SWEEP;
         if is_quiet && let Some(observation) = memory.unchanged(compared) {
             self.polls += 1;
             return Some(observation);
         }
-        *self = Self { written, polls: 0 };
+        // The first look is everybody's: from it on, the sweeps spread.
+        let polls = if self.written.is_none() { self.polls } else { 0 };
+        *self = Self { written, polls };
         None
     }
 }

@@ -18,13 +18,15 @@ pub(super) struct Process {
     threads: IntGauge,
     open_files: IntGauge,
     most_files: IntGauge,
-    started: IntGauge,
 }
 
 impl Process {
     /// Registers them.
     pub(super) fn new(register: &Register<'_>) -> Self {
         let gauge = |name: &str, help: &str| register.gauge(name, help);
+        // By the wall clock: a service manager may hide when the machine was booted.
+        let started = gauge("process_start_time_seconds", "When the process started, in Unix time.");
+        started.set(jiff::Timestamp::now().as_second());
         Self {
             cpu: register.add(Counter::new("process_cpu_seconds_total", "CPU time, user and system.")),
             resident: gauge("process_resident_memory_bytes", "Resident memory."),
@@ -32,7 +34,6 @@ impl Process {
             threads: gauge("process_threads", "Threads."),
             open_files: gauge("process_open_fds", "Open file descriptors."),
             most_files: gauge("process_max_fds", "How many file descriptors may be open."),
-            started: gauge("process_start_time_seconds", "When the process started, in Unix time."),
         }
     }
 
@@ -52,8 +53,6 @@ impl Process {
         }
         set(&self.threads, field(20));
         set(&self.addressed, field(23));
-        let booted = labelled("/proc/stat", "btime");
-        set(&self.started, field(22).zip(booted).map(|(ticks, booted)| booted + ticks / TICKS_PER_SECOND));
         set(&self.resident, labelled("/proc/self/status", "VmRSS:").map(|kibibytes| kibibytes * 1024));
         set(&self.most_files, labelled("/proc/self/limits", "Max open files"));
         let open = fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64);
