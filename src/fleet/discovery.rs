@@ -185,6 +185,8 @@ fn failed(error: DiscoverError) -> Failure {
             failure
         }
         DiscoverError::Lost => Failure::new(Code::ConnectionLost, "the connection was lost"),
+        DiscoverError::Late(_) => Failure::new(Code::DiscoveryFailed, error.to_string())
+            .hint("make the query faster, or raise timeout in the [[discover]] entry"),
         DiscoverError::UnknownColumn(_) => Failure::new(Code::DiscoveryFailed, error.to_string()),
     }
 }

@@ -277,7 +277,7 @@ codes! {
     /// A selector cannot be read.
     BadSelector = "NX0073", InvalidArgument, "write expressions with commas between them: env=prod,region!=eu,name~orders-*";
     /// No operation of that id is remembered.
-    UnknownOperation = "NX0075", NotFound, "nexusctl operation list shows those that are remembered, with their ids";
+    UnknownOperation = "NX0075", NotFound, "nexusctl operation list shows those that are remembered, since nexusd was started; nexusctl status and history know what earlier ones did";
     /// The command does not fit the state of the operation.
     OperationState = "NX0076", FailedPrecondition, "nexusctl operation show tells how it stands";
     /// The migration directory is another one than the operation began with.

@@ -149,6 +149,8 @@ pub struct ApplyRequest {
     pub no_auto_recover: bool,
     /// Go on with partly applied migrations instead of undoing them.
     pub resume: bool,
+    /// Refuse what could not be taken back: a pending migration without a down file.
+    pub reversible: bool,
 }
 
 /// What a rollback is asked to do.

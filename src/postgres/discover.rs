@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use crate::postgres::{
-    connect::{connect, timed_out},
+    connect::connect,
     error::{ConnectError, SqlFault},
     quote::quote_ident,
     url::Target,
@@ -27,6 +27,9 @@ pub enum DiscoverError {
     /// The connection was lost.
     #[error("the connection was lost")]
     Lost,
+    /// It took longer than it may.
+    #[error("the databases could not be looked for within {0:?}")]
+    Late(Duration),
     /// The query has a column that means nothing.
     #[error("the query's column `{0}` means nothing: its columns may be name, dbname, schema and labels")]
     UnknownColumn(String),
@@ -89,14 +92,14 @@ async fn within<T>(
         ("idle_in_transaction_session_timeout", millis),
         ("standard_conforming_strings", "on".to_owned()),
     ];
-    let all = async {
-        let connection = connect(target, &settings, limit).await?;
+    let connection = connect(target, &settings, limit).await?;
+    let found = async {
         connection.client.batch_execute("begin transaction read only").await?;
         let found = read(&connection.client).await?;
         connection.close().await;
         Ok(found)
     };
-    timeout(limit, all).await.unwrap_or_else(|_| Err(timed_out(target, limit).into()))
+    timeout(limit, found).await.unwrap_or(Err(DiscoverError::Late(limit)))
 }
 
 async fn texts(client: &Client, sql: &str) -> Result<Vec<String>, DiscoverError> {

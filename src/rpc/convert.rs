@@ -58,13 +58,14 @@ pub fn selection(selection: Option<proto::Selection>) -> Selection {
     Selection { databases: selection.databases, labels: selection.labels, all: selection.all }
 }
 
-/// Reads what an apply is asked to do.
-pub fn apply(request: &proto::ApplyRequest) -> Verb {
+/// Reads what an apply is asked to do; `reversible`: only what could be taken back.
+pub fn apply(request: &proto::ApplyRequest, reversible: bool) -> Verb {
     Verb::Apply(ApplyRequest {
         to: Some(request.to.clone()).filter(|to| !to.is_empty()),
         limit: Some(request.limit).filter(|&limit| limit > 0),
         no_auto_recover: request.no_auto_recover,
         resume: request.resume,
+        reversible,
     })
 }
 

@@ -7,7 +7,11 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     engine::Verb,
-    fleet::{self, Fleet, Reload, plan::FleetPlan, strategy::Strategies},
+    fleet::{
+        self, Fleet, Reload,
+        plan::FleetPlan,
+        strategy::{OnFailure, Strategies},
+    },
     migration::{Code, Event, EventKind, Failure, OperationState, TraceContext},
     rpc::{
         convert, inventory, operation,
@@ -69,7 +73,8 @@ impl Service {
         let given = message.strategy.take();
         request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, true)?;
         request.plan = strategy::held(&message.plan_digest)?;
-        Ok((request, convert::apply(&message)))
+        let reversible = request.strategy.on_failure == OnFailure::RollBack;
+        Ok((request, convert::apply(&message, reversible)))
     }
 
     fn rollback_asked(

@@ -157,7 +157,10 @@ pub fn unheard(mut failure: proto::Failure, error: &anyhow::Error, request_id: U
         "what was begun goes on while the daemon lives: see nexusctl status".clone_into(&mut failure.hint);
     }
     if is_lost || is_interrupted || matches!(error.downcast_ref(), Some(ClientError::Unreachable { .. })) {
-        let told = format!("the same command with --request-id {request_id} tells how it ended");
+        let told = format!(
+            "the same command with --request-id {request_id} tells how it ended, where nexusd has not been \
+             started anew since: then nexusctl status and history do"
+        );
         failure.details.push(told);
     }
     failure

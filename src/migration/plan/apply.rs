@@ -11,7 +11,7 @@ use crate::migration::{
 
 /// Plans to apply what is pending. Refuses, before anything is done and listing every case at once:
 /// dirty rows where recovery is off, changed files, missing files and out-of-order versions by
-/// policy, an unknown `to`.
+/// policy, an unknown `to`, and what has no down file where all has to be reversible.
 pub fn plan_apply(
     catalog: &Catalog,
     tracked: &Tracked,
@@ -46,12 +46,24 @@ pub fn plan_apply(
     let pending: Vec<_> = pending.collect();
     check_order(&pending, in_place.last().map(|row| &row.version), policy, &mut notices)?;
 
-    let one_way = pending.iter().filter(|it| it.down.is_none());
-    notices.extend(one_way.map(|it| format!("{}: no down file: it cannot be rolled back", it.version)));
+    let one_way: Vec<_> = pending.iter().filter(|it| it.down.is_none()).collect();
+    if request.reversible {
+        refuse_one_way(&one_way)?;
+    }
+    notices
+        .extend(one_way.iter().map(|it| format!("{}: no down file: it cannot be rolled back", it.version)));
     let steps = pending.iter().map(|it| from_file(&it.version, StepAction::Apply, &it.up, String::new()));
     plan.steps.extend(steps);
     plan.notices.extend(notices);
     Ok(plan)
+}
+
+fn refuse_one_way(one_way: &[&&Migration]) -> Result<(), Failure> {
+    let Some(first) = one_way.first() else { return Ok(()) };
+    let details = one_way.iter().map(|it| format!("{}: no down file", it.version)).collect();
+    let message = format!("Migration {} has no down file: it could not be rolled back", first.version);
+    let failure = Failure::new(Code::NoDown, message).version(&first.version).details(details);
+    Err(failure.hint("create the down file, or say --on-failure stop"))
 }
 
 fn find_target<'a>(catalog: &'a Catalog, to: &str) -> Result<&'a Version, Failure> {

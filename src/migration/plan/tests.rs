@@ -166,6 +166,18 @@ fn targets_and_limits() {
 }
 
 #[test]
+fn what_has_to_be_reversible_has_its_down_files() {
+    let catalog = catalog(&["0001_a", "0002_b!", "0003_c"]);
+    let plan = |to: &str, applied: &[&str]| {
+        let request = ApplyRequest { to: Some(to.to_owned()), reversible: true, ..ApplyRequest::default() };
+        plan_apply(&catalog, &rows(applied), &request, Policy::default())
+    };
+    expect_refusal(&plan("3", &[]), Code::NoDown, &["0002_b", "no down file"]);
+    expect_steps(&plan("1", &[]), &["apply 0001_a"]);
+    expect_steps(&plan("3", &["0001_a", "0002_b"]), &["apply 0003_c"]);
+}
+
+#[test]
 fn dirty_rows_are_settled_by_evidence() {
     use Direction::{Down, Up};
     use Mode::{NonTransactional, Transactional};
