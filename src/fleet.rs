@@ -200,6 +200,7 @@ impl Fleet {
         let read = |member: Arc<Member>| async move {
             let (status, catalog_failure) = match member.compared_with().await {
                 Ok((catalog, failure)) => {
+                    let _place = member.reading_place().await;
                     let status = engine::status(&member.database, &catalog).await;
                     (status.map(|status| (status, catalog.notices().to_vec())), failure)
                 }
@@ -219,7 +220,9 @@ impl Fleet {
     ) -> Result<Vec<(Arc<Member>, Result<Vec<Attempt>, Failure>)>, Failure> {
         let members = self.inventory().select(selection, Need::Any)?;
         let read = |member: Arc<Member>| async move {
+            let place = member.reading_place().await;
             let attempts = engine::history(&member.database, version, limit).await;
+            drop(place);
             (member, attempts)
         };
         Ok(run::bounded(self.max_parallel, members, read).await)
