@@ -48,6 +48,9 @@ pub use reload::{Reload, Reloaded};
 pub use steer::Order;
 pub use watching::InventoryFault;
 
+/// How long statements that are cancelled on the server may take to end.
+pub const CANCELLING: Duration = Duration::from_secs(20);
+
 /// Whether new mutations are admitted; the daemon asks its log.
 pub type Gate = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
 
@@ -290,7 +293,7 @@ impl Fleet {
             return true;
         }
         self.stop.cancel.cancel();
-        self.tasks.join(Duration::from_secs(20)).await
+        self.tasks.join(CANCELLING).await
     }
 
     /// Closes connections that were idle for longer than `idle`.
