@@ -58,7 +58,7 @@ const SAVE_PAUSE: Duration = Duration::from_millis(200);
 const WATCHED: usize = 1_024;
 
 /// How long everything may take to end.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+pub const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// How alerts live, and who is told.
 pub struct Settings {

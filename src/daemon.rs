@@ -41,6 +41,25 @@ const EVICTION_PERIOD: Duration = Duration::from_secs(5);
 /// How long the last spans may take to be exported when the daemon ends.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
+/// How long the tasks that are left may take to end.
+const LAST_TASKS: Duration = Duration::from_secs(5);
+
+/// How long one step of the end may take that waits for somebody else: the service manager, or a disk.
+const LAST_STEP: Duration = Duration::from_secs(2);
+
+/// What a stop may take after the running steps have had their time: they are cancelled, and what is
+/// left is told and kept. A service manager, a container's too, has to wait that long.
+const LAST_WORDS: Duration = {
+    let steps =
+        [crate::fleet::CANCELLING, crate::alert::SHUTDOWN, LAST_TASKS, LAST_STEP, LAST_STEP, LAST_SPANS];
+    let (mut sum, mut index) = (Duration::from_secs(4), 0);
+    while index < steps.len() {
+        sum = sum.saturating_add(steps[index]);
+        index += 1;
+    }
+    sum
+};
+
 /// Runs what the command line asks for.
 pub async fn main(args: args::Args) -> anyhow::Result<()> {
     match args.command {
@@ -216,15 +235,16 @@ impl Daemon {
                 self.stop.cancel();
             }
         }
-        service_manager::stopping(self.config.server.shutdown_timeout).await;
+        let drain = self.config.server.shutdown_timeout;
+        last_step("the service manager is told", service_manager::stopping(drain + LAST_WORDS)).await;
         self.readiness.send_replace(Readiness::Draining);
         self.health.tell(ServingStatus::NotServing).await;
-        let drained = self.fleet.shutdown(self.config.server.shutdown_timeout).await;
+        let drained = self.fleet.shutdown(drain).await;
         self.alerts.shutdown().await;
         self.telling.cancel();
         self.close.cancel();
-        let joined = self.tasks.join(Duration::from_secs(5)).await;
-        self.alerts.keep().await;
+        let joined = self.tasks.join(LAST_TASKS).await;
+        last_step("the alerts are kept", self.alerts.keep()).await;
         self.addresses.clean_up();
         if !drained || !joined {
             tracing::warn!("some tasks did not end in time");
@@ -232,6 +252,13 @@ impl Daemon {
         tracing::info!("stopped");
         ensure!(!self.failed.is_cancelled(), "a part of nexusd failed: its log says which");
         Ok(())
+    }
+}
+
+/// Waits for a step of the end, but not for ever: what comes after it matters more.
+async fn last_step(what: &'static str, step: impl Future<Output = ()>) {
+    if tokio::time::timeout(LAST_STEP, step).await.is_err() {
+        tracing::warn!(what, "a step of the end did not end in time: it is given up");
     }
 }
 
@@ -315,5 +342,21 @@ async fn evict_idle(fleet: Arc<Fleet>, idle: Duration, stop: CancellationToken) 
             _ = ticks.tick() => fleet.evict_idle(idle),
             () = stop.cancelled() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_takes_as_long_as_the_files_for_service_managers_allow() {
+        // TimeoutStopSec, stop_grace_period, terminationGracePeriodSeconds and docs/deploy.md say 75 s.
+        assert_eq!(LAST_WORDS, Duration::from_secs(40));
+    }
+
+    #[tokio::test]
+    async fn a_step_of_the_end_that_hangs_is_given_up() {
+        last_step("it hangs", std::future::pending()).await;
     }
 }

@@ -48,6 +48,9 @@ pub use reload::{Reload, Reloaded};
 pub use steer::Order;
 pub use watching::InventoryFault;
 
+/// How long statements that are cancelled on the server may take to end.
+pub const CANCELLING: Duration = Duration::from_secs(20);
+
 /// Whether new mutations are admitted; the daemon asks its log.
 pub type Gate = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
 
@@ -200,6 +203,7 @@ impl Fleet {
         let read = |member: Arc<Member>| async move {
             let (status, catalog_failure) = match member.compared_with().await {
                 Ok((catalog, failure)) => {
+                    let _place = member.reading_place().await;
                     let status = engine::status(&member.database, &catalog).await;
                     (status.map(|status| (status, catalog.notices().to_vec())), failure)
                 }
@@ -219,7 +223,9 @@ impl Fleet {
     ) -> Result<Vec<(Arc<Member>, Result<Vec<Attempt>, Failure>)>, Failure> {
         let members = self.inventory().select(selection, Need::Any)?;
         let read = |member: Arc<Member>| async move {
+            let place = member.reading_place().await;
             let attempts = engine::history(&member.database, version, limit).await;
+            drop(place);
             (member, attempts)
         };
         Ok(run::bounded(self.max_parallel, members, read).await)
@@ -287,7 +293,7 @@ impl Fleet {
             return true;
         }
         self.stop.cancel.cancel();
-        self.tasks.join(Duration::from_secs(20)).await
+        self.tasks.join(CANCELLING).await
     }
 
     /// Closes connections that were idle for longer than `idle`.

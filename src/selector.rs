@@ -8,6 +8,17 @@ use globset::{Glob, GlobMatcher};
 /// What every database has beside its labels. A label of one of these names is not reached.
 pub const BUILT_IN: [&str; 4] = ["name", "server", "schema", "dbname"];
 
+/// Whether a text can be a database's name or a label's: letters, digits, `_`, `.` and `-`.
+pub fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    !text.is_empty() && text.bytes().all(fits)
+}
+
+/// Whether a text can be a label's value: a selector could not name one with a comma.
+pub fn is_label_value(text: &str) -> bool {
+    !text.contains(|c: char| c == ',' || c.is_control())
+}
+
 /// What is known of a database, and what a selector asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {

@@ -197,7 +197,8 @@ impl Sink {
     }
 }
 
-/// Tells one sink until the end, and then once more.
+/// Tells one sink until the end, and then once more. A round that is under way at the end and the last one
+/// have one deadline together.
 pub(super) async fn run(sink: Sink, shared: Arc<Shared>, mut changed: watch::Receiver<()>) {
     let backoff = backon::ExponentialBuilder::default()
         .with_min_delay(Duration::from_secs(1))
@@ -206,13 +207,17 @@ pub(super) async fn run(sink: Sink, shared: Arc<Shared>, mut changed: watch::Rec
         .without_max_times();
     let mut delays = None;
     let mut refreshed: Option<Instant> = None;
+    let mut end = std::pin::pin!(async {
+        shared.stop.cancelled().await;
+        tokio::time::sleep(FLUSH).await;
+    });
     loop {
         let is_last = shared.stop.is_cancelled();
         changed.borrow_and_update();
         let whole = refreshed.is_none_or(|at| at.elapsed() >= sink.refresh());
         let told = tokio::select! {
             told = sink.round(&shared, whole) => told,
-            () = async { shared.stop.cancelled().await; tokio::time::sleep(FLUSH).await } => return,
+            () = &mut end => return,
         };
         if is_last {
             return;

@@ -6,7 +6,7 @@ use std::{
     fs::{self, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
@@ -63,7 +63,7 @@ pub(super) fn lock(path: &Path) -> Result<Option<fs::File>, InUse> {
     let open = || {
         create_directory(path)?;
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).open(path.with_extension("json.lock"))
+        options.write(true).create(true).truncate(false).mode(0o600).open(beside(path, ".lock"))
     };
     let Ok(file) = open() else { return Ok(None) };
     match file.try_lock() {
@@ -71,6 +71,14 @@ pub(super) fn lock(path: &Path) -> Result<Option<fs::File>, InUse> {
         Err(TryLockError::WouldBlock) => Err(InUse),
         Err(TryLockError::Error(_)) => Ok(None),
     }
+}
+
+/// A file beside this one: its whole name, and what comes after it. Two state files in one directory
+/// have no such file in common.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 fn create_directory(path: &Path) -> io::Result<()> {
@@ -87,7 +95,7 @@ pub(super) fn read(path: &Path) -> Vec<Life> {
         Ok(Err(reason)) => reason,
         Err(error) => error.to_string(),
     };
-    let aside = path.with_extension("json.unreadable");
+    let aside = beside(path, ".unreadable");
     let kept = if fs::rename(path, &aside).is_ok() { aside.display().to_string() } else { String::new() };
     tracing::warn!(
         path = %path.display(), kept, reason = refused,
@@ -99,7 +107,7 @@ pub(super) fn read(path: &Path) -> Vec<Life> {
 /// Writes everything anew: a reader sees the old file or the new one, never a part.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     create_directory(path)?;
-    let new = path.with_extension("json.new");
+    let new = beside(path, ".new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -166,4 +174,20 @@ fn revive(kept: Kept) -> Option<Life> {
         flaps: kept.flaps,
     };
     Some(Life { alert, gone: kept.gone, revision: kept.revision, delivered: kept.delivered })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_files_that_differ_in_their_extension_have_locks_of_their_own() {
+        let home = tempfile::tempdir().expect("a directory is made");
+        let (first, second) = (home.path().join("alerts.a"), home.path().join("alerts.b"));
+        let held = lock(&first).expect("nobody has it");
+        assert!(held.is_some() && lock(&first).is_err());
+        assert!(lock(&second).expect("it is another one").is_some());
+        let unreadable = beside(Path::new("logs/alerts.json"), ".unreadable");
+        assert_eq!(unreadable, Path::new("logs/alerts.json.unreadable"), "docs/alerts.md names it");
+    }
 }

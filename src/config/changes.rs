@@ -23,10 +23,11 @@ impl Config {
         sections.into_iter().filter_map(|(name, is_another)| is_another.then_some(name)).collect()
     }
 
-    /// Whether the same databases are meant, and looked for in the same way.
+    /// Whether the same databases are meant, and looked for in the same way, in the same files.
     pub fn has_the_same_fleet(&self, other: &Self) -> bool {
         let is_same = |a: &DatabaseConfig, b: &DatabaseConfig| a.is_same(b) && a.place == b.place;
-        self.databases.len() == other.databases.len()
+        self.sources == other.sources
+            && self.databases.len() == other.databases.len()
             && self.discoveries.len() == other.discoveries.len()
             && self.databases.iter().zip(&other.databases).all(|(a, b)| is_same(a, b))
             && self.discoveries.iter().zip(&other.discoveries).all(|(a, b)| a.is_same(b))

@@ -16,7 +16,7 @@ use crate::{
         setting::{Form, Location},
     },
     redact::{ExposeSecret as _, SecretString},
-    selector::BUILT_IN,
+    selector::{BUILT_IN, is_label_value, is_name},
 };
 
 /// Where a database's URL was found.
@@ -66,8 +66,7 @@ impl Form for Name {
     const EXPECTED: &'static str = "a name of letters, digits, `_`, `.` and `-`";
 
     fn parse(text: &str) -> Result<String, String> {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        if !text.is_empty() && text.bytes().all(fits) { Ok(text.into()) } else { Err(Self::unlike(text)) }
+        if is_name(text) { Ok(text.into()) } else { Err(Self::unlike(text)) }
     }
 
     fn literal(value: &String) -> String {
@@ -84,8 +83,7 @@ impl Form for LabelValue {
     const EXPECTED: &'static str = "a text without commas and control characters";
 
     fn parse(text: &str) -> Result<String, String> {
-        let fits = |c: char| c != ',' && !c.is_control();
-        if text.chars().all(fits) { Ok(text.into()) } else { Err(Self::unlike(text)) }
+        if is_label_value(text) { Ok(text.into()) } else { Err(Self::unlike(text)) }
     }
 
     fn literal(value: &String) -> String {

@@ -10,7 +10,7 @@ use crate::{
         reader::{Layer, Section},
         setting::{Count, Flag, Form, Span, quoted},
     },
-    redact::SecretString,
+    redact::{SecretString, mask_text},
     selector::Pattern,
 };
 
@@ -253,7 +253,7 @@ pub(super) fn lines(discovery: &DiscoverConfig) -> Vec<String> {
     };
     let mut lines = vec![format!("id = {}", quoted(&discovery.id))];
     lines.push(match &discovery.find {
-        Find::Query(query) => format!("query = {}", quoted(query)),
+        Find::Query(query) => format!("query = {}", quoted(&mask_text(query))),
         Find::Databases(globs) => format!("databases = {}", list(globs)),
         Find::Schemas(globs) => format!("schemas = {}", list(globs)),
     });

@@ -23,6 +23,9 @@ use crate::{
 /// Reads the configuration anew, as it was read at the start.
 pub(super) type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
+/// How long the start waits for what the discoveries find: what they find later comes later.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
 /// How many names a line of the daemon's own log has; the migration log has them all.
 const MOST_NAMES: usize = 20;
 
@@ -33,6 +36,9 @@ pub(super) struct Inventories {
     stop: CancellationToken,
     /// `None` where the configuration is in no file.
     reread: Option<Reread>,
+    /// Held from the reading of the files until it is taken over: what was read later is not overwritten
+    /// by what was read before.
+    turn: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -47,6 +53,8 @@ struct State {
     restart: Vec<&'static str>,
     wiring: Wiring,
     discoveries: BTreeMap<String, Looked>,
+    /// How many looks of discoveries have begun.
+    looks: u64,
 }
 
 /// One discovery.
@@ -55,8 +63,19 @@ struct Looked {
     /// What it found when it last found something that could be taken over.
     last: Option<Vec<Wanted>>,
     fault: Option<Failure>,
+    /// The number of the look that was taken over last: one that began before it, and ended after it, tells
+    /// nothing new.
+    look: u64,
     /// Ends its period.
     _stop: DropGuard,
+}
+
+impl State {
+    /// The number of a look that begins.
+    fn begin_look(&mut self) -> u64 {
+        self.looks += 1;
+        self.looks
+    }
 }
 
 impl Inventories {
@@ -75,16 +94,27 @@ impl Inventories {
             restart: Vec::new(),
             wiring: Wiring::new(&config),
             discoveries: BTreeMap::new(),
+            looks: 0,
             running: config,
         };
-        Arc::new(Self { fleet, tasks, stop, reread, state: Mutex::new(state) })
+        Arc::new(Self { fleet, tasks, stop, reread, turn: Mutex::default(), state: Mutex::new(state) })
     }
 
     /// Makes the first inventory: the databases of the files, and what the discoveries find within their
     /// time. From then on each discovery keeps its period, and the files are watched.
     pub(super) async fn start(self: &Arc<Self>) {
         let config = (*self.state.lock().await.running).clone();
-        self.take_over(config).await;
+        drop(self.take_over(config).await);
+        let (inventories, stop) = (self.clone(), self.stop.clone());
+        let looks = self.tasks.spawn("first-discoveries", async move {
+            tokio::select! {
+                () = inventories.refresh_all() => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        if tokio::time::timeout(FIRST_LOOK, looks).await.is_err() {
+            tracing::warn!("the discoveries take long: the daemon serves without what they will find");
+        }
         if self.reread.is_some() {
             let watch = watch_files(Arc::downgrade(self), self.stop.clone());
             self.tasks.spawn_vital("watch-configuration", watch);
@@ -102,6 +132,8 @@ impl Inventories {
 
     /// Reads the configuration and looks for databases, now.
     pub(super) async fn reload(self: &Arc<Self>) -> Result<Reloaded, Failure> {
+        let before = self.fleet.inventory();
+        let turn = self.turn.lock().await;
         let Some(read) = self.read().await else {
             let message = "The daemon was started without a configuration file: there is nothing to read";
             return Err(
@@ -109,7 +141,13 @@ impl Inventories {
             );
         };
         match read {
-            Ok(config) => Ok(self.take_over(config).await),
+            Ok(config) => {
+                let restart = self.take_over(config).await;
+                drop(turn);
+                self.refresh_all().await;
+                let change = self.fleet.inventory().change_from(&before);
+                Ok(Reloaded { change, faults: faults(&*self.state.lock().await), restart })
+            }
             Err(failure) => {
                 self.refuse(failure.clone()).await;
                 Err(failure)
@@ -119,6 +157,7 @@ impl Inventories {
 
     /// Reads the configuration, and takes it over where something is new in it.
     async fn reload_if_changed(self: &Arc<Self>) {
+        let turn = self.turn.lock().await;
         let Some(read) = self.read().await else { return };
         let is_known = {
             let state = self.state.lock().await;
@@ -133,7 +172,11 @@ impl Inventories {
         };
         match read {
             _ if is_known => {}
-            Ok(config) => drop(self.take_over(config).await),
+            Ok(config) => {
+                drop(self.take_over(config).await);
+                drop(turn);
+                self.refresh_all().await;
+            }
             Err(failure) => self.refuse(failure).await,
         }
     }
@@ -161,44 +204,48 @@ impl Inventories {
         self.tell(&state, inventory.change_from(&inventory));
     }
 
-    /// Takes over a configuration that is good: first its own databases, then what its discoveries find.
-    async fn take_over(self: &Arc<Self>, config: Config) -> Reloaded {
-        let before = self.fleet.inventory();
-        let (restart, looks) = {
+    /// Takes over a configuration that is good, with what its discoveries found last. Says which sections
+    /// need a restart.
+    async fn take_over(self: &Arc<Self>, config: Config) -> Vec<&'static str> {
+        let mut state = self.state.lock().await;
+        let restart = config.needing_a_restart(&state.running);
+        if restart != state.restart && !restart.is_empty() {
+            let sections = restart.join(", ");
+            tracing::warn!(sections, "these sections have changed, which takes effect with a restart");
+        }
+        for warning in config.warnings.iter().filter(|warning| !state.current.warnings.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        state.restart.clone_from(&restart);
+        state.fault = None;
+        state.discoveries.retain(|id, _| config.discoveries.iter().any(|entry| entry.id == *id));
+        for entry in &config.discoveries {
+            self.expect(&mut state, entry);
+        }
+        state.current = config;
+        self.rebuild(&mut state);
+        restart
+    }
+
+    /// Looks for the databases of all discoveries, and takes over what is found.
+    async fn refresh_all(&self) {
+        let (entries, number) = {
             let mut state = self.state.lock().await;
-            let restart = config.needing_a_restart(&state.running);
-            if restart != state.restart && !restart.is_empty() {
-                let sections = restart.join(", ");
-                tracing::warn!(sections, "these sections have changed, which takes effect with a restart");
-            }
-            for warning in config.warnings.iter().filter(|warning| !state.current.warnings.contains(warning))
-            {
-                tracing::warn!("{warning}");
-            }
-            state.restart.clone_from(&restart);
-            state.fault = None;
-            state.discoveries.retain(|id, _| config.discoveries.iter().any(|entry| entry.id == *id));
-            for entry in &config.discoveries {
-                self.expect(&mut state, entry);
-            }
-            state.current = config;
-            self.rebuild(&mut state);
-            (restart, state.current.discoveries.clone())
+            (state.current.discoveries.clone(), state.begin_look())
         };
-        let looks = looks.into_iter().map(|entry| async {
+        let looks = entries.into_iter().map(|entry| async {
             let found = look(&entry).await;
             (entry, found)
         });
         let looked = futures_util::future::join_all(looks).await;
-        let mut state = self.state.lock().await;
-        if !looked.is_empty() {
-            for (entry, found) in looked {
-                take(&mut state, &entry, found);
-            }
-            self.rebuild(&mut state);
+        if looked.is_empty() {
+            return;
         }
-        let change = self.fleet.inventory().change_from(&before);
-        Reloaded { change, faults: faults(&state), restart }
+        let mut state = self.state.lock().await;
+        for (entry, found) in looked {
+            take(&mut state, number, &entry, found);
+        }
+        self.rebuild(&mut state);
     }
 
     /// Knows of a discovery. What one of the same id found last stays until this one has found something.
@@ -210,7 +257,7 @@ impl Inventories {
                 let keep = keep(Arc::downgrade(self), entry.clone(), stop.clone());
                 self.tasks.spawn_vital("discover", keep);
                 let last = known.and_then(|known| known.last);
-                Looked { config: entry.clone(), last, fault: None, _stop: stop.drop_guard() }
+                Looked { config: entry.clone(), last, fault: None, look: 0, _stop: stop.drop_guard() }
             }
         };
         state.discoveries.insert(entry.id.clone(), looked);
@@ -218,9 +265,10 @@ impl Inventories {
 
     /// Looks for the databases of one discovery.
     async fn refresh(&self, entry: &DiscoverConfig) {
+        let number = self.state.lock().await.begin_look();
         let found = look(entry).await;
         let mut state = self.state.lock().await;
-        take(&mut state, entry, found);
+        take(&mut state, number, entry, found);
         self.rebuild(&mut state);
     }
 
@@ -280,11 +328,15 @@ async fn look(entry: &DiscoverConfig) -> Result<Vec<Found>, Failure> {
 }
 
 /// Takes over what an entry has found, unless a name of it is another one's: then, as after a failure,
-/// what it found before stays. An entry that has changed in the meantime is not meant any more.
-fn take(state: &mut State, entry: &DiscoverConfig, found: Result<Vec<Found>, Failure>) {
+/// what it found before stays. An entry that has changed in the meantime is not meant any more, nor is a
+/// look that a later one has overtaken.
+fn take(state: &mut State, number: u64, entry: &DiscoverConfig, found: Result<Vec<Found>, Failure>) {
     let taken = found.and_then(|found| wanted(state, entry, found));
     let known = state.discoveries.get_mut(&entry.id);
-    let Some(looked) = known.filter(|looked| looked.config.is_same(entry)) else { return };
+    let Some(looked) = known.filter(|looked| looked.config.is_same(entry) && looked.look < number) else {
+        return;
+    };
+    looked.look = number;
     match taken {
         Ok(wanted) => {
             looked.fault = None;

@@ -17,9 +17,6 @@ const FEEDS_PER_LIMIT: u32 = 3;
 /// A limit that makes no sense must not keep a processor busy.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 
-/// What a stop may take beside the running steps: the last alerts, lines, and spans.
-const LAST_WORDS: Duration = Duration::from_secs(15);
-
 /// Asks a task whether it still does its work; the answer is sent back through it.
 pub(super) type Question = oneshot::Sender<()>;
 
@@ -36,10 +33,10 @@ pub(super) async fn reloading() {
     tell(states).await;
 }
 
-/// The daemon takes no more work; what is running may go on for `drain`. The manager waits that long,
-/// whatever its own limit is.
-pub(super) async fn stopping(drain: Duration) {
-    let patience = u32::try_from((drain + LAST_WORDS).as_micros()).unwrap_or(u32::MAX);
+/// The daemon takes no more work, and ends within `limit`. The manager waits that long, whatever its own
+/// limit is.
+pub(super) async fn stopping(limit: Duration) {
+    let patience = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
     let status = NotifyState::Status("stopping: what is running ends or is cancelled");
     tell(vec![NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(patience), status]).await;
 }

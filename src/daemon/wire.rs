@@ -21,7 +21,7 @@ use crate::{
     postgres::{
         Target, look,
         names::Names,
-        pool::Pool,
+        pool::{Pool, Warm},
         session::{Limits, startup_settings},
     },
     redact::ExposeSecret as _,
@@ -169,12 +169,28 @@ impl Wanted {
     }
 }
 
+/// What one server keeps of the connections that nobody uses.
+#[derive(Clone)]
+struct Kept {
+    /// Of those that operations and reads have used.
+    runs: Warm,
+    /// Of those that looks have used.
+    looks: Warm,
+}
+
+impl Kept {
+    fn of(per_server: usize) -> Self {
+        Self { runs: Warm::of(per_server), looks: Warm::of((per_server / 2).max(1)) }
+    }
+}
+
 /// Makes one inventory after another of what is wanted. Nothing is connected to.
 pub(super) struct Wiring {
     per_server: usize,
     kept_looks: usize,
     wanted: HashMap<String, Wanted>,
     looks: HashMap<String, (Pool, bool)>,
+    warm: HashMap<String, Kept>,
     directories: HashMap<(PathBuf, String), Arc<Directory>>,
 }
 
@@ -187,6 +203,7 @@ impl Wiring {
             kept_looks: config.watch.max_connections as usize / 2,
             wanted: HashMap::new(),
             looks: HashMap::new(),
+            warm: HashMap::new(),
             directories: HashMap::new(),
         }
     }
@@ -197,7 +214,7 @@ impl Wiring {
         let mut next = Successor::of(previous, self.per_server);
         let before = std::mem::take(&mut self.wanted);
         let mut looks = self.looks_of(wanted);
-        let mut directories = HashMap::new();
+        let (mut warm, mut directories) = (HashMap::new(), HashMap::new());
         for wanted in wanted {
             let name = wanted.name();
             if self.wanted.contains_key(name) {
@@ -214,21 +231,26 @@ impl Wiring {
                     known.unwrap_or_else(new)
                 })
                 .clone();
-            let (pool, keeps) = looks.pool(wanted);
+            let server = wanted.target.server();
+            let known = self.warm.get(&server).cloned();
+            let warm = warm
+                .entry(server.clone())
+                .or_insert_with(|| known.unwrap_or_else(|| Kept::of(self.per_server)));
+            let (pool, keeps) = looks.pool(wanted, warm);
             let is_same = before.get(name).is_some_and(|old| old.is_same(wanted));
             if !(is_same && next.keep(name, wanted.origin.clone())) {
                 next.add(
-                    database(&wanted.config, wanted.target.clone(), pool, keeps),
+                    database(wanted, &warm.runs, pool, keeps),
                     directory,
                     settings.migrations.clone(),
                     wanted.config.labels.clone(),
-                    wanted.target.server(),
+                    server,
                     wanted.origin.clone(),
                 );
             }
             self.wanted.insert(name.to_owned(), wanted.clone());
         }
-        (self.directories, self.looks) = (directories, looks.pools);
+        (self.directories, self.looks, self.warm) = (directories, looks.pools, warm);
         next.done()
     }
 
@@ -260,14 +282,20 @@ struct Looks {
 }
 
 impl Looks {
-    fn pool(&mut self, wanted: &Wanted) -> (Pool, bool) {
+    fn pool(&mut self, wanted: &Wanted, warm: &Kept) -> (Pool, bool) {
         let address = wanted.address();
         if let Some(known) = self.pools.get(&address) {
             return known.clone();
         }
         let is_kept = self.take_place(&wanted.target.server());
         // As many as look at one server's databases at once: nobody waits for a connection.
-        let pool = Pool::new(wanted.target.clone(), look::startup_settings(), self.per_server.max(1));
+        let (target, settings, most) =
+            (wanted.target.clone(), look::startup_settings(), self.per_server.max(1));
+        let pool = if is_kept {
+            Pool::within(&warm.looks, target, settings, most)
+        } else {
+            Pool::new(target, settings, most)
+        };
         self.pools.insert(address, (pool.clone(), is_kept));
         (pool, is_kept)
     }
@@ -283,7 +311,8 @@ impl Looks {
     }
 }
 
-fn database(config: &DatabaseConfig, target: Target, looks: Pool, keeps_looks: bool) -> Database {
+fn database(wanted: &Wanted, warm: &Warm, looks: Pool, keeps_looks: bool) -> Database {
+    let Wanted { config, target, .. } = wanted;
     let settings = &config.settings;
     let names = Names::new(&settings.schema, &settings.table);
     let limits = Limits {
@@ -293,7 +322,8 @@ fn database(config: &DatabaseConfig, target: Target, looks: Pool, keeps_looks: b
         connect_timeout: settings.connect_timeout,
     };
     let dbname = target.dbname().to_owned();
-    let pool = Pool::new(target, startup_settings(&limits, &names), CONNECTIONS_PER_DATABASE);
+    let settings_of_runs = startup_settings(&limits, &names);
+    let pool = Pool::within(warm, target.clone(), settings_of_runs, CONNECTIONS_PER_DATABASE);
     Database {
         name: config.name.clone(),
         dbname,

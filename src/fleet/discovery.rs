@@ -14,7 +14,7 @@ use crate::{
         Target,
         discover::{self, DiscoverError, Row},
     },
-    selector::Pattern,
+    selector::{Pattern, is_label_value, is_name},
 };
 
 /// How many of the rows that are wrong a refusal names.
@@ -160,17 +160,12 @@ impl Discovery {
         }
         let labels: BTreeMap<_, _> = labels.into_iter().collect();
         for (key, value) in &labels {
-            if !is_name(key) || value.contains(|c: char| c == ',' || c.is_control()) {
+            if !is_name(key) || !is_label_value(value) {
                 return Err(format!("{name}: the label {key:?} is not one, or has a comma in its value"));
             }
         }
         Ok(Found { name, dbname, schema, labels })
     }
-}
-
-fn is_name(text: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    !text.is_empty() && text.bytes().all(fits)
 }
 
 fn failed(error: DiscoverError) -> Failure {

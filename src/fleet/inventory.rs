@@ -152,17 +152,22 @@ impl<'a> Successor<'a> {
     }
 
     /// The inventory. From now on the counters of each server are read over its connections, and over
-    /// nobody's that is gone.
+    /// nobody's that is gone: where none is kept open for looks, over one that is opened for it.
     pub fn done(self) -> Inventory {
-        let mut pools: HashMap<&str, Vec<Pool>> = HashMap::new();
+        let mut kept: HashMap<&str, Vec<Pool>> = HashMap::new();
+        let mut others: HashMap<&str, Pool> = HashMap::new();
         let mut seen = HashSet::new();
-        for member in self.next.members().filter(|member| member.database.keeps_looks) {
-            if seen.insert(member.database.looks.identity()) {
-                pools.entry(&member.server).or_default().push(member.database.looks.clone());
+        for member in self.next.members() {
+            let looks = &member.database.looks;
+            if !member.database.keeps_looks {
+                others.entry(&member.server).or_insert_with(|| looks.clone());
+            } else if seen.insert(looks.identity()) {
+                kept.entry(&member.server).or_default().push(looks.clone());
             }
         }
         for (server, places) in &self.next.servers {
-            places.looks.counters.ask(pools.remove(server.as_str()).unwrap_or_default());
+            let other = || others.get(server.as_str()).cloned().into_iter().collect();
+            places.looks.counters.ask(kept.remove(server.as_str()).unwrap_or_else(other));
         }
         self.next
     }

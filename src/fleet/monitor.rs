@@ -118,8 +118,10 @@ pub(super) async fn watch(
             observation
         });
         let observation = tokio::select! {
-            observation = look => observation,
+            // First: what a look at a database saw that is gone by now is not told.
+            biased;
             () = stop.cancelled() => return,
+            observation = look => observation,
         };
         // A look that could not even tell that is none: what was told before stands.
         if !observation.unknown.contains(&FindingKind::DatabaseUnreachable) {

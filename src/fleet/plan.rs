@@ -71,7 +71,10 @@ impl Fleet {
             let author = author.clone();
             async move {
                 match member.catalog().await {
-                    Ok(catalog) => engine::plan(&self.run(&member, catalog, author), verb).await,
+                    Ok(catalog) => {
+                        let _place = member.reading_place().await;
+                        engine::plan(&self.run(&member, catalog, author), verb).await
+                    }
                     Err(failure) => (run::refused(member.name(), failure), None),
                 }
             }

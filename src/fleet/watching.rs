@@ -66,6 +66,18 @@ pub struct InventoryFault {
     pub failure: Failure,
 }
 
+impl Watched {
+    /// Ends to watch what is not in an inventory.
+    fn leave(&mut self, inventory: &Inventory) {
+        let is_there = |name: &str, old: &Arc<Member>| {
+            inventory.get(name).is_some_and(|member| Arc::ptr_eq(member, old))
+        };
+        self.members.retain(|name, old| is_there(name, &old.member));
+        let used: BTreeSet<usize> = inventory.members().map(|member| address(&member.directory)).collect();
+        self.directories.retain(|address, _| used.contains(address));
+    }
+}
+
 impl Fleet {
     /// Watches every database and every migration directory of the inventory, as it is and as it will
     /// be, until the fleet shuts down; each on a `poll`, with at most `max_connections` for all
@@ -79,20 +91,22 @@ impl Fleet {
     }
 
     /// Puts another inventory in the place of the present one, as a whole. What runs goes on: it holds
-    /// the members that it began with. Who watches databases and directories that are gone ends.
+    /// the members that it began with. Who watches databases and directories that are gone ends; what is
+    /// new is watched from [`Fleet::tell_inventory`] on.
     pub fn adopt(self: &Arc<Self>, inventory: Inventory) -> InventoryChange {
         let mut watched = self.watching.0.lock().unwrap_or_else(PoisonError::into_inner);
         let inventory = Arc::new(inventory);
+        watched.leave(&inventory);
         let before = {
             let mut current = self.inventory.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *current, inventory.clone())
         };
-        self.follow(&mut watched, &inventory);
         inventory.change_from(&before)
     }
 
-    /// Tells how the inventory has changed, or that nothing has, and all that is wrong with it.
-    pub fn tell_inventory(&self, change: InventoryChange, faults: &[InventoryFault]) {
+    /// Tells how the inventory has changed, or that nothing has, and all that is wrong with it; then begins
+    /// to watch what is new: nobody would take a first look for a database's of which he has not heard.
+    pub fn tell_inventory(self: &Arc<Self>, change: InventoryChange, faults: &[InventoryFault]) {
         let finding = |InventoryFault { subject, failure }: &InventoryFault| {
             Finding::new(FindingKind::InventoryInvalid, subject.as_str(), failure.message.clone())
                 .evidence([failure.code.to_string()])
@@ -101,17 +115,13 @@ impl Fleet {
         let findings = faults.iter().map(finding).collect();
         self.sink(Uuid::nil(), None).emit("", EventKind::InventoryLoaded(Box::new(change)));
         self.tell(&Observation::of_the_daemon(FindingKind::InventoryInvalid, findings));
+        let mut watched = self.watching.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.follow(&mut watched, &self.inventory());
     }
 
-    /// Begins to watch what is new in an inventory, and ends to watch what is gone.
+    /// Begins to watch what is new in an inventory.
     fn follow(self: &Arc<Self>, watched: &mut Watched, inventory: &Inventory) {
         let Watched { means: Some(means), members, directories } = watched else { return };
-        let is_there = |name: &str, old: &Arc<Member>| {
-            inventory.get(name).is_some_and(|member| Arc::ptr_eq(member, old))
-        };
-        members.retain(|name, old| is_there(name, &old.member));
-        let used: BTreeSet<usize> = inventory.members().map(|member| address(&member.directory)).collect();
-        directories.retain(|address, _| used.contains(address));
         for member in inventory.members() {
             if members.contains_key(member.name()) {
                 continue;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
     task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
@@ -69,6 +69,8 @@ pub struct Connection {
     canceller: Canceller,
     driver: JoinHandle<()>,
     alive: oneshot::Sender<()>,
+    /// Its place among those of its server that may be kept; free again when the connection is dropped.
+    pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -290,7 +292,7 @@ impl Attempt<'_> {
         let server = self.endpoint.to_string();
         let canceller =
             Canceller { server: server.clone(), token: client.cancel_token(), tls: self.tls.clone() };
-        Ok(Connection { client, notices, heard, server, version, canceller, driver, alive })
+        Ok(Connection { client, notices, heard, server, version, canceller, driver, alive, place: None })
     }
 
     /// All that does not depend on the address.

@@ -6,7 +6,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::postgres::{
     executor::FLUSH_SQL,
-    pool::{Pool, Pooled},
+    pool::{self, Pool, Pooled},
     session::text,
 };
 
@@ -42,6 +42,7 @@ async fn simple(pool: &Pool, sql: &str) -> Option<Vec<SimpleQueryMessage>> {
     let connection = Box::pin(pool.get(LIMIT)).await.ok()?;
     let answer = tokio::time::timeout(LIMIT, connection.client.simple_query(sql)).await;
     if let Ok(Ok(rows)) = answer {
+        pool::give_back(connection);
         return Some(rows);
     }
     drop(Pooled::take(connection));

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::postgres::{
     error::{SqlFault, is_connection_lost},
     names::Names,
-    pool::Pooled,
+    pool::{self, Pooled},
     quote::quote_literal,
     tracking::{self, Shape, ShapeError},
 };
@@ -375,7 +375,9 @@ impl Session {
 
     /// Gives the connection back, on which nothing was done but reading, and that ended well.
     pub fn give_back(mut self) {
-        drop(self.connection.take());
+        if let Some(connection) = self.connection.take() {
+            pool::give_back(connection);
+        }
     }
 
     /// Closes the connection at once: the server gives the lock free, whatever is still running.

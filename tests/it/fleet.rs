@@ -1,6 +1,8 @@
 //! Several databases: selections, labels, one that fails beside others that do not.
 
-use crate::support::{Database, World};
+use nexus::postgres::embedded::Embedded;
+
+use crate::support::{Database, World, await_that};
 
 fn fleet() -> (World, Database, Database) {
     let (second, third) = (Database::new(), Database::new());
@@ -93,4 +95,35 @@ fn entries_with_one_directory_keep_their_own_options() {
     world.migration("more/0002_b", "create table b (id int);", "drop table b;");
     world.ctl(&["apply", "--all"]).expect(0);
     assert_eq!((world.database.rows().len(), second.rows().len()), (1, 2));
+}
+
+#[test]
+fn a_server_keeps_no_more_connections_than_it_is_allowed() {
+    let server = Embedded::start(&[]).expect("PostgreSQL starts");
+    let first = Database::on(&server, "tenant_0");
+    let mut more = "\n[limits]\nmax_connections_per_server = 4\nidle_connection = \"10m\"\n".to_owned();
+    for number in 1..24 {
+        // Half of them are databases of their own, half are schemas of one.
+        let (url, schema) = if number % 2 == 0 {
+            (Database::on(&server, &format!("tenant_{number}")).url, "public".to_owned())
+        } else {
+            first.sql(&format!("create schema tenant_{number}"));
+            (first.url.clone(), format!("tenant_{number}"))
+        };
+        more.push_str(&format!(
+            "[[database]]\nname = \"tenant-{number}\"\nurl = {url:?}\nschema = {schema:?}\nmigrations = \"migrations\"\n",
+        ));
+    }
+    let world = World::on(Database::existing(&server, "tenant_0")).more(&more).start();
+    world.tables(1, 1);
+    let sessions = || {
+        let count = "select count(*) from pg_stat_activity where application_name like 'nexusd%'";
+        first.sql(count)[0].parse::<u32>().expect("a number")
+    };
+    for command in [["apply", "--all"], ["apply", "--all"], ["status", "--all"], ["history", "--all"]] {
+        world.ctl(&command).expect(0);
+        // Four for operations, two for looks; a session that was closed takes a moment to end.
+        await_that("no more than six sessions", || sessions() <= 6);
+        assert!(sessions() >= 3, "some stay warm after {command:?}");
+    }
 }

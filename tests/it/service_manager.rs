@@ -146,7 +146,7 @@ fn the_manager_is_told_of_a_life() {
 
     nexusd.signal(Signal::SIGTERM);
     let stopping = manager.next_state();
-    assert!(stopping.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=22000000\nSTATUS=stopping"), "{stopping}");
+    assert!(stopping.starts_with("STOPPING=1\nEXTEND_TIMEOUT_USEC=47000000\nSTATUS=stopping"), "{stopping}");
     assert!(nexusd.daemon.0.wait().expect("it ends").success());
 }
 

@@ -328,4 +328,19 @@ fn where_no_connection_is_kept_a_database_is_opened_only_when_something_was_writ
     // The counters do not tell of what is opened once in a while all the same.
     let before = opened();
     await_that("it is opened by itself", || opened() != before);
+    // The one goes whose connection told of the counters: the other's tells of them now.
+    let without_main = world.configuration();
+    let (begin, end) =
+        (without_main.find("[[database]]").expect("main"), without_main.find(FAST).expect("it"));
+    let without_main = format!("{}{}", &without_main[..begin], &without_main[end..]);
+    std::fs::write(world.path("nexus.toml"), without_main).expect("the configuration is written");
+    await_that("main is gone", || {
+        let listed = world.ctl(&["databases", "--output", "json"]).json();
+        listed["databases"].as_array().map(Vec::len) == Some(1)
+    });
+    await_that("six more polls that open nothing", || {
+        let before = opened();
+        std::thread::sleep(Duration::from_millis(600));
+        opened() == before
+    });
 }

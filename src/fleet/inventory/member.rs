@@ -165,6 +165,13 @@ impl Member {
         }
     }
 
+    /// A place among those who look at the same server, to read its rows for a request: whoever works
+    /// there, maybe for hours, does not keep a reader waiting.
+    pub(in crate::fleet) async fn reading_place(&self) -> Option<SemaphorePermit<'_>> {
+        // They are never closed; without a place, reading would still only be reading.
+        self.looks.places.acquire().await.ok()
+    }
+
     /// A place among those who work on the same server, to ask a gate: its limit holds for them too.
     pub(in crate::fleet) async fn gate_place(&self) -> Option<SemaphorePermit<'_>> {
         // They are never closed; without a place, a question would still only be a question.

@@ -8,7 +8,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::Database,
     fleet::{inventory::Member, monitor::rhythm::Rhythm},
-    postgres::{notify, pool::Pooled, session::SessionError},
+    postgres::{
+        notify,
+        pool::{self, Pooled},
+        session::SessionError,
+    },
 };
 
 /// How long connecting, or one message, may take.
@@ -76,7 +80,9 @@ pub(super) async fn remove(member: &Member) -> bool {
     let Database { looks, names, keeps_looks, .. } = &*member.database;
     let Ok(connection) = Box::pin(looks.get(LIMIT)).await else { return false };
     let removed = within(notify::remove(&connection, names)).await;
-    if !keeps_looks || removed.is_err() {
+    if *keeps_looks && removed.is_ok() {
+        pool::give_back(connection);
+    } else {
         drop(Pooled::take(connection));
     }
     let database = member.name();
