@@ -71,13 +71,12 @@ impl Counters {
 /// A connection that did not answer is closed: it would stand in the way of the next reading.
 async fn read(pool: &Pool) -> Option<HashMap<String, String>> {
     let connection = Box::pin(pool.get(LIMIT)).await.ok()?;
-    match timeout(LIMIT, counters::read(&connection)).await {
-        Ok(Ok(written)) => Some(written),
-        Ok(Err(_)) | Err(_) => {
-            drop(Pooled::take(connection));
-            None
-        }
+    let written = timeout(LIMIT, counters::read(&connection)).await;
+    if let Ok(Ok(written)) = written {
+        return Some(written);
     }
+    drop(Pooled::take(connection));
+    None
 }
 
 /// What the counters said when a database was opened last.
