@@ -234,3 +234,14 @@ fn a_query_that_hangs_ends_within_its_time_and_a_column_is_known() {
     let told = world.ctl(&["reload"]).expect(1);
     assert!(told.contains("the query's column `datname` means nothing"), "{told}");
 }
+
+#[test]
+fn a_slow_discovery_does_not_keep_the_daemon_from_serving() {
+    let shop = Database::new();
+    let entry = "query = \"select 'x' as name, jsonb_build_object('slept', pg_sleep(25)::text) as labels\"\ntimeout = \"50s\"\n";
+    let begun = Instant::now();
+    let world = with_entry(World::new().more(SLOW), &shop.url, entry).start();
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(names(&world, "name~*"), ["main"]);
+    await_that("what was found late", || names(&world, "name~*") == ["main", "x"]);
+}

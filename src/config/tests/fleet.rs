@@ -118,6 +118,9 @@ fn discoveries() {
     assert!(!printed.contains("hunter2"), "{printed}");
     let again = Config::parse(&printed, None, [], &Overrides::default()).expect("it is one itself");
     assert_eq!((&again.discoveries[1].find, &again.discoveries[1].name), (&schemas.find, &schemas.name));
+    let text = format!("{TENANTS}query = \"select 'postgres://u:hunter2@h/x' as name\"\n");
+    let printed = parse(&text).expect("it is well-formed").to_masked_toml();
+    assert!(!printed.contains("hunter2") && printed.contains("query = "), "{printed}");
     for key in discover::KEYS {
         assert!(EXAMPLE.contains(&format!("{key} = ")) || EXAMPLE.contains(&format!("#{key} = ")), "{key}");
     }
@@ -188,4 +191,16 @@ fn what_needs_a_restart() {
     check(&format!("[limits]\nmax_parallel = 4\n{ORDERS}"), &["[limits]"], true);
     let sink = "[[alerts.webhook]]\nurl = \"http://h/x\"\n";
     check(&format!("[limits]\nmax_parallel = 3\n{ORDERS}{sink}"), &["[alerts]"], true);
+}
+
+#[test]
+fn another_file_to_be_watched_is_another_fleet() {
+    let main = format!("include = [\"teams/*.toml\"]\n{}", database("main"));
+    let (home, loaded) = load(&main, &[("teams/.none", ""), ("more/.none", "")]);
+    let before = loaded.expect("it is well-formed");
+    let main_file = home.path().join("nexus.toml");
+    let again = || Config::load(Some(&main_file), [], &Overrides::default()).expect("it is well-formed");
+    assert!(again().has_the_same_fleet(&before));
+    fs::write(&main_file, main.replace("teams/*.toml", "more/*.toml")).expect("it is written");
+    assert!(!again().has_the_same_fleet(&before), "nothing is in either, and another one is watched");
 }
