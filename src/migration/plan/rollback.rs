@@ -5,7 +5,7 @@ use crate::migration::{
     evidence::{self, Verdict},
     plan::{
         Extent, Plan, Policy, Recovery, RollbackRequest, Source, Step, StepAction,
-        settle::{from_file, from_journal, refuse_dirty, settle},
+        settle::{GoOn, from_file, from_journal, refuse_dirty, settle},
     },
 };
 
@@ -105,7 +105,7 @@ fn step(
     if row.dirty {
         let verdict = evidence::verdict(row);
         if verdict != Verdict::StillApplied || policy.recovery == Recovery::Down {
-            return settle(catalog, row, policy.recovery, false);
+            return settle(catalog, row, policy.recovery, GoOn::Never);
         }
         // The earlier rollback left it in place, so this one rolls it back.
         reason = verdict.to_string();

@@ -302,6 +302,16 @@ fn rollback_of_dirty_rows_is_by_evidence_and_counts_them() {
     check(Some(attempt(Direction::Down, Mode::Transactional, failed)), &["roll back 0002_b"]);
     check(Some(attempt(Direction::Up, Mode::NonTransactional, failed)), &["undo 0002_b"]);
     check(None, &["undo 0002_b"]);
+    // Of one whose every statement is done only the end is missing; a rollback does not write it.
+    let whole = LastAttempt {
+        statements_total: 2,
+        checksum: Checksums::of(up_text("0002_b").as_bytes()).raw.hex(),
+        ..attempt(Direction::Up, Mode::NonTransactional, AttemptOutcome::Interrupted)
+    };
+    check(Some(whole.clone()), &["undo 0002_b"]);
+    let tracked = with(rows(&["0001_a"]), row("0002_b", true, Some(whole)));
+    let recovered = plan_recover(&catalog, &tracked, Policy::default(), false);
+    expect_steps(&recovered, &["resume 0002_b"]);
 }
 
 #[test]
