@@ -32,11 +32,12 @@ fn decide(verb: &Verb, catalog: &Catalog, tracked: &Tracked, policy: Policy) -> 
     }
 }
 
-/// An apply needs the kept down scripts of dirty rows only.
+/// An apply needs the kept down scripts of dirty rows only; a rollback may be one of what a single
+/// operation has done.
 fn kept(verb: &Verb) -> Kept {
     match verb {
         Verb::Apply(_) | Verb::Recover { .. } => Kept::Dirty,
-        Verb::Rollback(_) => Kept::All,
+        Verb::Rollback(_) => Kept::AllWithAuthors,
     }
 }
 

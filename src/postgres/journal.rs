@@ -65,12 +65,21 @@ pub(super) fn create_sql(names: &Names) -> String {
 
 /// Reads, for dirty rows, the last attempt that says anything: an undo in a transaction that was
 /// not committed changed nothing, nor did a new checksum, so what was before them counts; and what
-/// is older than the row is about another one. And the kept down scripts.
+/// is older than the row is about another one. And the kept down scripts; and, where it is asked for,
+/// the operation of the last attempt that put each row there.
 pub(super) fn evidence_queries(names: &Names, kept: Kept) -> String {
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = names;
     let only_dirty = match kept {
         Kept::Dirty => "and m.dirty",
-        Kept::All => "",
+        Kept::All | Kept::AllWithAuthors => "",
+    };
+    let authors = match kept {
+        Kept::AllWithAuthors => format!(
+            "; select distinct on (j.version) j.version as author_version, j.operation_id \
+             from {journal} j join {tracking} m on m.version = j.version \
+             where j.direction in ('up', 'rename', 'mark-applied') order by j.version, j.id desc"
+        ),
+        Kept::Dirty | Kept::All => String::new(),
     };
     format!(
         "; select distinct on (j.version) j.version as attempt_version, j.id, j.direction, j.mode, j.outcome, \
@@ -86,7 +95,7 @@ pub(super) fn evidence_queries(names: &Names, kept: Kept) -> String {
          from (select distinct on (j.version) j.version, j.down_text \
            from {journal} j join {tracking} m on m.version = j.version \
            where j.direction in ('up', 'rename') {only_dirty} \
-           order by j.version, j.id desc) k where k.down_text is not null"
+           order by j.version, j.id desc) k where k.down_text is not null{authors}"
     )
 }
 
@@ -119,6 +128,11 @@ pub(super) fn read_kept_down(row: &SimpleQueryRow) -> Option<KeptDown> {
         header: Header::parse(text(row, "down_head")?).ok()?,
         size: text(row, "down_size")?.parse().ok()?,
     })
+}
+
+/// Reads a row of the third of [`evidence_queries`].
+pub(super) fn read_author(row: &SimpleQueryRow) -> Option<Uuid> {
+    text(row, "operation_id")?.parse().ok()
 }
 
 /// Reads the kept down script of a version.

@@ -22,7 +22,7 @@ impl Attempt {
         touched.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
         let undo = |(_, name, versions): (_, String, Vec<Version>)| async move {
             // The journal kept the down scripts of what was applied: the files may have changed.
-            let extent = Extent::Exactly(versions);
+            let extent = Extent::Exactly { versions, operation: self.operation.id() };
             let request = RollbackRequest { extent, no_auto_recover: false, source: Some(Source::Journal) };
             database::take_back(&self.fleet, self.operation.clone(), &name, Verb::Rollback(request)).await
         };
