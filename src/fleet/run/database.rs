@@ -112,7 +112,16 @@ async fn begin_and_run(
             let place = member.place(&run).await?;
             Ok::<_, Failure>((busy, place))
         };
-        let places = match places.await {
+        // A wait for the lock is over when the operation is held up: it fails nobody meanwhile.
+        let places = tokio::select! {
+            biased;
+            () = operation.held_up(closed) => {
+                operation.update_database(member.name(), |database| database.waits_for.clear());
+                continue;
+            }
+            places = places => places,
+        };
+        let places = match places {
             Ok(places) => places,
             Err(failure) => return Some(Err(failure)),
         };
