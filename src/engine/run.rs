@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{
-        Run, Verb,
+        Before, Run, Verb,
         failure::of_session,
         scripts::{self, Prepared},
         steps::Steps,
@@ -160,8 +160,8 @@ async fn prepare(
     shape: Shape,
     planned: &mut Option<Plan>,
 ) -> Result<Vec<Prepared>, Failure> {
-    if run.may_be_repeated && shape.journal {
-        let known = journal::knows(session, &run.author).await;
+    if run.before != Before::Nowhere && shape.journal {
+        let known = journal::knows(session, &run.author, run.before == Before::Anywhere).await;
         if known.map_err(|error| of_session(error, "looking the request up"))? {
             let message = "The request ID has already been at work on this database";
             return Err(Failure::new(Code::RepeatedRequest, message));

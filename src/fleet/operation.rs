@@ -33,7 +33,7 @@ mod watcher;
 
 pub use record::{DatabaseRecord, Record, WaveRecord};
 pub use state::Command;
-pub(super) use store::Operations;
+pub(super) use store::{Operations, made};
 pub use watcher::Watcher;
 
 use log::Log;

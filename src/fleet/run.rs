@@ -282,7 +282,10 @@ impl Attempt {
             }
             End::NotRolledBack(why) => {
                 let left = self.operation.look(Record::touched);
-                let what = format!("of {left} databases what the operation did was not rolled back");
+                let what = match left {
+                    0 => "nothing is left of what the operation did".to_owned(),
+                    left => format!("of {left} databases what the operation did was not rolled back"),
+                };
                 (OperationState::Cancelled, format!("{}; {why}; {what}", self.stopped_by()))
             }
         };

@@ -1,7 +1,10 @@
 //! The table `nexus_journal`: one row per attempt, append-only except for closing an attempt. It is
 //! the evidence by which dirty rows are settled.
 
-use tokio_postgres::{SimpleQueryRow, types::Type};
+use tokio_postgres::{
+    SimpleQueryRow,
+    types::{ToSql, Type},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -146,14 +149,16 @@ pub async fn kept_down(session: &Session, version: &Version) -> Result<Option<St
     Ok(rows.first().and_then(|row| row.get(0)))
 }
 
-/// Whether another instance of the daemon has left an attempt of this operation here.
-pub async fn knows(session: &Session, author: &Author) -> Result<bool, SessionError> {
+/// Whether another instance of the daemon has left an attempt of this operation here; or, where its
+/// own ones count too, any has.
+pub async fn knows(session: &Session, author: &Author, own_too: bool) -> Result<bool, SessionError> {
     let sql = format!(
-        "select exists (select from {} where operation_id = $1 and instance <> $2)",
+        "select exists (select from {} where operation_id = $1 and ($3 or instance <> $2))",
         session.names.journal_sql
     );
-    let rows =
-        session.query(&sql, &[(&author.operation, Type::UUID), (&author.instance, Type::TEXT)]).await?;
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&author.operation, Type::UUID), (&author.instance, Type::TEXT), (&own_too, Type::BOOL)];
+    let rows = session.query(&sql, &parameters).await?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
