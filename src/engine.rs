@@ -87,6 +87,17 @@ pub struct Stop {
     pub cancel: CancellationToken,
 }
 
+/// Where a request of the same id may have been at work before, as far as the daemon can know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Nowhere: it is new, or what it did is remembered.
+    Nowhere,
+    /// In another instance of the daemon.
+    Elsewhere,
+    /// In this very one too, which has forgotten some requests.
+    Anywhere,
+}
+
 /// Everything that one run on one database is given.
 #[derive(Clone)]
 pub struct Run {
@@ -102,8 +113,8 @@ pub struct Run {
     pub events: Arc<dyn EventSink>,
     /// Stops it.
     pub stop: Stop,
-    /// The request's id may have been at work before this daemon started: the journal is asked.
-    pub may_be_repeated: bool,
+    /// Where the request's id may have been at work before: there the journal is asked.
+    pub before: Before,
     /// What the plan was made over that the run is held to: where that has moved, nothing is run.
     pub basis: Option<Basis>,
 }

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
-    engine::{self, RepairAction, Run, Status, Stop},
+    engine::{self, Before, RepairAction, Run, Status, Stop},
     migration::{
         Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, OperationState, TraceContext,
         event::CatalogChange,
@@ -152,12 +152,18 @@ impl Fleet {
         &self.instance
     }
 
-    /// Whether a request with this id may have been made before this daemon started. An id that
-    /// bears its time is believed; of any other the journal knows.
-    fn may_be_repeated(&self, id: Uuid) -> bool {
-        let made = id.get_timestamp().map(|timestamp| timestamp.to_unix());
-        let started = self.started.as_millisecond().unsigned_abs();
-        made.is_none_or(|(seconds, nanos)| seconds * 1_000 + u64::from(nanos) / 1_000_000 < started)
+    /// Where a request with this id may have been at work before: in a daemon before this one, or in
+    /// this one, which has forgotten it. An id that bears its time is believed; of any other the
+    /// journal knows.
+    fn before(&self, id: Uuid) -> Before {
+        let (made, started) = (operation::made(id), self.started.as_millisecond().unsigned_abs());
+        if self.operations().may_have_forgotten(id) {
+            Before::Anywhere
+        } else if made.is_none_or(|made| made < started) {
+            Before::Elsewhere
+        } else {
+            Before::Nowhere
+        }
     }
 
     /// Says what becomes of operations about the same database; until then they queue.
@@ -310,7 +316,7 @@ impl Fleet {
             catalog,
             reader: member.directory.clone(),
             events: self.sink(author.operation, Some(author.trace)),
-            may_be_repeated: self.may_be_repeated(author.operation),
+            before: self.before(author.operation),
             basis: None,
             author,
             stop: self.stop.clone(),

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{
-        Run, Verb,
+        Before, Run, Verb,
         failure::of_session,
         scripts::{self, Prepared},
         steps::Steps,
@@ -32,11 +32,12 @@ fn decide(verb: &Verb, catalog: &Catalog, tracked: &Tracked, policy: Policy) -> 
     }
 }
 
-/// An apply needs the kept down scripts of dirty rows only.
+/// An apply needs the kept down scripts of dirty rows only; a rollback may be one of what a single
+/// operation has done.
 fn kept(verb: &Verb) -> Kept {
     match verb {
         Verb::Apply(_) | Verb::Recover { .. } => Kept::Dirty,
-        Verb::Rollback(_) => Kept::All,
+        Verb::Rollback(_) => Kept::AllWithAuthors,
     }
 }
 
@@ -159,8 +160,8 @@ async fn prepare(
     shape: Shape,
     planned: &mut Option<Plan>,
 ) -> Result<Vec<Prepared>, Failure> {
-    if run.may_be_repeated && shape.journal {
-        let known = journal::knows(session, &run.author).await;
+    if run.before != Before::Nowhere && shape.journal {
+        let known = journal::knows(session, &run.author, run.before == Before::Anywhere).await;
         if known.map_err(|error| of_session(error, "looking the request up"))? {
             let message = "The request ID has already been at work on this database";
             return Err(Failure::new(Code::RepeatedRequest, message));

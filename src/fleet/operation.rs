@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 use crate::{
     engine::{Stop, Verb},
-    fleet::{Request, Sink, inventory::Member},
+    fleet::{Request, Sink, inventory::Member, plan::Held},
     migration::{
-        DatabaseState, Event, EventKind, EventSink as _, Failure, OperationState, catalog::CatalogResult,
-        event::DatabaseReport,
+        DatabaseState, Event, EventKind, EventSink as _, Failure, OperationState, PlanDigest,
+        catalog::CatalogResult, event::DatabaseReport,
     },
     postgres::executor::Author,
     source::Directory,
@@ -33,7 +33,7 @@ mod watcher;
 
 pub use record::{DatabaseRecord, Record, WaveRecord};
 pub use state::Command;
-pub(super) use store::Operations;
+pub(super) use store::{Operations, made};
 pub use watcher::Watcher;
 
 use log::Log;
@@ -49,6 +49,9 @@ pub struct Operation {
     moves: watch::Sender<(OperationState, u64)>,
     work: Mutex<Work>,
     log: Log,
+    /// The digest of the plan that it was asked to be held to: the request is known by it, also when
+    /// the plan does not count any more.
+    plan: Option<PlanDigest>,
 }
 
 /// What working on an operation takes.
@@ -70,6 +73,16 @@ impl Work {
     /// What a database's directory held; `None` where it was not read yet.
     pub(super) fn catalog(&self, member: &Member) -> Option<&CatalogResult> {
         catalog_of(&self.catalogs, member)
+    }
+
+    /// Takes what directories hold now; what others held, that were read meanwhile, stays.
+    pub(super) fn take_catalogs(&mut self, mut catalogs: Catalogs) {
+        let is_new = |(directory, _): &&(Arc<Directory>, _)| {
+            !catalogs.iter().any(|(other, _)| Arc::ptr_eq(other, directory))
+        };
+        let others: Vec<_> = self.catalogs.iter().filter(is_new).cloned().collect();
+        catalogs.extend(others);
+        self.catalogs = Arc::new(catalogs);
     }
 }
 
@@ -94,6 +107,7 @@ impl Operation {
         let moves = watch::Sender::new((record.state, 0));
         let operation = Self {
             id: record.id,
+            plan: record.plan.clone(),
             record: Mutex::new(record),
             moves,
             work: Mutex::new(work),
@@ -136,9 +150,13 @@ impl Operation {
 
     /// Whether it was asked for by these very words.
     pub fn is_of(&self, verb: &Verb, request: &Request) -> bool {
-        let Request { selection, strategy, .. } = request;
+        let Request { selection, strategy, plan, .. } = request;
+        let is_held_alike = plan.as_ref().map(Held::digest) == self.plan.as_ref();
         let record = self.record();
-        record.verb == *verb && record.selection == *selection && record.strategy == *strategy
+        is_held_alike
+            && record.verb == *verb
+            && record.selection == *selection
+            && record.strategy == *strategy
     }
 
     /// What happened, from the beginning, and then what happens, until nobody is at work on it.
@@ -155,12 +173,21 @@ impl Operation {
     pub(super) fn publish(&self, event: Event) {
         let mut record = self.record();
         let current = record.attempt;
+        let is_running = record.state == OperationState::Running;
         let of_database = record.databases.get_mut(&event.database);
         match (&event.kind, of_database) {
-            (EventKind::LockWaiting { holder }, Some(database)) => database.waits_for.clone_from(holder),
-            (EventKind::LockTaken { .. } | EventKind::DatabaseStarted { .. }, Some(database)) => {
-                database.waits_for.clear();
+            // Who has not begun and is held up by the operation does not wait for the lock.
+            (EventKind::LockWaiting { holder }, Some(database))
+                if is_running || database.state != DatabaseState::Waiting =>
+            {
+                database.waits_for.clone_from(holder);
             }
+            (
+                EventKind::LockTaken { .. }
+                | EventKind::DatabaseStarted { .. }
+                | EventKind::DatabaseFinished(_),
+                Some(database),
+            ) => database.waits_for.clear(),
             // It was begun again before this was told.
             (EventKind::OperationFinished { attempt, .. }, _) if *attempt != current => return,
             _ => {}
@@ -201,15 +228,32 @@ impl Operation {
         Ok(Some(from))
     }
 
-    /// Brings it to another state by itself, for a reason, unless it is in none of `from`.
-    pub(super) fn go(&self, from: &[OperationState], to: OperationState, why: &str) -> bool {
+    /// Brings it to another state by itself, for a reason, unless it is in none of `from`. Returns how
+    /// often its state has changed then.
+    pub(super) fn go(&self, from: &[OperationState], to: OperationState, why: &str) -> Option<u64> {
         let mut record = self.record();
-        let is_so = from.contains(&record.state);
-        if is_so {
+        from.contains(&record.state).then(|| {
             why.clone_into(&mut record.why);
             self.change(&mut record, to, "");
+            self.moved()
+        })
+    }
+
+    /// Brings it to another state by itself, unless its state has changed more often than `moved`.
+    pub(super) fn go_unmoved(&self, moved: u64, to: OperationState) {
+        let mut record = self.record();
+        // It changes under this lock only.
+        if self.moved() == moved {
+            record.why.clear();
+            self.change(&mut record, to, "");
         }
-        is_so
+    }
+
+    /// Whoever was at work on it is so no more, without having ended it.
+    pub(super) fn abandon(&self) {
+        self.end_work();
+        self.update(|record| record.databases.values_mut().for_each(DatabaseRecord::abandon));
+        self.finish(OperationState::Failed, "the work on the operation ended unexpectedly");
     }
 
     /// Nobody is at work on it any more. Returns the state that it comes to: one that was cancelled
@@ -316,8 +360,18 @@ impl Operation {
         }
     }
 
+    /// Waits until no database may be begun, for now or for good.
+    pub(super) async fn held_up(&self, closed: &CancellationToken) {
+        let mut moves = self.moves.subscribe();
+        tokio::select! {
+            // It cannot be closed: it is the operation's own.
+            _ = moves.wait_for(|(state, _)| *state != OperationState::Running) => {}
+            () = closed.cancelled() => {}
+        }
+    }
+
     /// How often its state has changed.
-    pub(super) fn moved(&self) -> u64 {
+    fn moved(&self) -> u64 {
         self.moves.borrow().1
     }
 

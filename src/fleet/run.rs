@@ -12,7 +12,7 @@ use crate::{
     fleet::{
         Fleet,
         inventory::Member,
-        operation::{Operation, Turn},
+        operation::{Operation, Record, Turn},
         steer,
         strategy::{Failures, OnFailure, Pause, Strategy, Wave},
     },
@@ -62,8 +62,10 @@ enum End {
     Stopped,
     /// It may not go on by itself.
     Halted(String),
-    /// What it applied was taken back.
-    RolledBack(String),
+    /// What it applied was taken back, but for this many databases.
+    RolledBack(String, usize),
+    /// What it applied was to be taken back, and nobody may go on with that.
+    NotRolledBack(String),
 }
 
 /// One attempt, as it runs.
@@ -88,9 +90,14 @@ pub(super) async fn operation(fleet: Arc<Fleet>, operation: Arc<Operation>) {
     operation.tell(started);
     let work = operation.to_work_with();
     if work.catalogs.is_empty() {
-        let catalogs = Arc::new(steer::read_catalogs(work.members.values()).await);
-        operation.with_work(|work| work.catalogs = catalogs);
-        operation.note_digests();
+        // A file system may hang: who cancels the operation does not wait for it.
+        tokio::select! {
+            catalogs = steer::read_catalogs(work.members.values()) => {
+                operation.with_work(|work| work.take_catalogs(catalogs));
+                operation.note_digests();
+            }
+            () = work.stop.drain.cancelled() => {}
+        }
     }
     operation.go(&[OperationState::Pending], OperationState::Running, "");
     let (strategy, waves, targets) = operation.look(|record| {
@@ -129,7 +136,9 @@ impl Attempt {
                 gate::Answer::Fails(why) => return self.fail(why).await,
                 gate::Answer::Stopped => return End::Stopped,
                 gate::Answer::Open(why) => {
-                    self.operation.go(&[OperationState::Running], OperationState::Paused, &why);
+                    // Also where somebody has paused it meanwhile: whoever resumes it has seen the gate.
+                    let from = [OperationState::Running, OperationState::Paused];
+                    self.operation.go(&from, OperationState::Paused, &why);
                     if self.is_stopped().await {
                         return End::Stopped;
                     }
@@ -198,16 +207,17 @@ impl Attempt {
     async fn fail(&self, why: String) -> End {
         let drain = self.operation.to_work_with().stop.drain;
         match self.strategy.on_failure {
-            _ if drain.is_cancelled() => End::Stopped,
+            OnFailure::Stop if drain.is_cancelled() => End::Stopped,
             OnFailure::Stop => End::Halted(why),
             OnFailure::RollBack => {
                 if self.is_stopped().await {
-                    return End::Stopped;
+                    return End::NotRolledBack(why);
                 }
                 let said = format!("{why}; what the operation applied is rolled back");
                 self.operation.go(&[OperationState::Running], OperationState::Running, &said);
-                self.undo().await;
-                if self.is_stopped().await { End::Stopped } else { End::RolledBack(why) }
+                let left = self.undo().await;
+                let is_stopped = self.is_stopped().await;
+                if is_stopped && left > 0 { End::NotRolledBack(why) } else { End::RolledBack(why, left) }
             }
         }
     }
@@ -234,17 +244,14 @@ impl Attempt {
 
     async fn pause_for(&self, time: Duration, between: &str) {
         let why = format!("pauses for {} {between}", humantime::format_duration(time));
-        if !self.operation.go(&[OperationState::Running], OperationState::Paused, &why) {
+        let Some(moved) = self.operation.go(&[OperationState::Running], OperationState::Paused, &why) else {
             return;
-        }
-        let moved = self.operation.moved();
+        };
         let drain = self.operation.to_work_with().stop.drain;
         tokio::select! {
             () = tokio::time::sleep(time) => {
                 // Whoever paused it meanwhile has it paused until he resumes it.
-                if self.operation.moved() == moved {
-                    self.operation.go(&[OperationState::Paused], OperationState::Running, "");
-                }
+                self.operation.go_unmoved(moved, OperationState::Running);
             }
             () = self.operation.moves_on(moved) => {}
             () = drain.cancelled() => {}
@@ -253,14 +260,11 @@ impl Attempt {
 
     /// Ends the attempt; returns the state that it leaves the operation in.
     fn finish(&self, end: End) -> OperationState {
-        let (outcome, bad) = self.operation.look(super::operation::Record::outcome);
+        let (outcome, bad) = self.operation.look(Record::outcome);
         let waiting = self.operation.look(|record| record.count(|state| state == DatabaseState::Waiting));
         let (state, why) = match end {
             End::Done => (outcome, bad),
-            End::RolledBack(why) => {
-                let left = self.operation.look(|record| {
-                    record.databases.values().filter(|database| !database.applied().is_empty()).count()
-                });
+            End::RolledBack(why, left) => {
                 let what = match left {
                     0 => "what the operation had applied was rolled back".to_owned(),
                     left => {
@@ -273,14 +277,26 @@ impl Attempt {
             End::Halted(_) if waiting == 0 && outcome != OperationState::Succeeded => (outcome, bad),
             End::Halted(why) => (OperationState::Halted, why),
             End::Stopped => {
-                let is_cancelled = self.operation.state() == OperationState::Cancelling;
-                let why = self.operation.look(|record| record.why.clone());
-                let why = if is_cancelled { why } else { "the daemon was stopped".to_owned() };
-                let is_whole = waiting == 0 && outcome != OperationState::Cancelled;
-                if is_whole { (outcome, bad) } else { (OperationState::Cancelled, why) }
+                let is_whole = self.operation.look(Record::is_whole) && outcome != OperationState::Cancelled;
+                if is_whole { (outcome, bad) } else { (OperationState::Cancelled, self.stopped_by()) }
+            }
+            End::NotRolledBack(why) => {
+                let left = self.operation.look(Record::touched);
+                let what = match left {
+                    0 => "nothing is left of what the operation did".to_owned(),
+                    left => format!("of {left} databases what the operation did was not rolled back"),
+                };
+                (OperationState::Cancelled, format!("{}; {why}; {what}", self.stopped_by()))
             }
         };
         self.operation.finish(state, &why)
+    }
+
+    /// Who or what stopped the attempt.
+    fn stopped_by(&self) -> String {
+        let is_cancelled = self.operation.state() == OperationState::Cancelling;
+        let why = self.operation.look(|record| record.why.clone());
+        if is_cancelled { why } else { "the daemon was stopped".to_owned() }
     }
 
     fn parallel(&self) -> usize {

@@ -30,6 +30,9 @@ use crate::{
 /// How many details a refusal lists.
 const MOST_DETAILS: usize = 50;
 
+/// By how many characters of its id, at least, an operation is steered.
+const LEAST_OF_AN_ID: usize = 8;
+
 /// What a command says of itself.
 #[derive(Debug, Clone, Default)]
 pub struct Order {
@@ -46,7 +49,7 @@ impl Fleet {
     /// started before.
     pub fn start(self: &Arc<Self>, request: &Request, verb: Verb) -> Result<Arc<Operation>, Failure> {
         let id = request.id.unwrap_or_else(Uuid::now_v7);
-        if let Some(known) = self.known(id, &verb, request)? {
+        if let Some(known) = of_request(&self.operations(), id, &verb, request)? {
             return Ok(known);
         }
         self.admit()?;
@@ -89,10 +92,10 @@ impl Fleet {
         };
         let operation = {
             let mut operations = self.operations();
-            if let Some(known) = operations.get(id) {
+            if let Some(known) = of_request(&operations, id, &record.verb, request)? {
                 return Ok(known);
             }
-            self.refuse_overlap(&operations, &record.databases)?;
+            self.refuse_overlap(&operations, id, &record.names())?;
             let operation = Arc::new(Operation::new(record, work));
             operations.add(operation.clone());
             operation
@@ -101,32 +104,23 @@ impl Fleet {
         Ok(operation)
     }
 
-    /// The operation that a request id started before.
-    fn known(&self, id: Uuid, verb: &Verb, request: &Request) -> Result<Option<Arc<Operation>>, Failure> {
-        match self.operations().get(id) {
-            Some(known) if !known.is_of(verb, request) => {
-                let message =
-                    format!("The request id {id} was used for another request: {}", known.verb().name());
-                Err(Failure::new(Code::BadRequest, message))
-            }
-            known => Ok(known),
-        }
-    }
-
-    /// Refuses a new operation about databases that an unfinished one is about, where that is the
+    /// Refuses to begin an operation about databases that an unfinished one is about, where that is the
     /// policy. Where it is not, a database waits for its lock until the other one is done with it.
     fn refuse_overlap(
         &self,
         operations: &Operations,
-        databases: &BTreeMap<String, DatabaseRecord>,
+        id: Uuid,
+        databases: &BTreeSet<String>,
     ) -> Result<(), Failure> {
         if self.overlap() == Overlap::Queue {
             return Ok(());
         }
         let mut details = Vec::new();
-        for operation in operations.newest().filter(|operation| !operation.state().is_at_rest()) {
+        let is_in_the_way =
+            |operation: &&Arc<Operation>| operation.id() != id && !operation.state().is_at_rest();
+        for operation in operations.newest().filter(is_in_the_way) {
             let mut shared: BTreeSet<String> = operation.look(|record| {
-                let shared = record.databases.keys().filter(|name| databases.contains_key(*name));
+                let shared = record.databases.keys().filter(|name| databases.contains(*name));
                 shared.cloned().collect()
             });
             if let Some(first) = shared.pop_first() {
@@ -146,7 +140,14 @@ impl Fleet {
         let (verb, databases) = operation.look(|record| (record.verb.name(), record.databases.len()));
         let span = engine::trace::operation(operation.id(), verb, databases);
         let work = run::operation(self.clone(), operation.clone()).instrument(span);
-        drop(self.tasks.spawn("operation", work));
+        let work = self.tasks.spawn("operation", work);
+        let operation = operation.clone();
+        // Nobody else would ever end an operation whose work has panicked.
+        drop(self.tasks.spawn("operation's end", async move {
+            if work.await.is_err() {
+                operation.abandon();
+            }
+        }));
     }
 
     fn stop_of_an_attempt(&self) -> Stop {
@@ -158,6 +159,19 @@ impl Fleet {
         self.operations().find(id)
     }
 
+    /// The one operation that an order means: what may be looked up by any beginning of an id is not
+    /// changed by one that is met by chance.
+    fn ordered(&self, order: &Order) -> Result<Arc<Operation>, Failure> {
+        let id = order.id.trim();
+        if id.len() < LEAST_OF_AN_ID {
+            let message = format!(
+                "{id:?} is too short: an operation is steered by {LEAST_OF_AN_ID} characters of its id"
+            );
+            return Err(Failure::new(Code::BadRequest, message));
+        }
+        self.operation(id)
+    }
+
     /// The operations that are remembered, the newest first.
     pub fn list_operations(&self) -> Vec<Arc<Operation>> {
         self.operations().newest().cloned().collect()
@@ -165,14 +179,14 @@ impl Fleet {
 
     /// Begins no further database of an operation; those under way are finished.
     pub fn pause(&self, order: &Order) -> Result<Arc<Operation>, Failure> {
-        let operation = self.operation(&order.id)?;
+        let operation = self.ordered(order)?;
         operation.obey(Command::Pause, &order.by, |_, _| {})?;
         Ok(operation)
     }
 
     /// Cancels what is under way, on the servers, and begins nothing more.
     pub fn cancel(&self, order: &Order) -> Result<Arc<Operation>, Failure> {
-        let operation = self.operation(&order.id)?;
+        let operation = self.ordered(order)?;
         operation.obey(Command::Cancel, &order.by, |_, _| {})?;
         Ok(operation)
     }
@@ -190,7 +204,7 @@ impl Fleet {
     }
 
     async fn go_on(self: &Arc<Self>, order: &Order, command: Command) -> Result<Arc<Operation>, Failure> {
-        let operation = self.operation(&order.id)?;
+        let operation = self.ordered(order)?;
         if super::operation::state::obey(operation.state(), command)?.is_none() {
             return Ok(operation);
         }
@@ -204,6 +218,9 @@ impl Fleet {
             refuse_moved(&work.catalogs, &catalogs)?;
             operation.refuse_elsewhere(members.values().filter(is_new), &catalogs)?;
         }
+        // From here on nobody begins another one.
+        let operations = self.operations();
+        self.refuse_overlap(&operations, operation.id(), &operation.look(Record::names))?;
         let mut is_idle = false;
         let obeyed = operation.obey(command, &order.by, |record, from| {
             is_idle = from.is_at_rest();
@@ -219,11 +236,14 @@ impl Fleet {
                 if is_idle {
                     work.stop = self.stop_of_an_attempt();
                     work.members = Arc::new(members);
-                    work.author.requested_by.clone_from(&order.by);
+                    if !order.by.is_empty() {
+                        work.author.requested_by.clone_from(&order.by);
+                    }
                 }
-                work.catalogs = Arc::new(catalogs);
+                work.take_catalogs(catalogs);
             });
         })?;
+        drop(operations);
         if obeyed.is_some() {
             operation.note_digests();
         }
@@ -298,6 +318,23 @@ impl Operation {
                 }
             }
         });
+    }
+}
+
+/// The operation that a request id started before.
+fn of_request(
+    operations: &Operations,
+    id: Uuid,
+    verb: &Verb,
+    request: &Request,
+) -> Result<Option<Arc<Operation>>, Failure> {
+    match operations.get(id) {
+        Some(known) if !known.is_of(verb, request) => {
+            let message =
+                format!("The request id {id} was used for another request: {}", known.verb().name());
+            Err(Failure::new(Code::BadRequest, message))
+        }
+        known => Ok(known),
     }
 }
 

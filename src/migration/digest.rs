@@ -230,6 +230,7 @@ mod tests {
             dirty,
             last_attempt: None,
             kept_down: None,
+            applied_by: None,
         }
     }
 

@@ -136,6 +136,7 @@ mod tests {
             dirty: true,
             last_attempt,
             kept_down: None,
+            applied_by: None,
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use crate::migration::{Direction, Mode, Version, header::Header};
 
 mod apply;
@@ -171,8 +173,14 @@ pub enum Extent {
     Steps(i64),
     /// Everything newer than this version or number; "0": everything.
     To(String),
-    /// These and no others, as far as their rows are there: what one operation has put in place.
-    Exactly(Vec<Version>),
+    /// These and no others, as far as their rows are there and are the operation's own: what it has
+    /// put in place.
+    Exactly {
+        /// The versions.
+        versions: Vec<Version>,
+        /// The operation.
+        operation: Uuid,
+    },
 }
 
 impl Default for Extent {

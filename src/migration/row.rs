@@ -1,6 +1,7 @@
 //! Rows of `schema_migrations`, with what the journal adds to the dirty ones.
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::migration::{
     Version,
@@ -22,6 +23,8 @@ pub struct AppliedRow {
     pub last_attempt: Option<LastAttempt>,
     /// The down script that the journal keeps; of clean rows only where the reader asked for it.
     pub kept_down: Option<KeptDown>,
+    /// The operation that put it there last, by the journal; read only for a rollback.
+    pub applied_by: Option<Uuid>,
 }
 
 /// All that a database says of its migrations, read at one moment.

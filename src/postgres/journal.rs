@@ -1,7 +1,10 @@
 //! The table `nexus_journal`: one row per attempt, append-only except for closing an attempt. It is
 //! the evidence by which dirty rows are settled.
 
-use tokio_postgres::{SimpleQueryRow, types::Type};
+use tokio_postgres::{
+    SimpleQueryRow,
+    types::{ToSql, Type},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -65,12 +68,21 @@ pub(super) fn create_sql(names: &Names) -> String {
 
 /// Reads, for dirty rows, the last attempt that says anything: an undo in a transaction that was
 /// not committed changed nothing, nor did a new checksum, so what was before them counts; and what
-/// is older than the row is about another one. And the kept down scripts.
+/// is older than the row is about another one. And the kept down scripts; and, where it is asked for,
+/// the operation of the last attempt that put each row there.
 pub(super) fn evidence_queries(names: &Names, kept: Kept) -> String {
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = names;
     let only_dirty = match kept {
         Kept::Dirty => "and m.dirty",
-        Kept::All => "",
+        Kept::All | Kept::AllWithAuthors => "",
+    };
+    let authors = match kept {
+        Kept::AllWithAuthors => format!(
+            "; select distinct on (j.version) j.version as author_version, j.operation_id \
+             from {journal} j join {tracking} m on m.version = j.version \
+             where j.direction in ('up', 'rename', 'mark-applied') order by j.version, j.id desc"
+        ),
+        Kept::Dirty | Kept::All => String::new(),
     };
     format!(
         "; select distinct on (j.version) j.version as attempt_version, j.id, j.direction, j.mode, j.outcome, \
@@ -86,7 +98,7 @@ pub(super) fn evidence_queries(names: &Names, kept: Kept) -> String {
          from (select distinct on (j.version) j.version, j.down_text \
            from {journal} j join {tracking} m on m.version = j.version \
            where j.direction in ('up', 'rename') {only_dirty} \
-           order by j.version, j.id desc) k where k.down_text is not null"
+           order by j.version, j.id desc) k where k.down_text is not null{authors}"
     )
 }
 
@@ -121,6 +133,11 @@ pub(super) fn read_kept_down(row: &SimpleQueryRow) -> Option<KeptDown> {
     })
 }
 
+/// Reads a row of the third of [`evidence_queries`].
+pub(super) fn read_author(row: &SimpleQueryRow) -> Option<Uuid> {
+    text(row, "operation_id")?.parse().ok()
+}
+
 /// Reads the kept down script of a version.
 pub async fn kept_down(session: &Session, version: &Version) -> Result<Option<String>, SessionError> {
     let sql = format!(
@@ -132,14 +149,16 @@ pub async fn kept_down(session: &Session, version: &Version) -> Result<Option<St
     Ok(rows.first().and_then(|row| row.get(0)))
 }
 
-/// Whether another instance of the daemon has left an attempt of this operation here.
-pub async fn knows(session: &Session, author: &Author) -> Result<bool, SessionError> {
+/// Whether another instance of the daemon has left an attempt of this operation here; or, where its
+/// own ones count too, any has.
+pub async fn knows(session: &Session, author: &Author, own_too: bool) -> Result<bool, SessionError> {
     let sql = format!(
-        "select exists (select from {} where operation_id = $1 and instance <> $2)",
+        "select exists (select from {} where operation_id = $1 and ($3 or instance <> $2))",
         session.names.journal_sql
     );
-    let rows =
-        session.query(&sql, &[(&author.operation, Type::UUID), (&author.instance, Type::TEXT)]).await?;
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&author.operation, Type::UUID), (&author.instance, Type::TEXT), (&own_too, Type::BOOL)];
+    let rows = session.query(&sql, &parameters).await?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 

@@ -163,13 +163,15 @@ pub async fn create(session: &Session, shape: Shape) -> Result<(), SessionError>
     session.rows(&sql).await.map(drop)
 }
 
-/// Of which rows the kept down scripts are read.
+/// Of which rows the kept down scripts are read, and what else is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     /// Of the dirty ones only: all that an apply needs.
     Dirty,
     /// Of all.
     All,
+    /// Of all; and which operation put each row there, as a rollback may be held to one's own.
+    AllWithAuthors,
 }
 
 /// Reads the rows, and what the journal says of them, in one message.
@@ -197,7 +199,7 @@ pub(super) fn queries(names: &Names, shape: Shape, kept: Kept) -> String {
 /// Reads the rows of [`queries`], among which there may be others.
 pub(super) fn read_tracked(rows: &[SimpleQueryRow]) -> Tracked {
     let mut tracked: Vec<AppliedRow> = Vec::with_capacity(rows.len());
-    let (mut attempts, mut downs) = (HashMap::new(), HashMap::new());
+    let (mut attempts, mut downs, mut authors) = (HashMap::new(), HashMap::new(), HashMap::new());
     for row in rows {
         if let Some(version) = text(row, "row_version") {
             tracked.push(read_row(version, row));
@@ -205,12 +207,15 @@ pub(super) fn read_tracked(rows: &[SimpleQueryRow]) -> Tracked {
             attempts.insert(version, row);
         } else if let Some(version) = text(row, "down_version") {
             downs.insert(version, row);
+        } else if let Some(version) = text(row, "author_version") {
+            authors.insert(version, row);
         }
     }
     for row in &mut tracked {
         let version = row.version.as_str();
         row.last_attempt = attempts.get(version).and_then(|found| journal::read_last_attempt(found));
         row.kept_down = downs.get(version).and_then(|found| journal::read_kept_down(found));
+        row.applied_by = authors.get(version).and_then(|found| journal::read_author(found));
     }
     Tracked::new(tracked)
 }
@@ -229,5 +234,6 @@ fn read_row(version: &str, row: &SimpleQueryRow) -> AppliedRow {
         dirty: text(row, "dirty") == Some("t"),
         last_attempt: None,
         kept_down: None,
+        applied_by: None,
     }
 }

@@ -134,6 +134,44 @@ fn who_holds_a_database_is_told() {
 }
 
 #[test]
+fn what_waits_for_a_lock_waits_as_long_as_it_is_paused() {
+    let world = World::new().set("lock_wait = \"3s\"").start();
+    world.migration("0001_slow", "select pg_sleep(60);", "select 1;");
+    world.ctl(&["apply", "--detach"]).expect(0);
+    let first = newest(&world);
+    await_that("it sleeps", || world.database.sql(SLEEPING) == ["1"]);
+    world.ctl(&["recover", "--detach", "--yes"]).expect(0);
+    let second = newest(&world);
+    await_that("it waits", || shown(&world, &second)["databases"][0]["waits_for"] != json!(null));
+    world.ctl(&["operation", "pause", &second]).expect(0);
+    await_that("it does not wait for it any more", || {
+        shown(&world, &second)["databases"][0]["waits_for"] == json!(null)
+    });
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let operation = shown(&world, &second);
+    assert_eq!((&operation["state"], &operation["counts"]), (&json!("paused"), &json!({ "waiting": 1 })));
+    world.ctl(&["operation", "cancel", &first]).expect(0);
+    await_that("the first one is over", || shown(&world, &first)["state"] == "cancelled");
+    world.ctl(&["operation", "resume", &second]).expect(0);
+}
+
+#[test]
+fn cancelled_while_it_rolls_back_it_says_what_is_left() {
+    let world = tenants(2).start();
+    world.migration("0001_slow", "create table t1 (id int);", "select pg_sleep(60);");
+    world.database.sql("create table s001.t1 (in_the_way int)");
+    let arguments = ["apply", "-d", "t-*", "--wave", "1", "--parallel", "1", "--on-failure", "rollback"];
+    world.ctl(&[&arguments[..], &["--detach"]].concat()).expect(0);
+    let id = newest(&world);
+    await_that("it rolls the first one back", || world.database.sql(SLEEPING) == ["1"]);
+    world.ctl(&["operation", "cancel", &id]).expect(0);
+    await_that("it is cancelled", || shown(&world, &id)["state"] == "cancelled");
+    let why = shown(&world, &id)["why"].as_str().unwrap_or_default().to_owned();
+    assert!(why.starts_with("cancelled by ") && why.contains("t-001: "), "{why}");
+    assert!(why.ends_with("of 1 databases what the operation did was not rolled back"), "{why}");
+}
+
+#[test]
 fn an_overlap_is_refused_where_that_is_the_policy() {
     let world = tenants(2).more("[limits]\noverlap = \"refuse\"\n").start();
     world.migration("0001_slow", "select pg_sleep(60);", "select 1;");
@@ -147,6 +185,14 @@ fn an_overlap_is_refused_where_that_is_the_policy() {
     );
     world.ctl(&["operation", "cancel", &id]).expect(0);
     await_that("it is cancelled", || shown(&world, &id)["state"] == "cancelled");
+    // Nor is one begun again while another one is about its database.
+    world.ctl(&["apply", "-d", "t-000", "--detach"]).expect(0);
+    let second = newest(&world);
+    await_that("the second one sleeps", || world.database.sql(SLEEPING) == ["1"]);
+    assert!(world.ctl(&["operation", "retry", &id]).expect(1).contains("NX0079"));
+    assert_eq!(shown(&world, &id)["state"], "cancelled");
+    world.ctl(&["operation", "cancel", &second]).expect(0);
+    await_that("that is cancelled too", || shown(&world, &second)["state"] == "cancelled");
     world.ctl(&["recover", "-d", "t-*", "--yes"]).expect(0);
 }
 
@@ -178,6 +224,8 @@ fn ids_that_mean_none_or_several() {
     assert!(told.contains("Several operations begin with") && told.contains(" apply of main by "), "{told}");
     let id = newest(&world);
     for command in ["pause", "resume", "cancel", "retry"] {
+        let told = world.ctl(&["operation", command, &id[..7]]).expect(1);
+        assert!(told.contains("is too short: an operation is steered by 8 characters"), "{told}");
         let told = world.ctl(&["operation", command, &id]).expect(1);
         assert!(told.contains("NX0076") && told.contains("The operation is succeeded"), "{told}");
     }

@@ -65,6 +65,7 @@ fn row(version: &str) -> AppliedRow {
         dirty: false,
         last_attempt: None,
         kept_down: None,
+        applied_by: None,
     }
 }
 

@@ -56,7 +56,12 @@ impl Log {
             EventKind::StepProgress { .. } => {
                 kept.forget(&event.database, |kind| matches!(kind, EventKind::StepProgress { .. }));
             }
-            EventKind::OperationFinished { .. } => kept.finished = Some(number),
+            // What was halted may be cancelled: only the last end is one.
+            EventKind::OperationFinished { .. } => {
+                if let Some(old) = kept.finished.replace(number) {
+                    kept.events.remove(&old);
+                }
+            }
             _ => {}
         }
         kept.newest = number;
@@ -202,6 +207,19 @@ mod tests {
         log.push(event("a", finished("a")));
         assert_eq!(read(&log, 0), "3 b two, 8 a finished");
         assert_eq!((log.len(), log.newest()), (2, 8));
+    }
+
+    #[test]
+    fn what_is_halted_and_then_cancelled_has_one_end() {
+        let log = Log::default();
+        log.push(event("a", finished("a")));
+        log.push(event("", ended()));
+        log.push(event("", notice("cancelled")));
+        log.push(event("", ended()));
+        assert_eq!(read(&log, 0), "1 a finished, 3  cancelled, 4  end");
+        log.reopen();
+        log.push(event("", notice("again")));
+        assert_eq!(read(&log, 0), "1 a finished, 3  cancelled, 5  again");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! What is known of an operation: plain values, without anything that works.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -73,6 +73,8 @@ pub struct DatabaseRecord {
     pub basis: Option<Basis>,
     /// The steps that the operation has done there, durably, in their order.
     pub done: Vec<(Version, StepAction)>,
+    /// How many of them were taken back with the whole, or found to be gone: none of them is in place.
+    pub taken_back: usize,
     /// The migration whose up file was run last, where that failed.
     pub failed_at: Option<Version>,
     /// Why it failed, was cancelled or was skipped.
@@ -95,6 +97,7 @@ impl DatabaseRecord {
             digest: String::new(),
             basis: None,
             done: Vec::new(),
+            taken_back: 0,
             failed_at: None,
             failure: None,
             waits_for: String::new(),
@@ -108,7 +111,7 @@ impl DatabaseRecord {
     /// the order in which it did.
     pub fn applied(&self) -> Vec<Version> {
         let mut applied: Vec<Version> = Vec::new();
-        for (version, action) in &self.done {
+        for (version, action) in self.done.iter().skip(self.taken_back) {
             match action {
                 StepAction::Apply | StepAction::Resume { .. } => applied.push(version.clone()),
                 StepAction::Rollback | StepAction::Undo | StepAction::ForgetAttempt => {
@@ -149,6 +152,9 @@ impl DatabaseRecord {
         match &report.result {
             Ok(outcome) => {
                 self.failed_at = None;
+                if *outcome == DatabaseOutcome::RolledBack {
+                    self.taken_back = self.done.len();
+                }
                 // Why it was rolled back is still to be read.
                 self.failure = self.failure.take().filter(|_| *outcome == DatabaseOutcome::RolledBack);
                 self.state = match outcome {
@@ -166,6 +172,16 @@ impl DatabaseRecord {
                 self.failed_at = failed_at(report).or_else(|| self.failed_at.take());
                 self.failure = Some(Failure::clone(failure));
             }
+        }
+    }
+
+    /// Whoever worked on it is gone: what became of it is not known.
+    pub(super) fn abandon(&mut self) {
+        if self.state == DatabaseState::Running {
+            self.state = DatabaseState::Failed;
+            self.waits_for.clear();
+            let message = "The work on the operation ended unexpectedly";
+            self.failure = Some(Failure::new(Code::Internal, message));
         }
     }
 
@@ -189,9 +205,26 @@ fn failed_at(report: &DatabaseReport) -> Option<Version> {
 }
 
 impl Record {
+    /// The names of its databases.
+    pub(in crate::fleet) fn names(&self) -> BTreeSet<String> {
+        self.databases.keys().cloned().collect()
+    }
+
     /// How many databases stand so.
     pub fn count(&self, is_meant: impl Fn(DatabaseState) -> bool) -> usize {
         self.databases.values().filter(|database| is_meant(database.state)).count()
+    }
+
+    /// Whether nothing is expected of it any more: every database was begun, and no gate is open.
+    pub(in crate::fleet) fn is_whole(&self) -> bool {
+        let is_waiting = |state| state == DatabaseState::Waiting;
+        let is_settled = self.strategy.gate.is_none() || self.waves.iter().all(|wave| wave.is_settled);
+        is_settled && self.count(is_waiting) == 0
+    }
+
+    /// On how many databases something is to be undone.
+    pub(in crate::fleet) fn touched(&self) -> usize {
+        self.databases.values().filter(|database| !database.touched().is_empty()).count()
     }
 
     /// Those of a wave that are still to be begun, in their order.
@@ -285,6 +318,23 @@ mod tests {
         };
         let plan = Some(Plan { steps, notices: Vec::new() });
         DatabaseReport { database: "a".to_owned(), plan, done, result, duration_ms: 1 }
+    }
+
+    #[test]
+    fn what_was_rolled_back_is_in_place_no_more_whoever_did_it() {
+        let mut record = DatabaseRecord::waiting();
+        let mut end = |report: &DatabaseReport| {
+            record.end(report, Timestamp::UNIX_EPOCH);
+            (record.applied().len(), record.touched().len())
+        };
+        assert_eq!(end(&report(&[("0001_a", StepAction::Apply)], 1, None)), (1, 1));
+        // Somebody else has taken it away already: there was nothing to do.
+        let gone = DatabaseReport { result: Ok(DatabaseOutcome::RolledBack), ..report(&[], 0, None) };
+        assert_eq!(end(&gone), (0, 0));
+        assert_eq!(end(&report(&[("0001_a", StepAction::Apply)], 1, None)), (1, 1));
+        // An undo that stops part-way leaves it.
+        let undo: &[_] = &[("0001_a", StepAction::Rollback)];
+        assert_eq!(end(&report(undo, 0, Some((Code::MigrationFailed, "0001_a")))), (1, 1));
     }
 
     #[test]

@@ -20,12 +20,26 @@ const MOST_OPERATIONS: usize = 1_000;
 #[derive(Default)]
 pub(in crate::fleet) struct Operations {
     kept: VecDeque<Arc<Operation>>,
+    /// When the newest of the ids that were forgotten was made, in milliseconds since 1970; an id that
+    /// bears no time is as old as can be.
+    forgotten: Option<u64>,
+}
+
+/// When an id was made, in milliseconds since 1970, where it bears its time.
+pub(in crate::fleet) fn made(id: Uuid) -> Option<u64> {
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    Some(seconds * 1_000 + u64::from(nanos) / 1_000_000)
 }
 
 impl Operations {
     /// The operation with this id.
     pub(in crate::fleet) fn get(&self, id: Uuid) -> Option<Arc<Operation>> {
         self.kept.iter().rev().find(|operation| operation.id() == id).cloned()
+    }
+
+    /// Whether an operation with this id may have been here, and is forgotten.
+    pub(in crate::fleet) fn may_have_forgotten(&self, id: Uuid) -> bool {
+        self.forgotten.is_some_and(|newest| made(id).is_none_or(|made| made <= newest))
     }
 
     /// The one operation whose id begins so.
@@ -57,14 +71,47 @@ impl Operations {
     pub(in crate::fleet) fn add(&mut self, operation: Arc<Operation>) {
         let mut events: usize = self.kept.iter().map(|operation| operation.events() + 1).sum();
         let mut count = self.kept.len() + 1;
+        let forgotten = &mut self.forgotten;
         self.kept.retain(|operation| {
             let goes = (events > MOST_EVENTS || count > MOST_OPERATIONS) && operation.state().is_over();
             if goes {
                 events -= operation.events() + 1;
                 count -= 1;
+                *forgotten = (*forgotten).max(Some(made(operation.id()).unwrap_or_default()));
             }
             !goes
         });
         self.kept.push_back(operation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::{NoContext, Timestamp};
+
+    use super::*;
+    use crate::{fleet::operation::watcher::tests::with_id, migration::OperationState};
+
+    fn id(second: u64) -> Uuid {
+        Uuid::new_v7(Timestamp::from_unix(NoContext, second, 0))
+    }
+
+    #[test]
+    fn what_was_forgotten_may_come_again() {
+        let mut operations = Operations::default();
+        let (first, second) = (id(1), id(2));
+        for id in [first, second] {
+            let operation = with_id(id);
+            operation.finish(OperationState::Succeeded, "");
+            operations.add(operation);
+        }
+        assert!(!operations.may_have_forgotten(first));
+        while operations.get(first).is_some() {
+            operations.add(with_id(id(3)));
+        }
+        assert_eq!(operations.kept.len(), MOST_OPERATIONS);
+        assert!(operations.may_have_forgotten(first));
+        assert!(operations.may_have_forgotten(Uuid::from_u128(7)), "it bears no time");
+        assert!(!operations.may_have_forgotten(id(9)));
     }
 }

@@ -57,7 +57,7 @@ fn is_too_slow(newest: u64, place: u64, caught_up: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use jiff::Timestamp;
@@ -78,7 +78,12 @@ mod tests {
     };
 
     fn operation() -> Arc<Operation> {
-        let (id, now) = (Uuid::from_u128(7), Timestamp::UNIX_EPOCH);
+        with_id(Uuid::from_u128(7))
+    }
+
+    /// An operation without databases.
+    pub(in crate::fleet::operation) fn with_id(id: Uuid) -> Arc<Operation> {
+        let now = Timestamp::UNIX_EPOCH;
         let record = Record {
             id,
             verb: Verb::Recover { resume: false },
@@ -129,6 +134,25 @@ mod tests {
             }
         }
         (count, None)
+    }
+
+    #[test]
+    fn what_is_done_by_itself_yields_to_whoever_steers_it() {
+        use OperationState::{Failed, Paused, Pending, Running};
+        let operation = operation();
+        assert_eq!(operation.go(&[Running], Paused, "no"), None);
+        assert!(operation.go(&[Pending], Running, "").is_some());
+        let moved = operation.go(&[Running], Paused, "for a time").expect("it runs");
+        // Paused by hand meanwhile, it stays so.
+        operation.obey(crate::fleet::operation::Command::Pause, "eve", |_, _| {}).expect("it may be paused");
+        operation.go_unmoved(moved, Running);
+        assert_eq!(
+            (operation.state(), operation.look(|it| it.why.clone())),
+            (Paused, "paused by eve".to_owned())
+        );
+        operation.abandon();
+        assert_eq!(operation.state(), Failed);
+        assert!(operation.to_work_with().stop.cancel.is_cancelled(), "what is still under way is stopped");
     }
 
     #[tokio::test]

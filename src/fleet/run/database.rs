@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
-    engine::{self, Run, Verb},
+    engine::{self, Before, Run, Verb},
     fleet::{
         Fleet,
         inventory::Member,
@@ -103,7 +103,7 @@ async fn begin_and_run(
         if fleet.inventory().get(member.name()).is_none() {
             return Some(Err(gone()));
         }
-        let run = match prepare(fleet, member, operation, sink.clone()) {
+        let run = match prepare(fleet, member, operation, verb, sink.clone()) {
             Ok(run) => run,
             Err(failure) => return Some(Err(failure)),
         };
@@ -112,7 +112,16 @@ async fn begin_and_run(
             let place = member.place(&run).await?;
             Ok::<_, Failure>((busy, place))
         };
-        let places = match places.await {
+        // A wait for the lock is over when the operation is held up: it fails nobody meanwhile.
+        let places = tokio::select! {
+            biased;
+            () = operation.held_up(closed) => {
+                operation.update_database(member.name(), |database| database.waits_for.clear());
+                continue;
+            }
+            places = places => places,
+        };
+        let places = match places {
             Ok(places) => places,
             Err(failure) => return Some(Err(failure)),
         };
@@ -128,16 +137,18 @@ fn prepare(
     fleet: &Arc<Fleet>,
     member: &Arc<Member>,
     operation: &Operation,
+    verb: &Verb,
     events: Arc<dyn EventSink>,
 ) -> Result<Run, Failure> {
+    let is_undo = *verb != operation.verb();
     let work: Work = operation.to_work_with();
     let catalog = work.catalog(member).cloned().unwrap_or_else(|| Err(internal()))?;
     let held_to = |record: &Record| record.databases.get(member.name())?.held_to();
     let (attempt, basis) = operation.look(|record| (record.attempt, held_to(record)));
     let run = fleet.run(member, catalog, work.author);
-    // A second attempt of the same operation is meant.
-    let may_be_repeated = run.may_be_repeated && attempt == 1;
-    Ok(Run { events, stop: work.stop, may_be_repeated, basis, ..run })
+    // A second attempt of the same operation is meant, and so is taking back what it did.
+    let before = if attempt == 1 && !is_undo { run.before } else { Before::Nowhere };
+    Ok(Run { events, stop: work.stop, before, basis, ..run })
 }
 
 fn gone() -> Failure {

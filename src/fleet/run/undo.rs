@@ -7,26 +7,33 @@ use crate::{
     fleet::run::{Attempt, database},
     migration::{
         Version,
-        plan::{Extent, RollbackRequest, Source},
+        event::{DatabaseOutcome, DatabaseReport},
+        plan::{Extent, RollbackRequest},
     },
 };
 
 impl Attempt {
     /// Rolls back what the operation applied, beginning with the database that was done last; one
-    /// that fails does not stop the others.
-    pub(super) async fn undo(&self) {
+    /// that fails does not stop the others. Returns of how many it was not all rolled back.
+    pub(super) async fn undo(&self) -> usize {
         let mut touched: Vec<_> = self.operation.look(|record| {
             let touched = record.databases.iter().map(|(name, it)| (it.ended, name.clone(), it.touched()));
             touched.filter(|(.., versions)| !versions.is_empty()).collect()
         });
         touched.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
         let undo = |(_, name, versions): (_, String, Vec<Version>)| async move {
-            // The journal kept the down scripts of what was applied: the files may have changed.
-            let extent = Extent::Exactly(versions);
-            let request = RollbackRequest { extent, no_auto_recover: false, source: Some(Source::Journal) };
+            // The journal kept the down scripts of what was applied, but for large ones: those are
+            // read from the files, as the operation has found them.
+            let extent = Extent::Exactly { versions, operation: self.operation.id() };
+            let request = RollbackRequest { extent, no_auto_recover: false, source: None };
             database::take_back(&self.fleet, self.operation.clone(), &name, Verb::Rollback(request)).await
         };
         let reports = futures_util::stream::iter(touched.into_iter().map(undo));
-        reports.buffered(self.parallel()).for_each(|_| std::future::ready(())).await;
+        let is_left = |report: &Option<DatabaseReport>| {
+            let result = report.as_ref().map(|report| &report.result);
+            !matches!(result, Some(Ok(DatabaseOutcome::RolledBack)))
+        };
+        let reports: Vec<_> = reports.buffered(self.parallel()).collect().await;
+        reports.iter().filter(|report| is_left(report)).count()
     }
 }

@@ -1,11 +1,13 @@
 //! Planning a rollback: the newest rows first, each with its down script.
 
+use uuid::Uuid;
+
 use crate::migration::{
     AppliedRow, Catalog, Code, Direction, Failure, Tracked, Version,
     evidence::{self, Verdict},
     plan::{
         Extent, Plan, Policy, Recovery, RollbackRequest, Source, Step, StepAction,
-        settle::{from_file, from_journal, refuse_dirty, settle},
+        settle::{GoOn, from_file, from_journal, refuse_dirty, settle},
     },
 };
 
@@ -23,7 +25,10 @@ pub fn plan_rollback(
     let count = match &request.extent {
         Extent::Steps(steps) => count_steps(*steps, tracked.rows.len())?,
         Extent::To(to) => count_newer(to, catalog, tracked)?,
-        Extent::Exactly(versions) => return exactly(catalog, tracked, versions, request, policy),
+        Extent::Exactly { versions, operation } => {
+            let is_meant = |row: &AppliedRow| is_own(row, versions, *operation);
+            return exactly(catalog, tracked, is_meant, request, policy);
+        }
     };
     let mut plan = Plan::default();
     for row in tracked.rows.iter().rev().take(count) {
@@ -35,17 +40,23 @@ pub fn plan_rollback(
     Ok(plan)
 }
 
-/// Plans to take back these versions. Rows between them that were there before stay; what was
-/// applied after them may stand on them, so that nothing is taken from under it.
+/// Whether an operation put a row there. A version that it failed to apply, or that was rolled back
+/// since, may have been applied by somebody else: that row is none of its own.
+fn is_own(row: &AppliedRow, versions: &[Version], operation: Uuid) -> bool {
+    versions.contains(&row.version) && row.applied_by == Some(operation)
+}
+
+/// Plans to take back the rows that are meant. Rows between them that were there before stay; what
+/// was applied after them may stand on them, so that nothing is taken from under it. What somebody
+/// else applied where nothing of these is left stays as well, and is no obstacle.
 fn exactly(
     catalog: &Catalog,
     tracked: &Tracked,
-    versions: &[Version],
+    is_meant: impl Fn(&AppliedRow) -> bool,
     request: &RollbackRequest,
     policy: Policy,
 ) -> Result<Plan, Failure> {
-    let (meant, others): (Vec<_>, Vec<_>) =
-        tracked.rows.iter().partition(|row| versions.contains(&row.version));
+    let (meant, others): (Vec<_>, Vec<_>) = tracked.rows.iter().partition(|row| is_meant(row));
     let first = meant.iter().map(|row| row.applied_at).min();
     let since: Vec<_> =
         others.iter().filter(|row| first.is_some_and(|first| row.applied_at > first)).collect();
@@ -105,7 +116,7 @@ fn step(
     if row.dirty {
         let verdict = evidence::verdict(row);
         if verdict != Verdict::StillApplied || policy.recovery == Recovery::Down {
-            return settle(catalog, row, policy.recovery, false);
+            return settle(catalog, row, policy.recovery, GoOn::Never);
         }
         // The earlier rollback left it in place, so this one rolls it back.
         reason = verdict.to_string();

@@ -8,6 +8,17 @@ use crate::migration::{
     plan::{Plan, Policy, Recovery, Source, Step, StepAction},
 };
 
+/// When a partly applied migration is gone on with, instead of being undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GoOn {
+    /// Never: it is to be taken away.
+    Never,
+    /// Where every statement is done, of the very file: only its end is missing.
+    AtTheEnd,
+    /// Always: somebody wants it.
+    Asked,
+}
+
 /// Plans to settle every dirty row, newest first, and nothing else.
 pub fn plan_recover(
     catalog: &Catalog,
@@ -15,9 +26,10 @@ pub fn plan_recover(
     policy: Policy,
     resume: bool,
 ) -> Result<Plan, Failure> {
+    let go_on = if resume { GoOn::Asked } else { GoOn::AtTheEnd };
     let mut plan = Plan::default();
     for row in tracked.rows.iter().rev().filter(|row| row.dirty) {
-        let step = settle(catalog, row, policy.recovery, resume)?;
+        let step = settle(catalog, row, policy.recovery, go_on)?;
         plan.steps.push(Step { row_checksum: row.checksum.clone(), ..step });
     }
     Ok(plan)
@@ -43,16 +55,16 @@ pub(super) fn settle(
     catalog: &Catalog,
     row: &AppliedRow,
     recovery: Recovery,
-    resume: bool,
+    go_on: GoOn,
 ) -> Result<Step, Failure> {
+    let is_at_its_end = |done, total| done == total && total > 0 && is_unchanged(catalog, row);
     let verdict = if recovery == Recovery::Down { Verdict::Unknown } else { evidence::verdict(row) };
     let reason = verdict.to_string();
     match verdict {
         Verdict::NothingCommitted => Ok(without_sql(&row.version, StepAction::ForgetAttempt, reason)),
         Verdict::StillApplied => Ok(without_sql(&row.version, StepAction::ClearMark, reason)),
-        // Every statement is done, of the very file: only its end is missing.
         Verdict::Partly { direction: Direction::Up, done, total }
-            if resume || (done == total && total > 0 && is_unchanged(catalog, row)) =>
+            if go_on == GoOn::Asked || (go_on == GoOn::AtTheEnd && is_at_its_end(done, total)) =>
         {
             let up = catalog.script(&row.version, Direction::Up).ok_or_else(|| no_file(&row.version))?;
             Ok(from_file(&row.version, StepAction::Resume { done }, up, reason))

@@ -53,6 +53,7 @@ fn row(version: &str, dirty: bool, last_attempt: Option<LastAttempt>) -> Applied
         dirty,
         last_attempt,
         kept_down: None,
+        applied_by: None,
     }
 }
 
@@ -314,6 +315,16 @@ fn rollback_of_dirty_rows_is_by_evidence_and_counts_them() {
     check(Some(attempt(Direction::Down, Mode::Transactional, failed)), &["roll back 0002_b"]);
     check(Some(attempt(Direction::Up, Mode::NonTransactional, failed)), &["undo 0002_b"]);
     check(None, &["undo 0002_b"]);
+    // Of one whose every statement is done only the end is missing; a rollback does not write it.
+    let whole = LastAttempt {
+        statements_total: 2,
+        checksum: Checksums::of(up_text("0002_b").as_bytes()).raw.hex(),
+        ..attempt(Direction::Up, Mode::NonTransactional, AttemptOutcome::Interrupted)
+    };
+    check(Some(whole.clone()), &["undo 0002_b"]);
+    let tracked = with(rows(&["0001_a"]), row("0002_b", true, Some(whole)));
+    let recovered = plan_recover(&catalog, &tracked, Policy::default(), false);
+    expect_steps(&recovered, &["resume 0002_b"]);
 }
 
 #[test]
@@ -330,22 +341,27 @@ fn modes_come_from_the_scripts() {
 #[test]
 fn exactly_what_an_operation_applied_is_rolled_back() {
     let (catalog, up) = (catalog(&["0001_a", "0002_b", "0003_c", "0004_d"]), Direction::Up);
-    // The rows with the second in which each was applied; `!` is dirty, nothing of it committed.
+    let (own, another) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    // The rows with the second in which each was applied; `!` is dirty, nothing of it committed; `?`
+    // was applied by another operation, `*` by hand.
     let tracked = |rows: &[(&str, i64)]| {
         let failed = attempt(up, Mode::Transactional, AttemptOutcome::RolledBack);
         let rows = rows.iter().map(|(text, second)| {
-            let version = text.trim_end_matches('!');
+            let version = text.trim_end_matches(['!', '?', '*']);
+            let applied_by = [('?', Some(another)), ('*', None)];
+            let applied_by = applied_by.into_iter().find(|(mark, _)| text.ends_with(*mark));
+            let applied_by = applied_by.map_or(Some(own), |(_, by)| by);
             let is_dirty = text.ends_with('!');
             let applied_at = jiff::Timestamp::from_second(*second).expect("a time");
             let row = row(version, is_dirty, is_dirty.then(|| failed.clone()));
-            AppliedRow { applied_at, kept_down: Some(kept("-- kept")), ..row }
+            AppliedRow { applied_at, kept_down: Some(kept("-- kept")), applied_by, ..row }
         });
         Tracked::new(rows.collect())
     };
     let check = |rows: &[(&str, i64)], versions: &[&str], expected: Result<&[&str], Code>| {
-        let extent = Extent::Exactly(versions.iter().map(|version| Version::from_row(version)).collect());
-        let source = Some(Source::Journal);
-        let request = RollbackRequest { extent, no_auto_recover: false, source };
+        let versions_meant = versions.iter().map(|version| Version::from_row(version)).collect();
+        let extent = Extent::Exactly { versions: versions_meant, operation: own };
+        let request = RollbackRequest { extent, no_auto_recover: false, source: None };
         let planned = plan_rollback(&catalog, &tracked(rows), &request, Policy::default());
         let planned = planned.map(|plan| {
             assert!(plan.steps.iter().all(|it| it.source.is_none() || it.source == Some(Source::Journal)));
@@ -372,4 +388,13 @@ fn exactly_what_an_operation_applied_is_rolled_back() {
     check(&[("0001_a", 1), ("0002_b", 5)], &["0002_b", "0003_c"], Ok(&["roll back 0002_b"]));
     check(&[("0001_a", 1)], &["0002_b"], Ok(&NOTHING));
     check(&[], &["0002_b"], Ok(&NOTHING));
+    // It failed at 0003, and another operation has applied that since: it stays, with what is below.
+    check(&[("0002_b", 5), ("0003_c?", 6)], &["0002_b", "0003_c"], Err(Code::AppliedSince));
+    check(&[("0002_b", 5), ("0003_c*", 6)], &["0002_b", "0003_c"], Err(Code::AppliedSince));
+    check(&[("0001_a", 1), ("0003_c?", 6)], &["0003_c"], Ok(&NOTHING));
+    check(&[("0001_a", 1), ("0003_c*", 6)], &["0003_c"], Ok(&NOTHING));
+    // What it applied was rolled back and was applied again by another one, below what it applied last.
+    check(&[("0002_b?", 4), ("0003_c", 6)], &["0002_b", "0003_c"], Ok(&["roll back 0003_c"]));
+    // It failed at 0003 with an unknown COMMIT, and the row is clean: it is its own.
+    check(all, &["0003_c"], Ok(&["roll back 0003_c"]));
 }
