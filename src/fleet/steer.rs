@@ -23,7 +23,7 @@ use crate::{
     },
     migration::{
         Code, DatabaseState, EventKind, EventSink as _, Failure, Finding, FindingKind, Observation,
-        OperationState, catalog::CatalogResult, event::CatalogChange,
+        OperationState, Version, catalog::CatalogResult, event::CatalogChange,
     },
 };
 
@@ -32,6 +32,9 @@ const MOST_DETAILS: usize = 50;
 
 /// By how many characters of its id, at least, an operation is steered.
 const LEAST_OF_AN_ID: usize = 8;
+
+/// How many databases a detail names.
+const MOST_NAMES: usize = 5;
 
 /// What a command says of itself.
 #[derive(Debug, Clone, Default)]
@@ -218,6 +221,7 @@ impl Fleet {
             refuse_moved(&work.catalogs, &catalogs)?;
             operation.refuse_elsewhere(members.values().filter(is_new), &catalogs)?;
         }
+        operation.refuse_diverging(&members, &work.catalogs, &catalogs)?;
         // From here on nobody begins another one.
         let operations = self.operations();
         self.refuse_overlap(&operations, operation.id(), &operation.look(Record::names))?;
@@ -289,6 +293,42 @@ impl Fleet {
 }
 
 impl Operation {
+    /// Refuses to go on with another text of what the operation has applied already: some databases
+    /// would have the one and some the other, and the first would be told as drift ever after.
+    fn refuse_diverging(
+        &self,
+        members: &BTreeMap<String, Arc<Member>>,
+        then: &Catalogs,
+        now: &Catalogs,
+    ) -> Result<(), Failure> {
+        let text = |catalogs, member: &Member, version: &Version| {
+            let catalog = catalog_of(catalogs, member)?.as_ref().ok()?;
+            Some(catalog.get(version)?.up.checksums.raw.clone())
+        };
+        let mut edited: BTreeMap<Version, Vec<String>> = BTreeMap::new();
+        self.look(|record| {
+            for (name, database) in &record.databases {
+                let Some(member) = members.get(name) else { continue };
+                let applied = database.applied().into_iter();
+                let moved =
+                    applied.filter(|version| text(then, member, version) != text(now, member, version));
+                moved.for_each(|version| edited.entry(version).or_default().push(name.clone()));
+            }
+        });
+        let Some(first) = edited.keys().next() else { return Ok(()) };
+        let message = format!("Migration {first} was edited, and the operation has applied it already");
+        let detail = |(version, names): (&Version, &Vec<String>)| {
+            let shown = names.iter().take(MOST_NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = names.len().saturating_sub(MOST_NAMES);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            format!("{version} is in place on {shown}{more}")
+        };
+        let failure = Failure::new(Code::CatalogMoved, message).details(edited.iter().map(detail).collect());
+        Err(failure.hint(
+            "put the file back and the change into a new migration; or roll those databases back and start a new apply",
+        ))
+    }
+
     /// Refuses databases whose directory is another one by now, where that holds other migrations.
     fn refuse_elsewhere<'a>(
         &self,

@@ -316,3 +316,19 @@ fn without_a_strategy_one_that_fails_stops_nobody() {
     let attempts = "select count(*) from s001.nexus_journal";
     assert_eq!(world.database.sql(attempts), ["1"], "the others are not run again");
 }
+
+#[test]
+fn what_is_in_place_already_is_not_gone_on_with_in_another_form() {
+    let world = tenants(3).start();
+    world.tables(1, 1);
+    world.database.sql("create table s001.t1 (in_the_way int)");
+    world.ctl(&["apply", "-d", "t-*", "--canary", "t-000", "--wave", "1"]).expect(1);
+    let id = newest(&world);
+    // It is right for the second, and other than what the canary has.
+    world.write("0001_t1.up.sql", "create table if not exists t1 (id int primary key);\n");
+    for command in ["retry", "resume"] {
+        let refused = world.ctl(&["operation", command, &id, "--accept-new-catalog"]).expect(1);
+        assert!(refused.contains("NX0077") && refused.contains("0001_t1 is in place on t-000"), "{refused}");
+    }
+    assert_eq!(states(&shown(&world, &id))[2], ("t-002".to_owned(), "waiting".to_owned()));
+}
