@@ -396,3 +396,51 @@ impl Operation {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{watcher::tests::with_id, *};
+    use crate::{
+        fleet::{selector::Selection, strategy::Strategy},
+        source::Options,
+    };
+
+    #[test]
+    fn a_request_is_known_by_its_plan_too() {
+        let operation = with_id(Uuid::from_u128(7));
+        let request = |plan| Request {
+            id: Some(operation.id()),
+            requested_by: "eve".to_owned(),
+            selection: Selection::default(),
+            reason: String::new(),
+            strategy: Strategy::default(),
+            plan,
+            trace: None,
+        };
+        let verb = operation.verb();
+        assert!(operation.is_of(&verb, &request(None)));
+        let digest = format!("{}-{}", "a".repeat(32), "b".repeat(16)).parse().expect("a digest");
+        assert!(!operation.is_of(&verb, &request(Some(Held::to(digest)))));
+        assert!(!operation.is_of(&Verb::Recover { resume: true }, &request(None)));
+    }
+
+    #[test]
+    fn what_was_read_of_other_directories_stays() {
+        let mut work = with_id(Uuid::from_u128(7)).to_work_with();
+        let directory = |path: &str| Arc::new(Directory::new(path.into(), Options::default()));
+        let (one, two) = (directory("one"), directory("two"));
+        let held = |work: &Work| {
+            let text = |(directory, catalog): &(Arc<Directory>, CatalogResult)| {
+                format!("{} {}", directory.path().display(), catalog.is_ok())
+            };
+            work.catalogs.iter().map(text).collect::<Vec<_>>().join(", ")
+        };
+        let failure = || Err(Failure::new(crate::migration::Code::Internal, "no"));
+        work.take_catalogs(vec![(one.clone(), Ok(Arc::default()))]);
+        work.take_catalogs(Vec::new());
+        assert_eq!(held(&work), "one true");
+        work.take_catalogs(vec![(two, Ok(Arc::default()))]);
+        work.take_catalogs(vec![(one, failure())]);
+        assert_eq!(held(&work), "one false, two true");
+    }
+}
