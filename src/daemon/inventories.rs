@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Mutex;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -25,6 +29,10 @@ pub(super) type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sy
 
 /// How long the start waits for what the discoveries find: what they find later comes later.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
+
+/// How long those discoveries that have ended wait for the others, to be taken over together, in the order of
+/// the configuration.
+const TOGETHER: Duration = Duration::from_secs(5);
 
 /// How many names a line of the daemon's own log has; the migration log has them all.
 const MOST_NAMES: usize = 20;
@@ -132,8 +140,8 @@ impl Inventories {
 
     /// Reads the configuration and looks for databases, now.
     pub(super) async fn reload(self: &Arc<Self>) -> Result<Reloaded, Failure> {
-        let before = self.fleet.inventory();
         let turn = self.turn.lock().await;
+        let before = self.fleet.inventory();
         let Some(read) = self.read().await else {
             let message = "The daemon was started without a configuration file: there is nothing to read";
             return Err(
@@ -233,19 +241,29 @@ impl Inventories {
             let mut state = self.state.lock().await;
             (state.current.discoveries.clone(), state.begin_look())
         };
-        let looks = entries.into_iter().map(|entry| async {
+        let looks = entries.into_iter().enumerate().map(|(index, entry)| async move {
             let found = look(&entry).await;
-            (entry, found)
+            (index, entry, found)
         });
-        let looked = futures_util::future::join_all(looks).await;
-        if looked.is_empty() {
-            return;
+        let mut looks: FuturesUnordered<_> = looks.collect();
+        let together = Instant::now() + TOGETHER;
+        let mut looked = Vec::new();
+        while let Ok(Some(one)) = timeout_at(together, looks.next()).await {
+            looked.push(one);
         }
-        let mut state = self.state.lock().await;
-        for (entry, found) in looked {
-            take(&mut state, number, &entry, found);
+        looked.sort_by_key(|(index, ..)| *index);
+        // A slow one keeps nobody waiting but those who ask for all.
+        loop {
+            if !looked.is_empty() {
+                let mut state = self.state.lock().await;
+                for (_, entry, found) in looked.drain(..) {
+                    take(&mut state, number, &entry, found);
+                }
+                self.rebuild(&mut state);
+            }
+            let Some(one) = looks.next().await else { return };
+            looked.push(one);
         }
-        self.rebuild(&mut state);
     }
 
     /// Knows of a discovery. What one of the same id found last stays until this one has found something.

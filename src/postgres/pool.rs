@@ -182,9 +182,11 @@ impl Pool {
         }
     }
 
-    /// A connection of one's own, which does not go back and does not count any more.
+    /// A connection of one's own, which does not go back and does not count any more, here or of its server.
     pub async fn take(&self, deadline: Duration) -> Result<Connection, ConnectError> {
-        self.get(deadline).await.map(Object::take)
+        let mut connection = self.get(deadline).await.map(Object::take)?;
+        drop(connection.place.take());
+        Ok(connection)
     }
 
     /// Closes the connections that nobody has asked for within this time; says how many.

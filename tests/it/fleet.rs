@@ -110,9 +110,9 @@ fn a_server_keeps_no_more_connections_than_it_is_allowed() {
             first.sql(&format!("create schema tenant_{number}"));
             (first.url.clone(), format!("tenant_{number}"))
         };
-        more.push_str(&format!(
-            "[[database]]\nname = \"tenant-{number}\"\nurl = {url:?}\nschema = {schema:?}\nmigrations = \"migrations\"\n",
-        ));
+        let entry = format!("[[database]]\nname = \"tenant-{number}\"\nurl = {url:?}\nschema = {schema:?}\n");
+        more += &entry;
+        more += "migrations = \"migrations\"\n";
     }
     let world = World::on(Database::existing(&server, "tenant_0")).more(&more).start();
     world.tables(1, 1);
