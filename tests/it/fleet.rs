@@ -120,10 +120,11 @@ fn a_server_keeps_no_more_connections_than_it_is_allowed() {
         let count = "select count(*) from pg_stat_activity where application_name like 'nexusd%'";
         first.sql(count)[0].parse::<u32>().expect("a number")
     };
-    for command in [["apply", "--all"], ["apply", "--all"], ["status", "--all"], ["history", "--all"]] {
-        world.ctl(&command).expect(0);
+    // What ran a migration is closed; what only looked stays warm.
+    for (command, least) in [("apply", 0), ("apply", 3), ("status", 3), ("history", 3)] {
+        world.ctl(&[command, "--all"]).expect(0);
         // Four for operations, two for looks; a session that was closed takes a moment to end.
         await_that("no more than six sessions", || sessions() <= 6);
-        assert!(sessions() >= 3, "some stay warm after {command:?}");
+        assert!(sessions() >= least, "some stay warm after {command}");
     }
 }
