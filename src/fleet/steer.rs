@@ -303,7 +303,7 @@ impl Operation {
     ) -> Result<(), Failure> {
         let text = |catalogs, member: &Member, version: &Version| {
             let catalog = catalog_of(catalogs, member)?.as_ref().ok()?;
-            Some(catalog.get(version)?.up.checksums.raw.clone())
+            Some(catalog.get(version)?.up.checksums.raw)
         };
         let mut edited: BTreeMap<Version, Vec<String>> = BTreeMap::new();
         self.look(|record| {
