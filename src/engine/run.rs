@@ -14,7 +14,7 @@ use crate::{
     migration::{
         Basis, Catalog, Code, EventKind, Failure, Plan, Tracked,
         event::{DatabaseOutcome, DatabaseReport, StepDone},
-        plan::{Policy, plan_apply, plan_recover, plan_rollback},
+        plan::{Extent, Policy, RollbackRequest, plan_apply, plan_recover, plan_rollback},
     },
     postgres::{
         journal,
@@ -32,12 +32,13 @@ fn decide(verb: &Verb, catalog: &Catalog, tracked: &Tracked, policy: Policy) -> 
     }
 }
 
-/// An apply needs the kept down scripts of dirty rows only; a rollback may be one of what a single
-/// operation has done.
+/// An apply needs the kept down scripts of dirty rows only; who put the rows in place is asked only
+/// where what a single operation has done is taken back.
 fn kept(verb: &Verb) -> Kept {
     match verb {
         Verb::Apply(_) | Verb::Recover { .. } => Kept::Dirty,
-        Verb::Rollback(_) => Kept::AllWithAuthors,
+        Verb::Rollback(RollbackRequest { extent: Extent::Exactly { .. }, .. }) => Kept::AllWithAuthors,
+        Verb::Rollback(_) => Kept::All,
     }
 }
 
