@@ -82,17 +82,20 @@ fn five_hundred_tenants_and_five_more_and_one_less() {
     assert!(connections <= 8, "{connections} connections");
 
     // An operation on one tenant is under way while others come and go.
-    world.migration("0003_slow", "select pg_sleep(4);", "select 1;");
+    shop.sql("create table public.gate ()");
+    let gate = shop.hold("begin; lock table public.gate");
+    world.migration("0003_slow", "-- nexus: lock-timeout 5min\nlock table public.gate;", "select 1;");
     let slow = world.daemon.ctl_begin(&["apply", "--database", "shop-tenant_1"]);
     shop.await_row(
-        "select 1 from pg_stat_activity where query like '%pg_sleep(4)%' and state = 'active' \
-         and pid <> pg_backend_pid()",
+        "select 1 from pg_stat_activity where query like '%lock table public.gate%' \
+         and wait_event_type = 'Lock' and pid <> pg_backend_pid()",
     );
     make(501, 505);
     shop.sql("drop schema tenant_250 cascade");
     let added = "schema~tenant_50[1-5]";
     await_that("the added ones are known", || names(&world, added).len() == 5);
     await_that("the dropped one is gone", || names(&world, "schema=tenant_250").is_empty());
+    drop(gate);
     slow.end().expect(0);
     world.remove("0003_slow.up.sql");
     world.remove("0003_slow.down.sql");

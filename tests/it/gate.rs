@@ -5,42 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nexus::{
-    engine::{self, Durability, GateVerdict},
-    migration::plan::Policy,
-    postgres::{
-        Pool, Target, look,
-        names::Names,
-        session::{Limits, startup_settings},
-    },
+use nexus::engine::{self, GateVerdict};
+
+use crate::{
+    direct::database,
+    support::{Database, fail, wait},
 };
-
-use crate::support::{Database, fail, wait};
-
-fn database(url: &str, schema: &str) -> engine::Database {
-    let names = Names::new(schema, "schema_migrations");
-    let limits = Limits {
-        lock_timeout: Duration::from_secs(5),
-        statement_timeout: Duration::ZERO,
-        idle_in_transaction_timeout: Duration::from_mins(1),
-        connect_timeout: Duration::from_secs(5),
-    };
-    let target = Target::parse(&url.to_owned().into()).expect("the URL is right");
-    engine::Database {
-        name: "main".to_owned(),
-        dbname: target.dbname().to_owned(),
-        pool: Pool::new(target.clone(), startup_settings(&limits, &names), 1),
-        looks: Pool::new(target, look::startup_settings(), 1),
-        keeps_looks: true,
-        notifies: false,
-        names,
-        policy: Policy::default(),
-        limits,
-        lock_wait: Duration::ZERO,
-        lock_retries: 0,
-        durability: Durability::Run,
-    }
-}
 
 /// Short, so that what does not pass is told soon.
 const LIMIT: Duration = Duration::from_millis(700);

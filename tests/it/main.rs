@@ -9,6 +9,7 @@ mod concurrency;
 mod counters;
 mod crash;
 mod daemon;
+mod direct;
 mod dirty;
 mod discovery;
 mod escape;

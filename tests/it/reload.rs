@@ -116,9 +116,13 @@ fn databases_come_and_go_and_what_is_under_way_goes_on() {
     assert!(has_series("users"));
 
     // An operation is under way on the one that goes, and on the one that stays.
-    world.migration("0002_slow", "select pg_sleep(3);", "select 1;");
-    let running = "select 1 from pg_stat_activity where query like '%pg_sleep(3)%' and state = 'active' \
-                   and datname = current_database() and pid <> pg_backend_pid()";
+    let gates = [&orders, &world.database].map(|database| {
+        database.sql("create table gate ()");
+        database.hold("begin; lock table gate")
+    });
+    world.migration("0002_slow", "-- nexus: lock-timeout 5min\nlock table gate;", "select 1;");
+    let running = "select 1 from pg_stat_activity where query like '%lock table gate%' \
+                   and wait_event_type = 'Lock' and datname = current_database()";
     let slow = world.daemon.ctl_begin(&["apply", "--database", "orders", "--database", "main"]);
     orders.await_row(running);
     world.database.await_row(running);
@@ -128,6 +132,7 @@ fn databases_come_and_go_and_what_is_under_way_goes_on() {
     assert!(told.contains("1 database\n"), "{told}");
     assert_eq!(names(&world), ["main"]);
     assert!(world.ctl(&["apply", "--database", "orders"]).expect(1).contains("NX0050"));
+    drop(gates);
     slow.end().expect(0);
     assert_eq!(orders.rows(), ["0001_t1|f", "0002_slow|f"]);
     await_that("the alert of the one that is gone", || alerts(&world, "dirty").is_empty());

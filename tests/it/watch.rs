@@ -7,17 +7,13 @@ use std::{
 };
 
 use nexus::{
-    engine::{self, Depth, Durability},
-    migration::{Catalog, FindingKind, plan::Policy},
-    postgres::{
-        Pool, Target, look,
-        names::Names,
-        session::{Limits, startup_settings},
-    },
+    engine::{self, Depth},
+    migration::{Catalog, FindingKind},
 };
 use serde_json::Value;
 
 use crate::{
+    direct::database,
     proxy::Proxy,
     support::{Database, Running, World, await_that, read_log, server, wait},
 };
@@ -227,36 +223,15 @@ fn a_log_that_cannot_be_written_is_told_to_be_over() {
 
 #[test]
 fn a_deep_look_finds_what_the_schema_does_not_use() {
-    let database = Database::new();
-    database.sql(
+    let plain = Database::new();
+    plain.sql(
         "create table t (n int); insert into t values (1), (1); \
          alter table t add constraint positive check (n > 5) not valid",
     );
     // It fails, and leaves its index.
-    let failed = database.try_sql("create unique index concurrently t_n on t (n)");
+    let failed = plain.try_sql("create unique index concurrently t_n on t (n)");
     assert!(failed.is_err());
-    let names = Names::new("public", "schema_migrations");
-    let limits = Limits {
-        lock_timeout: Duration::from_secs(5),
-        statement_timeout: Duration::ZERO,
-        idle_in_transaction_timeout: Duration::from_mins(1),
-        connect_timeout: Duration::from_secs(5),
-    };
-    let target = Target::parse(&database.url.clone().into()).expect("the URL is right");
-    let database = Arc::new(engine::Database {
-        name: "main".to_owned(),
-        dbname: target.dbname().to_owned(),
-        pool: Pool::new(target.clone(), startup_settings(&limits, &names), 1),
-        looks: Pool::new(target, look::startup_settings(), 1),
-        keeps_looks: true,
-        notifies: false,
-        names,
-        policy: Policy::default(),
-        limits,
-        lock_wait: Duration::ZERO,
-        lock_retries: 0,
-        durability: Durability::Run,
-    });
+    let database = Arc::new(database(&plain.url, "public"));
     let compared = Ok((Arc::new(Catalog::default()), None));
     let look = |depth| wait(engine::observe(&database, &compared, Duration::ZERO, depth));
     let seen = look(Depth::Everything);
@@ -316,11 +291,20 @@ fn where_no_connection_is_kept_a_database_is_opened_only_when_something_was_writ
         let sql = format!("select sessions from pg_stat_database where datname = '{name}'");
         world.database.sql(&sql)
     };
-    await_that("six polls that open nothing", || {
+    let observed = || {
+        let page = world.daemon.page("/metrics").1;
+        let name = "nexus_last_observation_timestamp_seconds{database=\"other\"}";
+        page.lines().find(|line| line.starts_with(name)).map(str::to_owned)
+    };
+    let polls_that_open_nothing = || {
         let before = opened();
-        std::thread::sleep(Duration::from_millis(600));
+        for _ in 0..4 {
+            let last = observed();
+            await_that("a poll", || observed() != last);
+        }
         opened() == before
-    });
+    };
+    await_that("four polls that open nothing", polls_that_open_nothing);
     other.sql("update schema_migrations set dirty = true");
     assert_eq!(await_told(&world, "Found migrations in dirty state", "dirty", 1)["database"], "other");
     other.sql("update schema_migrations set dirty = false");
@@ -338,9 +322,5 @@ fn where_no_connection_is_kept_a_database_is_opened_only_when_something_was_writ
         let listed = world.ctl(&["databases", "--output", "json"]).json();
         listed["databases"].as_array().map(Vec::len) == Some(1)
     });
-    await_that("six more polls that open nothing", || {
-        let before = opened();
-        std::thread::sleep(Duration::from_millis(600));
-        opened() == before
-    });
+    await_that("four more polls that open nothing", polls_that_open_nothing);
 }
