@@ -16,7 +16,10 @@ use crate::{
     engine::{Compared, Memory},
     fleet::inventory::Member,
     migration::Observation,
-    postgres::{Pool, counters, pool::Pooled},
+    postgres::{
+        Pool, counters,
+        pool::{self, Pooled},
+    },
 };
 
 /// How long reading them may take, connecting included.
@@ -73,6 +76,7 @@ async fn read(pool: &Pool) -> Option<HashMap<String, String>> {
     let connection = Box::pin(pool.get(LIMIT)).await.ok()?;
     let written = timeout(LIMIT, counters::read(&connection)).await;
     if let Ok(Ok(written)) = written {
+        pool::give_back(connection);
         return Some(written);
     }
     drop(Pooled::take(connection));
