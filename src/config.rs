@@ -4,6 +4,7 @@
 mod alerts;
 mod audit;
 mod changes;
+mod control;
 mod database;
 mod discover;
 mod include;
@@ -30,6 +31,7 @@ use toml::de::DeTable;
 pub use crate::config::{
     alerts::{SinkConfig, SinkType},
     audit::AuditConfig,
+    control::ControlConfig,
     database::UrlSource,
     discover::{DiscoverConfig, Find},
     problem::{ConfigError, Place, Problem},
@@ -67,6 +69,8 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// Where its traces go.
     pub telemetry: TelemetryConfig,
+    /// What it shares with other daemons, where it does.
+    pub control: Option<ControlConfig>,
     /// The databases, in the order of the files.
     pub databases: Vec<DatabaseConfig>,
     /// Where more of them are looked for, in the order of the files.
@@ -220,6 +224,16 @@ settings! {
         runbook_base_url: String as PageBase = "docs/findings",
     }
 
+    /// How the control database is used.
+    ControlSettings {
+        /// The schema that everything is kept in; it is made where it is missing.
+        schema: String as Identifier = "nexus",
+        /// How long a daemon that is silent stays the owner of an operation, and the leader.
+        lease: Duration as Span<1> = "15s",
+        /// For how many days operations and audits are kept that are over.
+        keep_days: u32 as Count<1> = "90",
+    }
+
     /// Where traces go.
     TelemetryConfig {
         /// The collector's URL, for OTLP over gRPC; none exports nothing.
@@ -272,7 +286,7 @@ settings! {
 }
 
 /// What may stand at the top of the file.
-const ROOT: [&str; 12] = [
+const ROOT: [&str; 13] = [
     "include",
     "server",
     "log",
@@ -280,6 +294,7 @@ const ROOT: [&str; 12] = [
     "watch",
     "alerts",
     "telemetry",
+    "control",
     "defaults",
     "database",
     "discover",
@@ -296,6 +311,7 @@ fn home(key: &str) -> Option<&'static str> {
         (WatchConfig::KEYS, "[watch]"),
         (AlertsConfig::KEYS, "[alerts]"),
         (TelemetryConfig::KEYS, "[telemetry]"),
+        (ControlSettings::KEYS, "[control]"),
         (DatabaseSettings::KEYS, "[defaults] or [[database]]"),
         (database::OWN_KEYS, "[[database]]"),
         (audit::KEYS, "[[audit]]"),
@@ -357,8 +373,9 @@ impl Config {
         let (alerts, sinks, mut warnings) = alerts::read(&mut reader, &root, base);
         let included = include::read(&mut reader, &root, file, base);
         let mut found = Found { warnings: included.warnings, ..Found::default() };
-        let defaults =
-            Fleet::new(&mut reader, &environment, base, &mut found).read(&root, &Defaults::of(base));
+        let mut fleet = Fleet::new(&mut reader, &environment, base, &mut found);
+        let control = control::read(&mut fleet, &root);
+        let defaults = fleet.read(&root, &Defaults::of(base));
         let audits = audit::read(&mut reader, &root);
         let strategies = strategy::read(&mut reader, &root);
 
@@ -372,8 +389,9 @@ impl Config {
         let Found { databases, discoveries, warnings: of_fleet, .. } = found;
         warnings.extend(of_fleet);
         let of_databases = databases.iter().map(|database| &database.url_source);
-        let url_sources: Vec<_> =
-            of_databases.chain(discoveries.iter().map(|discovery| &discovery.url_source)).collect();
+        let of_discoveries = discoveries.iter().map(|discovery| &discovery.url_source);
+        let of_control = control.iter().map(|control| &control.url_source);
+        let url_sources: Vec<_> = of_databases.chain(of_discoveries).chain(of_control).collect();
         let used: Vec<_> = url_sources.iter().filter_map(|source| source.variable()).collect();
         warnings.extend(unknown_variables(&environment, &variables(), &used));
         let files: Vec<PathBuf> = included.files.into_iter().map(|(path, _)| path).collect();
@@ -393,6 +411,7 @@ impl Config {
             alerts,
             sinks,
             telemetry,
+            control,
             databases,
             discoveries,
             included: files,
@@ -460,6 +479,7 @@ fn variables() -> Vec<String> {
         ("watch", WatchConfig::KEYS),
         ("alerts", AlertsConfig::KEYS),
         ("telemetry", TelemetryConfig::KEYS),
+        ("control", ControlSettings::KEYS),
         ("defaults", DatabaseSettings::KEYS),
     ];
     groups

@@ -23,6 +23,7 @@ use crate::{
 
 mod alerts;
 pub mod args;
+mod control;
 mod demo;
 mod grpc;
 mod inventories;
@@ -173,6 +174,7 @@ impl Daemon {
         let alerts = alerts::start(&config, Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
         fleet.on_overlap(wire::overlap(&config));
+        let control = control::start(&config, fleet.instance(), &tasks, &stop)?;
         let telling = CancellationToken::new();
         let ears =
             Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };

@@ -5,6 +5,7 @@
 //! a request always sees the present, and a thousand unchanged migrations cost a few milliseconds.
 //! [`watch`] tells of changes that nobody asked for.
 
+pub mod embedded;
 mod file;
 mod listing;
 mod pairing;

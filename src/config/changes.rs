@@ -17,6 +17,7 @@ impl Config {
             ("[watch]", self.watch != running.watch),
             ("[alerts]", self.alerts != running.alerts || sinks(self) != sinks(running)),
             ("[telemetry]", self.telemetry != running.telemetry),
+            ("[control]", self.control != running.control),
             ("[[audit]]", self.audits != running.audits),
             ("[[strategy]]", self.strategies != running.strategies),
         ];

@@ -31,6 +31,10 @@ pub(super) fn masked_toml(config: &Config) -> String {
         lines.extend([String::new(), format!("[{name}]")]);
         lines.extend(assignments(literals));
     }
+    if let Some(control) = &config.control {
+        lines.extend([String::new(), "[control]".into(), url_line(&control.url, &control.url_source)]);
+        lines.extend(assignments(control.settings.literals()));
+    }
     for sink in &config.sinks {
         lines.push(String::new());
         lines.extend(sink_lines(sink));

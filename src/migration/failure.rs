@@ -298,6 +298,10 @@ codes! {
     PlanMoved = "NX0084", FailedPrecondition, "run nexusctl plan again with the same flags, read what has changed, and apply with its new digest";
     /// A bug.
     Internal = "NX0099", Internal, "please report it, with the daemon's log";
+    /// The control database cannot be used.
+    ControlUnavailable = "NX0100", Unavailable, "what runs ends its step and goes on when the control database is back; until then nothing new is begun: see the daemon's log, and [control] in its configuration";
+    /// The daemon that has to do it does not answer.
+    OwnerSilent = "NX0101", Unavailable, "try again: another nexusd takes over from one that is silent, within its lease";
 }
 
 impl fmt::Display for Code {

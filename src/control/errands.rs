@@ -1,0 +1,95 @@
+//! What one daemon asks of another: of the one that owns an operation, or of the one that leads.
+//!
+//! An errand is taken by one daemon at most, and by none after whoever asked has given up: what was
+//! answered with "nobody did it" was not done.
+
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::{
+    control::Control,
+    migration::{Code, Failure},
+};
+
+/// The channel on which a new errand, or its answer, is told.
+pub const CHANNEL: &str = "nexus_errand";
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// An errand that was taken.
+#[derive(Debug)]
+pub struct Errand {
+    /// Its id.
+    pub id: Uuid,
+    /// The operation that it is about; `None`: it is the leader's.
+    pub operation: Option<Uuid>,
+    /// What is asked, as JSON.
+    pub document: String,
+}
+
+impl Control {
+    /// Asks the owner of an operation, or the leader, and waits for the answer, which is JSON.
+    pub async fn ask(&self, operation: Option<Uuid>, document: &str) -> Result<String, Failure> {
+        let id = Uuid::now_v7();
+        let sql = format!(
+            "with made as (insert into errand (id, operation, document) values ($1, $2, $3::text::jsonb) \
+             on conflict do nothing returning id) select pg_catalog.pg_notify('{CHANNEL}', id::text) from made"
+        );
+        let parameters: &[_] =
+            &[(&id as _, Type::UUID), (&operation as _, Type::UUID), (&document as _, Type::TEXT)];
+        self.query(&sql, parameters).await?;
+        let given_up = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let is_last = tokio::time::Instant::now() > given_up;
+            if let Some(answer) = self.answer(id, is_last).await? {
+                return Ok(answer);
+            }
+            if is_last {
+                let whom = operation.map_or_else(|| "leads".to_owned(), |id| format!("owns operation {id}"));
+                let message =
+                    format!("The nexusd that {whom} did not answer within {} s", PATIENCE.as_secs());
+                return Err(Failure::new(Code::OwnerSilent, message));
+            }
+        }
+    }
+
+    /// The answer, where there is one: then, and where whoever asked gives up before anybody has taken
+    /// it, the errand is over.
+    async fn answer(&self, id: Uuid, gives_up: bool) -> Result<Option<String>, Failure> {
+        let sql = "delete from errand where id = $1 and (answer is not null or $2) returning answer::text";
+        let rows = self.query(sql, &[(&id, Type::UUID), (&gives_up, Type::BOOL)]).await?;
+        Ok(rows.first().and_then(|row| row.get("answer")))
+    }
+
+    /// Takes an errand about one of these operations, or, as the leader, one of the leader's.
+    pub async fn take_errand(&self, operations: &[Uuid], leads: bool) -> Result<Option<Errand>, Failure> {
+        let sql = "update errand set taken_by = $1 where id = (select id from errand \
+             where taken_by is null and (operation = any ($2) or (operation is null and $3)) \
+             order by made limit 1 for update skip locked) \
+             returning id, operation, document::text as document";
+        let parameters: &[_] = &[
+            (&self.instance() as _, Type::TEXT),
+            (&operations as _, Type::UUID_ARRAY),
+            (&leads as _, Type::BOOL),
+        ];
+        let rows = self.query(sql, parameters).await?;
+        Ok(rows.first().map(|row| Errand {
+            id: row.get("id"),
+            operation: row.get("operation"),
+            document: row.get("document"),
+        }))
+    }
+
+    /// Answers an errand. Whoever asked may have gone.
+    pub async fn answer_errand(&self, id: Uuid, answer: &str) -> Result<(), Failure> {
+        let sql = "update errand set answer = $2::text::jsonb where id = $1";
+        self.query(sql, &[(&id, Type::UUID), (&answer, Type::TEXT)]).await.map(drop)
+    }
+}
