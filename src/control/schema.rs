@@ -63,6 +63,7 @@ pub(super) async fn upgrade(settings: &Settings, connection: &Connection) -> Res
         events: Arc::new(Told),
         stop: Stop::default(),
         before: Before::Nowhere,
+        takes_over: false,
         basis: None,
         database: Arc::new(database),
     };
