@@ -79,7 +79,7 @@ impl Leadership {
     /// Shows that the leader lives; an error, and it leads no more.
     pub async fn beat(&self, control: &Control) -> Result<(), Failure> {
         let sql = "insert into leader (instance, pid, beat) \
-             values ($1, pg_catalog.pg_backend_pid(), pg_catalog.clock_timestamp()) on conflict (only) do update \
+             values ($1, pg_catalog.pg_backend_pid(), pg_catalog.clock_timestamp()) on conflict (single) do update \
              set instance = excluded.instance, pid = excluded.pid, beat = excluded.beat";
         let parameters: &[_] = &[(&control.instance() as _, Type::TEXT)];
         bounded(control, self.connection.client.query_typed(sql, parameters)).await.map(drop)
