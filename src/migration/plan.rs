@@ -8,6 +8,8 @@ use uuid::Uuid;
 use crate::migration::{Direction, Mode, Version, header::Header};
 
 mod apply;
+#[cfg(test)]
+mod model;
 mod rollback;
 mod settle;
 #[cfg(test)]

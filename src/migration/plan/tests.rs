@@ -14,7 +14,7 @@ use crate::migration::{
     },
 };
 
-fn script(name: &str, text: &str, no_transaction: bool) -> Script {
+pub(super) fn script(name: &str, text: &str, no_transaction: bool) -> Script {
     Script {
         path: PathBuf::from(name),
         file_name: name.to_owned(),
@@ -40,7 +40,7 @@ fn catalog(versions: &[&str]) -> Catalog {
     Catalog::new(migrations.collect(), Vec::new())
 }
 
-fn up_text(version: &str) -> String {
+pub(super) fn up_text(version: &str) -> String {
     format!("-- up of {version}\n")
 }
 
@@ -61,7 +61,7 @@ fn rows(versions: &[&str]) -> Tracked {
     Tracked::new(versions.iter().map(|version| row(version, false, None)).collect())
 }
 
-fn attempt(direction: Direction, mode: Mode, outcome: AttemptOutcome) -> LastAttempt {
+pub(super) fn attempt(direction: Direction, mode: Mode, outcome: AttemptOutcome) -> LastAttempt {
     LastAttempt {
         id: 1,
         direction: Some(direction),
