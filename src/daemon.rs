@@ -171,10 +171,11 @@ impl Daemon {
             config.watch.pending_limit,
         );
 
-        let alerts = alerts::start(&config, Tasks::new(failed.clone()), events, &metrics)?;
+        let control = control::start(&config, fleet.instance(), &tasks, &stop)?;
+        let alerts =
+            alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
         fleet.on_overlap(wire::overlap(&config));
-        let control = control::start(&config, fleet.instance(), &tasks, &stop)?;
         let telling = CancellationToken::new();
         let ears =
             Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };
