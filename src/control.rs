@@ -76,7 +76,13 @@ impl Control {
     pub fn new(settings: Settings) -> Arc<Self> {
         let pool = Pool::new(settings.target.clone(), startup_settings(&settings), CONNECTIONS);
         let trouble = watch::Sender::new(Some("nobody has connected to it yet".to_owned()));
-        Arc::new(Self { settings, pool, trouble, opened: watch::Sender::new(false), term: leader::Term::default() })
+        Arc::new(Self {
+            settings,
+            pool,
+            trouble,
+            opened: watch::Sender::new(false),
+            term: leader::Term::default(),
+        })
     }
 
     /// This run of the daemon.

@@ -27,6 +27,7 @@ mod control;
 mod demo;
 mod grpc;
 mod inventories;
+mod leading;
 mod listen;
 mod service_manager;
 mod signals;
@@ -34,6 +35,7 @@ mod strategies;
 mod wire;
 
 use inventories::{Inventories, Reread};
+use leading::Leading;
 use listen::Listeners;
 
 /// How often idle connections are looked for.
@@ -172,8 +174,7 @@ impl Daemon {
         );
 
         let control = control::start(&config, fleet.instance(), &tasks, &stop)?;
-        let alerts =
-            alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
+        let alerts = alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
         fleet.on_overlap(wire::overlap(&config));
         let telling = CancellationToken::new();
@@ -186,15 +187,33 @@ impl Daemon {
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
         let refresh = count_connections(fleet.clone(), metrics.clone());
-        let inventories =
-            Inventories::new(fleet.clone(), tasks.clone(), stop.clone(), config.clone(), reread);
+        let inventories = Inventories::new(
+            fleet.clone(),
+            tasks.clone(),
+            stop.clone(),
+            config.clone(),
+            reread,
+            control.clone(),
+        );
+        let audits = Audits::new(fleet.clone(), scheduled.clone(), control.clone());
+        if let Some((control, config)) = control.zip(config.control.as_ref()) {
+            let leading = Leading {
+                control,
+                fleet: fleet.clone(),
+                inventories: inventories.clone(),
+                alerts: alerts.clone(),
+                audits: audits.clone(),
+                metrics: metrics.clone(),
+                keep_days: config.settings.keep_days,
+            };
+            tasks.spawn_vital("lead", leading.run(stop.clone()));
+        }
         let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, refresh };
         let close = CancellationToken::new();
         tasks.spawn_vital("http", serve_http(http, state, close.clone(), failed.clone()));
         inventories.start().await;
         wire::warn_of_idle(&scheduled, &fleet.inventory());
         let ends = grpc::Ends { close: close.clone(), failed: failed.clone() };
-        let audits = Audits::new(fleet.clone(), scheduled);
         let services = grpc::Services {
             fleet: fleet.clone(),
             alerts: alerts.clone(),

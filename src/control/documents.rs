@@ -101,9 +101,9 @@ impl Control {
 
     /// Adds a document that nobody else writes: any daemon may.
     pub async fn add(&self, kind: &str, key: &str, body: &str) -> Result<(), Failure> {
-        let sql = "insert into document (kind, key, body) values ($1, $2, $3::text::jsonb) on conflict do nothing";
-        let parameters: &[_] =
-            &[(&kind as _, Type::TEXT), (&key as _, Type::TEXT), (&body as _, Type::TEXT)];
+        let sql =
+            "insert into document (kind, key, body) values ($1, $2, $3::text::jsonb) on conflict do nothing";
+        let parameters: &[_] = &[(&kind as _, Type::TEXT), (&key as _, Type::TEXT), (&body as _, Type::TEXT)];
         self.query(sql, parameters).await.map(drop)
     }
 
@@ -112,7 +112,8 @@ impl Control {
         let sql = "delete from document where kind = $1 \
              and (changed < pg_catalog.now() - pg_catalog.make_interval(days => $2) \
                or key in (select key from document where kind = $1 order by changed desc offset $3))";
-        let parameters: &[_] = &[(&kind as _, Type::TEXT), (&days as _, Type::INT4), (&most as _, Type::INT8)];
+        let parameters: &[_] =
+            &[(&kind as _, Type::TEXT), (&days as _, Type::INT4), (&most as _, Type::INT8)];
         self.query(sql, parameters).await.map(drop)
     }
 

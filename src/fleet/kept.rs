@@ -62,7 +62,7 @@ struct KeptFinding {
 
 #[derive(Serialize, Deserialize)]
 struct KeptAudit {
-    id: Uuid,
+    id: String,
     name: String,
     started: Timestamp,
     ended: Timestamp,
@@ -169,14 +169,14 @@ fn observation(of: &Observation) -> KeptObservation {
 pub(super) fn audit(report: &AuditReport) -> String {
     let AuditReport { id, name, started, ended, databases } = report;
     let databases = databases.iter().map(observation).collect();
-    json(&KeptAudit { id: *id, name: name.clone(), started: *started, ended: *ended, databases })
+    json(&KeptAudit { id: id.to_string(), name: name.clone(), started: *started, ended: *ended, databases })
 }
 
 /// An audit that was kept.
 pub(super) fn revive_audit(document: &str) -> Option<AuditReport> {
     let KeptAudit { id, name, started, ended, databases } = serde_json::from_str(document).ok()?;
     let databases = databases.into_iter().map(KeptObservation::revive).collect();
-    Some(AuditReport { id, name, started, ended, databases })
+    Some(AuditReport { id: Uuid::parse_str(&id).ok()?, name, started, ended, databases })
 }
 
 /// That a schedule was seen to, to be kept.

@@ -98,9 +98,9 @@ pub(super) struct Agenda<'a> {
 }
 
 impl<'a> Agenda<'a> {
-    /// Begins now.
-    pub(super) fn new(schedule: &'a Schedule, now: Timestamp) -> Self {
-        Self { schedule, due: schedule.next(now), seen: now }
+    /// Begins now; what was missed since it was last seen to is due once.
+    pub(super) fn new(schedule: &'a Schedule, last: Timestamp, now: Timestamp) -> Self {
+        Self { schedule, due: schedule.next(last.min(now)), seen: now }
     }
 
     /// How long to wait before the next look; `None` where nothing will ever be due.
@@ -201,7 +201,7 @@ mod tests {
         // Each look: the time, and whether a run is due.
         let check = |expression: &str, looks: &[(&str, bool)]| {
             let schedule = schedule(expression, "UTC");
-            let mut agenda = Agenda::new(&schedule, at(looks[0].0));
+            let mut agenda = Agenda::new(&schedule, at(looks[0].0), at(looks[0].0));
             for (number, (time, expected)) in looks.iter().enumerate() {
                 assert_eq!(agenda.is_due(at(time)), *expected, "{expression}: look {number} at {time}");
             }
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn naps_are_bounded() {
         let schedule = schedule("0 3 * * *", "UTC");
-        let nap = |now| Agenda::new(&schedule, at(now)).nap();
+        let nap = |now| Agenda::new(&schedule, at(now), at(now)).nap();
         assert_eq!(nap("2026-11-23T02:59:59.5Z"), Some(Duration::from_millis(500)));
         assert_eq!(nap("2026-11-23T03:00:00Z"), Some(LONGEST_NAP));
     }

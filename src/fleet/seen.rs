@@ -19,7 +19,6 @@ use crate::{
         kept::{self, KeptSeen},
     },
     migration::{Catalog, Failure},
-    source::Directory,
 };
 
 /// What the documents are called that tell what was seen of a database, by its name.
@@ -40,6 +39,8 @@ pub struct SeenHere {
     /// By database; with what was there when it was last compared, so that most need no comparison.
     kept: HashMap<String, (Arc<Seen>, KeptSeen)>,
     times: BTreeMap<String, Timestamp>,
+    /// Whether they are others than those that were written, and when that was.
+    are_times_new: bool,
     times_written: Option<Instant>,
 }
 
@@ -100,6 +101,7 @@ impl Fleet {
             }
             let Some(kept) = KeptSeen::of(&seen) else { continue };
             here.times.insert(member.name().to_owned(), kept.time());
+            here.are_times_new = true;
             if !before.is_some_and(|(_, before)| before.is_same(&kept)) {
                 written.push((member.name().to_owned(), seen, kept));
             } else if let Entry::Occupied(mut entry) = here.kept.entry(member.name().to_owned()) {
@@ -108,7 +110,6 @@ impl Fleet {
         }
         let gone = here.kept.keys().filter(|name| inventory.get(name).is_none()).cloned();
         let mut gone: Vec<String> = gone.collect();
-        let has_changed = !written.is_empty() || !gone.is_empty();
         for name in &gone {
             here.times.remove(name);
         }
@@ -125,9 +126,9 @@ impl Fleet {
             here.kept.extend(batch.into_iter().map(|(name, seen, kept)| (name, (seen, kept))));
         }
         let is_time = here.times_written.is_none_or(|at| at.elapsed() >= TIMES_PAUSE);
-        if is_time && (has_changed || !here.times.is_empty()) {
+        if is_time && here.are_times_new {
             control.write(TIMES, &[(TIMES.to_owned(), kept::times(&here.times))], &[]).await?;
-            here.times_written = Some(Instant::now());
+            (here.are_times_new, here.times_written) = (false, Some(Instant::now()));
         }
         Ok(())
     }
@@ -136,24 +137,22 @@ impl Fleet {
     pub async fn show_seen(&self, control: &Control, elsewhere: &mut SeenElsewhere) -> Result<(), Failure> {
         elsewhere.refresh(control).await?;
         // Each directory is read once.
-        let mut catalogs: HashMap<*const Directory, Option<Arc<Catalog>>> = HashMap::new();
+        let mut catalogs: HashMap<usize, Option<Arc<Catalog>>> = HashMap::new();
         for member in self.inventory().members() {
             let Some(known) = elsewhere.known.get_mut(member.name()) else { continue };
             if known.glance.is_none()
                 && let Some(stretches) = &known.kept.pending
             {
-                let directory = Arc::as_ptr(&member.directory);
+                let directory = Arc::as_ptr(&member.directory).addr();
                 let catalog = match catalogs.get(&directory) {
                     Some(catalog) => catalog.clone(),
                     None => catalogs.entry(directory).or_insert(catalog(member).await).clone(),
                 };
-                known.glance =
-                    catalog.map(|catalog| Arc::new(Glance::of_stretches(&catalog, stretches)));
+                known.glance = catalog.map(|catalog| Arc::new(Glance::of_stretches(&catalog, stretches)));
                 known.shown = known.shown.take().filter(|_| known.glance.is_none());
             }
             let Known { kept, glance, shown } = known;
-            let seen = shown
-                .get_or_insert_with(|| Arc::new(Seen { glance: glance.clone(), ..kept.seen() }));
+            let seen = shown.get_or_insert_with(|| Arc::new(Seen { glance: glance.clone(), ..kept.seen() }));
             if !Arc::ptr_eq(&member.seen(), seen) {
                 member.show(seen);
             }
