@@ -13,10 +13,11 @@ use tonic_health::ServingStatus;
 use crate::{
     alert::Alerts,
     config::Config,
-    fleet::{Fleet, Gate, audit::Audits, inventory::Inventory},
+    fleet::{self, Fleet, Gate, audit::Audits, inventory::Inventory},
     http::{self, HttpState, Readiness},
     migration::{Event, EventKind},
     redact::redact_json,
+    rpc,
     runtime::Tasks,
     telemetry::{Metrics, Traces, jsonl::JsonlLog},
 };
@@ -49,6 +50,9 @@ const LAST_TASKS: Duration = Duration::from_secs(5);
 
 /// How long one step of the end may take that waits for somebody else: the service manager, or a disk.
 const LAST_STEP: Duration = Duration::from_secs(2);
+
+/// How long the start waits for the control database.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a stop may take after the running steps have had their time: they are cancelled, and what is
 /// left is told and kept. A service manager, a container's too, has to wait that long.
@@ -160,23 +164,22 @@ impl Daemon {
             let log = log.clone();
             Arc::new(move || log.is_writable().map_err(|failure| *failure)) as Gate
         };
-        let max_parallel = config.limits.max_parallel as usize;
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
-        let fleet = Fleet::new(
-            Inventory::default(),
-            Tasks::new(failed.clone()),
-            events.clone(),
-            gate.clone(),
+        let control = control::start(&config, &instance, &tasks, &stop)?;
+        let settings = fleet::Settings {
+            gate: gate.clone(),
             instance,
-            max_parallel,
-            config.watch.pending_limit,
-        );
+            max_parallel: config.limits.max_parallel as usize,
+            pending_limit: config.watch.pending_limit,
+            overlap: wire::overlap(&config),
+            shared: control.clone().map(|control| fleet::Shared::new(control, rpc::operation::encode())),
+        };
+        let of_fleet = Tasks::new(failed.clone());
+        let fleet = Fleet::new(Inventory::default(), of_fleet, events.clone(), settings);
 
-        let control = control::start(&config, fleet.instance(), &tasks, &stop)?;
         let alerts = alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
-        fleet.on_overlap(wire::overlap(&config));
         let telling = CancellationToken::new();
         let ears =
             Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };
@@ -213,6 +216,7 @@ impl Daemon {
         tasks.spawn_vital("http", serve_http(http, state, close.clone(), failed.clone()));
         inventories.start().await;
         wire::warn_of_idle(&scheduled, &fleet.inventory());
+        fleet.share(CONTROL_PATIENCE).await;
         let ends = grpc::Ends { close: close.clone(), failed: failed.clone() };
         let services = grpc::Services {
             fleet: fleet.clone(),

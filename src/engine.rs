@@ -3,7 +3,10 @@
 //! A mutating verb takes the lock, reads, plans (purely), inspects every script of the plan, and
 //! hands each step to `postgres`. What was done returns as a value; progress goes to the event sink.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +23,7 @@ use crate::{
     },
 };
 
+mod done;
 mod failure;
 mod gate;
 mod history;
@@ -31,6 +35,7 @@ mod status;
 mod steps;
 pub mod trace;
 
+pub use done::{Done, done};
 pub use gate::{GateVerdict, gate};
 pub use history::history;
 pub use observe::{Compared, Depth, Glance, Memory, OF_THE_SCHEMA, observe, observe_again};
@@ -85,6 +90,41 @@ pub struct Stop {
     pub drain: CancellationToken,
     /// Cancel the running statement on the server.
     pub cancel: CancellationToken,
+    /// Until when whoever runs may begin steps, where that is not for ever.
+    pub lease: Option<Lease>,
+}
+
+impl Stop {
+    /// Whether no further step may be begun. The lease is looked at here and not only by a clock: one
+    /// that was frozen may come to its next step before its clock does.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_cancelled() || self.lease.as_ref().is_some_and(|lease| !lease.is_held())
+    }
+}
+
+/// A right that ends by itself, unless it is renewed. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Lease(Arc<Mutex<Instant>>);
+
+impl Lease {
+    /// One that ends then.
+    pub fn until(end: Instant) -> Self {
+        Self(Arc::new(Mutex::new(end)))
+    }
+
+    /// Whether it has not ended.
+    pub fn is_held(&self) -> bool {
+        Instant::now() < *self.end()
+    }
+
+    /// Has it end at another time.
+    pub fn renew(&self, end: Instant) {
+        *self.end() = end;
+    }
+
+    fn end(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Where a request of the same id may have been at work before, as far as the daemon can know.
@@ -115,6 +155,9 @@ pub struct Run {
     pub stop: Stop,
     /// Where the request's id may have been at work before: there the journal is asked.
     pub before: Before,
+    /// The operation was another owner's, whose lease is over: a session of the same operation that
+    /// still holds the lock is ended.
+    pub takes_over: bool,
     /// What the plan was made over that the run is held to: where that has moved, nothing is run.
     pub basis: Option<Basis>,
 }

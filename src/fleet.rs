@@ -36,6 +36,7 @@ mod run;
 pub mod schedule;
 mod seen;
 pub mod selector;
+mod service;
 mod steer;
 pub mod strategy;
 mod watching;
@@ -48,6 +49,7 @@ use watching::Watching;
 
 pub use reload::{Reload, Reloaded};
 pub use seen::{SeenElsewhere, SeenHere};
+pub use service::Shared;
 pub use steer::Order;
 pub use watching::InventoryFault;
 
@@ -64,14 +66,26 @@ pub struct Fleet {
     operations: Mutex<Operations>,
     tasks: Tasks,
     events: mpsc::UnboundedSender<Event>,
-    gate: Gate,
     stop: Stop,
-    instance: String,
+    settings: Settings,
     started: Timestamp,
-    max_parallel: usize,
-    pending_limit: Duration,
-    overlap: OnceLock<Overlap>,
     alerts: OnceLock<OpenAlerts>,
+}
+
+/// How a fleet works.
+pub struct Settings {
+    /// Whether new mutations are admitted.
+    pub gate: Gate,
+    /// The daemon's instance, as in the journal.
+    pub instance: String,
+    /// On how many databases one operation works at once.
+    pub max_parallel: usize,
+    /// For how long a migration may be pending.
+    pub pending_limit: Duration,
+    /// What becomes of operations about the same database.
+    pub overlap: Overlap,
+    /// What it shares with other daemons; `None`: nothing.
+    pub shared: Option<Shared>,
 }
 
 /// A request to do something to some databases.
@@ -123,10 +137,7 @@ impl Fleet {
         inventory: Inventory,
         tasks: Tasks,
         events: mpsc::UnboundedSender<Event>,
-        gate: Gate,
-        instance: String,
-        max_parallel: usize,
-        pending_limit: Duration,
+        settings: Settings,
     ) -> Arc<Self> {
         Arc::new(Self {
             inventory: RwLock::new(Arc::new(inventory)),
@@ -134,13 +145,9 @@ impl Fleet {
             operations: Mutex::default(),
             tasks,
             events,
-            gate,
             stop: Stop::default(),
-            instance,
+            settings,
             started: Timestamp::now(),
-            max_parallel: max_parallel.max(1),
-            pending_limit,
-            overlap: OnceLock::new(),
             alerts: OnceLock::new(),
         })
     }
@@ -152,7 +159,7 @@ impl Fleet {
 
     /// The daemon's instance, as in the journal.
     pub fn instance(&self) -> &str {
-        &self.instance
+        &self.settings.instance
     }
 
     /// Where a request with this id may have been at work before: in a daemon before this one, or in
@@ -169,21 +176,16 @@ impl Fleet {
         }
     }
 
-    /// Says what becomes of operations about the same database; until then they queue.
-    pub fn on_overlap(&self, overlap: Overlap) {
-        // It is said once, when the daemon starts.
-        let _ = self.overlap.set(overlap);
-    }
-
-    fn overlap(&self) -> Overlap {
-        self.overlap.get().copied().unwrap_or_default()
-    }
-
     /// Says whom to ask for the alerts of a database, and tells them that no operation is halted: the
     /// daemon has just begun.
     pub fn ask_for_alerts(&self, alerts: OpenAlerts) {
         let _ = self.alerts.set(alerts);
         self.tell_halted();
+    }
+
+    /// On how many databases one operation works at once.
+    fn max_parallel(&self) -> usize {
+        self.settings.max_parallel.max(1)
     }
 
     fn open_alerts(&self, database: &str) -> Vec<String> {
@@ -194,14 +196,15 @@ impl Fleet {
         if self.stop.drain.is_cancelled() {
             return Err(Failure::new(Code::ShuttingDown, "The daemon is stopping"));
         }
-        (self.gate)()
+        (self.settings.gate)()?;
+        self.settings.shared.as_ref().map_or(Ok(()), |shared| shared.control.admit())
     }
 
     fn author(&self, operation: Uuid, request: &Request) -> Author {
         Author {
             operation,
             requested_by: request.requested_by.clone(),
-            instance: self.instance.clone(),
+            instance: self.settings.instance.clone(),
             trace: request.trace.unwrap_or_else(run::new_trace),
         }
     }
@@ -220,7 +223,7 @@ impl Fleet {
             };
             MemberStatus { member, status, catalog_failure }
         };
-        Ok(run::bounded(self.max_parallel, members, read).await)
+        Ok(run::bounded(self.max_parallel(), members, read).await)
     }
 
     /// Reads the journals of the selected databases.
@@ -237,7 +240,7 @@ impl Fleet {
             drop(place);
             (member, attempts)
         };
-        Ok(run::bounded(self.max_parallel, members, read).await)
+        Ok(run::bounded(self.max_parallel(), members, read).await)
     }
 
     /// Does one repair on one database. Returns its name, what was done, and the operation.
@@ -298,11 +301,13 @@ impl Fleet {
     /// server. Says whether all ended.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
         self.stop.drain.cancel();
-        if self.tasks.join(deadline).await {
-            return true;
+        let mut ended = self.tasks.join(deadline).await;
+        if !ended {
+            self.stop.cancel.cancel();
+            ended = self.tasks.join(CANCELLING).await;
         }
-        self.stop.cancel.cancel();
-        self.tasks.join(CANCELLING).await
+        self.hand_over().await;
+        ended
     }
 
     /// Closes connections that were idle for longer than `idle`.
@@ -320,6 +325,7 @@ impl Fleet {
             reader: member.directory.clone(),
             events: self.sink(author.operation, Some(author.trace)),
             before: self.before(author.operation),
+            takes_over: false,
             basis: None,
             author,
             stop: self.stop.clone(),

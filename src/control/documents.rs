@@ -85,7 +85,7 @@ impl Control {
         let sql = "with leads as (select from leader where instance = $1 for share), \
              gone as (delete from document using leads where kind = $2 and key = any ($5)), \
              written as (insert into document (kind, key, body) select $2, it.key, it.body::jsonb \
-               from leads, pg_catalog.unnest($3::text[], $4::text[]) as it (key, body) \
+               from leads, unnest($3::text[], $4::text[]) as it (key, body) \
                on conflict (kind, key) do update \
                set body = excluded.body, changed = pg_catalog.clock_timestamp()) \
              select from leads";

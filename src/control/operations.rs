@@ -85,7 +85,7 @@ impl Control {
                on conflict (id) do nothing returning id), \
              databases as (insert into operation_database (operation, name, document, revision) \
                select made.id, it.name, it.document::jsonb, $3 \
-               from made, pg_catalog.unnest($6::text[], $7::text[]) as it (name, document)) \
+               from made, unnest($6::text[], $7::text[]) as it (name, document)) \
              select true as mine, pg_catalog.pg_notify('{CHANNEL}', made.id::text)::text from made \
              union all select owner = $4 and fence = $5, null from operation where id = $1",
             lease = self.lease_sql(),
@@ -122,13 +122,13 @@ impl Control {
                where id = $1 and owner = $4 and fence = $5 returning id), \
              databases as (insert into operation_database (operation, name, document, revision) \
                select held.id, it.name, it.document::jsonb, $3 \
-               from held, pg_catalog.unnest($9::text[], $10::text[]) as it (name, document) \
+               from held, unnest($9::text[], $10::text[]) as it (name, document) \
                on conflict (operation, name) do update \
                set document = excluded.document, revision = excluded.revision), \
              gone as (delete from operation_event event using held \
                where event.operation = held.id and event.number = any ($15)), \
              events as (insert into operation_event (operation, number, database, class, body) \
-               select held.id, it.* from held, pg_catalog.unnest($11::int8[], $12::text[], $13::text[], $14::bytea[]) \
+               select held.id, it.* from held, unnest($11::int8[], $12::text[], $13::text[], $14::bytea[]) \
                as it (number, database, class, body) on conflict do nothing) \
              select pg_catalog.pg_notify('{CHANNEL}', id::text) from held",
             lease = self.lease_sql(),
@@ -163,7 +163,7 @@ impl Control {
         let (ids, fences): (Vec<_>, Vec<_>) = held.iter().copied().unzip();
         let sql = format!(
             "update operation set lease_until = {lease} \
-             from pg_catalog.unnest($1::uuid[], $2::int8[]) as it (held, held_fence) \
+             from unnest($1::uuid[], $2::int8[]) as it (held, held_fence) \
              where id = it.held and fence = it.held_fence and owner = $3 returning id",
             lease = self.lease_sql(),
         );

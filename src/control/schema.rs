@@ -63,12 +63,14 @@ pub(super) async fn upgrade(settings: &Settings, connection: &Connection) -> Res
         events: Arc::new(Told),
         stop: Stop::default(),
         before: Before::Nowhere,
+        takes_over: false,
         basis: None,
         database: Arc::new(database),
     };
     let report = engine::run(&run, &Verb::Apply(ApplyRequest::default())).await;
     report.result.map(drop).map_err(|failure| {
-        let message = format!("The control schema {schema} cannot be brought up to date: {failure}");
+        let server = failure.server_message.as_deref().map(|said| format!(": {said}")).unwrap_or_default();
+        let message = format!("The control schema {schema} cannot be brought up to date: {failure}{server}");
         Failure::new(Code::ControlUnavailable, message).hint(failure.remedy())
     })
 }

@@ -121,7 +121,7 @@ async fn attempt(
 
 /// A session that holds the lock. A warm connection may have died with its server: then a new one
 /// is tried, once.
-async fn locked(run: &Run) -> Result<(Session, Shape), Failure> {
+pub(super) async fn locked(run: &Run) -> Result<(Session, Shape), Failure> {
     let operation = run.author.operation.to_string();
     let mut session = run.database.session(&operation).await?;
     let shape = match lock(run, &mut session, &run.stop.drain).await {
@@ -146,7 +146,8 @@ pub(super) async fn lock(
         is_held = true;
         run.emit(EventKind::LockWaiting { holder: holder.to_owned() });
     };
-    let locked = session.lock(started + run.database.lock_wait, cancel, waiting).await;
+    let deadline = started + run.database.lock_wait;
+    let locked = session.lock(deadline, cancel, run.takes_over, waiting).await;
     let shape = locked.map_err(|error| of_session(error, "taking the database's lock"))?.shape;
     if is_held {
         run.emit(EventKind::LockTaken { waited: started.elapsed() });

@@ -108,7 +108,7 @@ impl<'a> Steps<'a> {
         let mut steps = plan.steps.iter().zip(prepared).enumerate().peekable();
         let mut script = None;
         while let Some((index, (step, prepared))) = steps.next() {
-            if self.run.stop.drain.is_cancelled() {
+            if self.run.stop.is_draining() {
                 let message = format!("The operation was stopped before {}", step.version);
                 let failure = Failure::new(Code::Cancelled, message).version(&step.version);
                 return Err((None, Failed { direction: None, duration_ms: 0, failure }));

@@ -69,17 +69,18 @@ impl Fleet {
         let look = |member: Arc<Member>| async move {
             let compared = member.compared_with().await;
             let place = member.looks.places.acquire().await;
-            let observation = engine::observe(&member.database, &compared, self.pending_limit, depth).await;
+            let observation =
+                engine::observe(&member.database, &compared, self.settings.pending_limit, depth).await;
             drop(place);
             self.tell(&observation);
             observation
         };
-        Ok(run::bounded(self.max_parallel, members, look).await)
+        Ok(run::bounded(self.max_parallel(), members, look).await)
     }
 
     /// Tells whether the log can be written.
     pub(super) fn tell_log(&self) {
-        self.tell(&of_the_log((self.gate)().err().as_ref()));
+        self.tell(&of_the_log((self.settings.gate)().err().as_ref()));
     }
 
     pub(super) fn tell(&self, observation: &Observation) {
@@ -115,7 +116,7 @@ pub(super) async fn watch(
                 return observation;
             }
             let _places = places.take(&member.looks, is_doubtful).await;
-            let limit = fleet.pending_limit;
+            let limit = fleet.settings.pending_limit;
             let observation = engine::observe_again(&member.database, &compared, limit, &mut memory).await;
             if may_have_trigger && !has(&observation, FindingKind::DatabaseUnreachable) {
                 may_have_trigger = !listen::remove(&member).await;
@@ -204,7 +205,7 @@ pub(super) async fn watch_log(fleet: Arc<Fleet>, poll: Duration) {
             _ = ticks.tick() => {}
             () = fleet.stop.drain.cancelled() => return,
         }
-        let failure = (fleet.gate)().err();
+        let failure = (fleet.settings.gate)().err();
         if last.as_ref() != Some(&failure) {
             fleet.tell(&of_the_log(failure.as_ref()));
             last = Some(failure);

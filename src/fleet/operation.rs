@@ -4,10 +4,7 @@
 //! those who watch. This file puts the three behind one lock, so that nobody sees an operation in
 //! two states, and hands whoever works on it the signals to begin, to wait and to end.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -15,31 +12,34 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    engine::{Stop, Verb},
-    fleet::{Request, Sink, inventory::Member, plan::Held},
+    engine::Verb,
+    fleet::{Request, plan::Held},
     migration::{
         DatabaseState, Event, EventKind, EventSink as _, Failure, OperationState, PlanDigest,
-        catalog::CatalogResult, event::DatabaseReport,
+        event::DatabaseReport,
     },
-    postgres::executor::Author,
-    source::Directory,
 };
 
+mod keeping;
+pub(in crate::fleet) mod kept;
 mod log;
 pub mod record;
 pub mod state;
 mod store;
 mod watcher;
+mod work;
 
+pub use keeping::Encode;
+pub(super) use keeping::{Keeping, Owned};
+pub use log::Told;
 pub use record::{DatabaseRecord, Record, WaveRecord};
 pub use state::Command;
 pub(super) use store::{Operations, made};
 pub use watcher::Watcher;
+pub(super) use work::{Catalogs, Work, catalog_of};
 
+use keeping::Edit;
 use log::Log;
-
-/// The migration directories of an operation, each with what it held when it was read.
-pub(super) type Catalogs = Vec<(Arc<Directory>, CatalogResult)>;
 
 /// One operation.
 pub struct Operation {
@@ -51,45 +51,9 @@ pub struct Operation {
     log: Log,
     /// The digest of the plan that it was asked to be held to: the request is known by it, also when
     /// the plan does not count any more.
-    plan: Option<PlanDigest>,
-}
-
-/// What working on an operation takes.
-#[derive(Clone)]
-pub(super) struct Work {
-    /// Who does it: who asked for it, or who had it tried again.
-    pub(super) author: Author,
-    /// Stops the attempt that is under way, and nothing else.
-    pub(super) stop: Stop,
-    /// Takes what happens.
-    pub(super) sink: Arc<Sink>,
-    /// The databases, as they were when the attempt began; none while the operation is at rest.
-    pub(super) members: Arc<BTreeMap<String, Arc<Member>>>,
-    /// What their directories held when they were read; empty before.
-    pub(super) catalogs: Arc<Catalogs>,
-}
-
-impl Work {
-    /// What a database's directory held; `None` where it was not read yet.
-    pub(super) fn catalog(&self, member: &Member) -> Option<&CatalogResult> {
-        catalog_of(&self.catalogs, member)
-    }
-
-    /// Takes what directories hold now; what others held, that were read meanwhile, stays.
-    pub(super) fn take_catalogs(&mut self, mut catalogs: Catalogs) {
-        let is_new = |(directory, _): &&(Arc<Directory>, _)| {
-            !catalogs.iter().any(|(other, _)| Arc::ptr_eq(other, directory))
-        };
-        let others: Vec<_> = self.catalogs.iter().filter(is_new).cloned().collect();
-        catalogs.extend(others);
-        self.catalogs = Arc::new(catalogs);
-    }
-}
-
-/// What a database's directory held, of those that were read.
-pub(super) fn catalog_of<'a>(catalogs: &'a Catalogs, member: &Member) -> Option<&'a CatalogResult> {
-    let of_member = |(directory, _): &&(Arc<Directory>, _)| Arc::ptr_eq(directory, &member.directory);
-    catalogs.iter().find(of_member).map(|(_, catalog)| catalog)
+    asked_plan: Option<PlanDigest>,
+    /// How it is kept where other daemons find it; `None`: in memory only.
+    keeping: Option<Keeping>,
 }
 
 /// Whether a database may be begun.
@@ -102,19 +66,22 @@ pub(super) enum Turn {
 }
 
 impl Operation {
-    /// An operation that is pending.
-    pub(super) fn new(record: Record, work: Work) -> Self {
-        let moves = watch::Sender::new((record.state, 0));
-        let operation = Self {
+    /// An operation of which nobody was told yet.
+    pub(super) fn new(
+        record: Record,
+        work: Work,
+        keeping: Option<Keeping>,
+        asked_plan: Option<PlanDigest>,
+    ) -> Self {
+        Self {
             id: record.id,
-            plan: record.plan.clone(),
+            asked_plan,
+            moves: watch::Sender::new((record.state, 0)),
             record: Mutex::new(record),
-            moves,
             work: Mutex::new(work),
             log: Log::default(),
-        };
-        operation.tell_change(&operation.record(), None, "");
-        operation
+            keeping,
+        }
     }
 
     /// Its id.
@@ -151,7 +118,7 @@ impl Operation {
     /// Whether it was asked for by these very words.
     pub fn is_of(&self, verb: &Verb, request: &Request) -> bool {
         let Request { selection, strategy, plan, .. } = request;
-        let is_held_alike = plan.as_ref().map(Held::digest) == self.plan.as_ref();
+        let is_held_alike = plan.as_ref().map(Held::digest) == self.asked_plan.as_ref();
         let record = self.record();
         is_held_alike
             && record.verb == *verb
@@ -171,6 +138,10 @@ impl Operation {
 
     /// Takes an event that the migration log has.
     pub(super) fn publish(&self, event: Event) {
+        // Whoever owns it now tells of it.
+        if self.keeping.as_ref().is_some_and(|keeping| keeping.owned().is_none()) {
+            return;
+        }
         let mut record = self.record();
         let current = record.attempt;
         let is_running = record.state == OperationState::Running;
@@ -192,7 +163,10 @@ impl Operation {
             (EventKind::OperationFinished { attempt, .. }, _) if *attempt != current => return,
             _ => {}
         }
-        self.log.push(event);
+        let taken = self.log.push(event);
+        if let Some(keeping) = &self.keeping {
+            keeping.told(taken);
+        }
     }
 
     /// Obeys a command. `before` does what belongs to the change, under the same lock. Returns the
@@ -203,7 +177,7 @@ impl Operation {
         by: &str,
         before: impl FnOnce(&mut Record, OperationState),
     ) -> Result<Option<OperationState>, Failure> {
-        let mut record = self.record();
+        let mut record = self.edit();
         let from = record.state;
         let Some(to) = state::obey(from, command)? else { return Ok(None) };
         record.why = match command {
@@ -214,10 +188,9 @@ impl Operation {
             Command::Resume | Command::Retry => String::new(),
         };
         if to == OperationState::Running && from.is_at_rest() {
-            record.attempt += 1;
-            record.ended = None;
-            self.log.reopen();
+            self.begin_again(&mut record);
         }
+        record.pauses_until = None;
         before(&mut record, from);
         self.change(&mut record, to, by);
         match to {
@@ -228,23 +201,48 @@ impl Operation {
         Ok(Some(from))
     }
 
+    /// Another attempt begins.
+    pub(super) fn begin_again(&self, record: &mut Record) {
+        record.attempt += 1;
+        record.ended = None;
+        if let (Some(end), Some(keeping)) = (self.log.reopen(), &self.keeping) {
+            keeping.gone(end);
+        }
+    }
+
     /// Brings it to another state by itself, for a reason, unless it is in none of `from`. Returns how
     /// often its state has changed then.
     pub(super) fn go(&self, from: &[OperationState], to: OperationState, why: &str) -> Option<u64> {
-        let mut record = self.record();
+        let mut record = self.edit();
         from.contains(&record.state).then(|| {
             why.clone_into(&mut record.why);
+            record.pauses_until = None;
             self.change(&mut record, to, "");
             self.moved()
         })
     }
 
+    /// The pause that it came to by itself has an end, unless its state has changed more often than `moved`.
+    pub(super) fn pauses_until(&self, moved: u64, until: Timestamp) {
+        let mut record = self.edit();
+        if self.moved() == moved {
+            record.pauses_until = Some(until);
+        }
+    }
+
+    /// The end of the pause that it is in, and how often its state has changed.
+    pub(super) fn pause_under_way(&self) -> Option<(Timestamp, u64)> {
+        let record = self.record();
+        record.pauses_until.map(|until| (until, self.moved()))
+    }
+
     /// Brings it to another state by itself, unless its state has changed more often than `moved`.
     pub(super) fn go_unmoved(&self, moved: u64, to: OperationState) {
-        let mut record = self.record();
+        let mut record = self.edit();
         // It changes under this lock only.
         if self.moved() == moved {
             record.why.clear();
+            record.pauses_until = None;
             self.change(&mut record, to, "");
         }
     }
@@ -259,9 +257,10 @@ impl Operation {
     /// Nobody is at work on it any more. Returns the state that it comes to: one that was cancelled
     /// while it came to a halt is not halted.
     pub(super) fn finish(&self, to: OperationState, why: &str) -> OperationState {
-        let mut record = self.record();
+        let mut record = self.edit();
         // What is at rest holds on to no database: they may change, and go, before it is tried again.
         self.with_work(|work| work.members = Arc::default());
+        record.undoing = None;
         let is_given_up = to == OperationState::Halted && record.state == OperationState::Cancelling;
         let to = if is_given_up { OperationState::Cancelled } else { to };
         if !is_given_up {
@@ -289,10 +288,19 @@ impl Operation {
         let from = std::mem::replace(&mut record.state, to);
         record.changed = Timestamp::now();
         self.tell_change(record, Some(from), by);
+        self.moves_to(to);
+    }
+
+    fn moves_to(&self, to: OperationState) {
         self.moves.send_modify(|(state, count)| {
             *state = to;
             *count += 1;
         });
+    }
+
+    /// Tells that it is there.
+    pub(super) fn tell_begun(&self) {
+        self.tell_change(&self.record(), None, "");
     }
 
     fn tell_change(&self, record: &Record, from: Option<OperationState>, by: &str) {
@@ -317,20 +325,21 @@ impl Operation {
 
     /// Changes what is known of it.
     pub(super) fn update(&self, change: impl FnOnce(&mut Record)) {
-        change(&mut self.record());
+        change(&mut self.edit());
     }
 
     /// Changes what is known of one database.
     pub(super) fn update_database(&self, name: &str, change: impl FnOnce(&mut DatabaseRecord)) {
-        if let Some(database) = self.record().databases.get_mut(name) {
+        if let Some(database) = self.edit().databases.get_mut(name) {
             change(database);
         }
     }
 
     /// Whether a database may be begun now; from then on it is.
     pub(super) fn may_begin(&self, name: &str, closed: &CancellationToken) -> bool {
-        let mut record = self.record();
-        let may = record.state == OperationState::Running && !closed.is_cancelled();
+        let mut record = self.edit();
+        let is_stopped = closed.is_cancelled() || self.work().stop.is_draining();
+        let may = record.state == OperationState::Running && !is_stopped;
         if let Some(database) = record.databases.get_mut(name).filter(|_| may) {
             database.begin(Timestamp::now());
         }
@@ -339,19 +348,28 @@ impl Operation {
 
     /// A run on a database ended.
     pub(super) fn ended(&self, report: &DatabaseReport) {
-        self.update_database(&report.database, |database| database.end(report, Timestamp::now()));
+        let is_suspended = self.is_suspended();
+        self.update_database(&report.database, |database| {
+            database.end(report, Timestamp::now());
+            if is_suspended {
+                database.suspend();
+            }
+        });
     }
 
     /// Waits until a database may be begun; `closed` says that none may any more.
     pub(super) async fn turn(&self, closed: &CancellationToken) -> Turn {
-        let drain = self.work().stop.drain.clone();
+        let stop = self.work().stop.clone();
+        if stop.is_draining() {
+            return Turn::Never;
+        }
         let mut moves = self.moves.subscribe();
         let is_decided = |(state, _): &(OperationState, u64)| {
             !matches!(state, OperationState::Pending | OperationState::Paused)
         };
         tokio::select! {
             biased;
-            () = drain.cancelled() => Turn::Never,
+            () = stop.drain.cancelled() => Turn::Never,
             () = closed.cancelled() => Turn::Never,
             decided = moves.wait_for(is_decided) => match decided.map(|decided| decided.0) {
                 Ok(OperationState::Running) => Turn::Begin,
@@ -388,6 +406,11 @@ impl Operation {
         work.stop.cancel.cancel();
     }
 
+    /// The record, to be changed.
+    fn edit(&self) -> Edit<'_> {
+        Edit { record: self.record(), keeping: self.keeping.as_ref() }
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -400,10 +423,7 @@ impl Operation {
 #[cfg(test)]
 mod tests {
     use super::{watcher::tests::with_id, *};
-    use crate::{
-        fleet::{selector::Selection, strategy::Strategy},
-        source::Options,
-    };
+    use crate::fleet::{selector::Selection, strategy::Strategy};
 
     #[test]
     fn a_request_is_known_by_its_plan_too() {
@@ -422,25 +442,5 @@ mod tests {
         let digest = format!("{}-{}", "a".repeat(32), "b".repeat(16)).parse().expect("a digest");
         assert!(!operation.is_of(&verb, &request(Some(Held::to(digest)))));
         assert!(!operation.is_of(&Verb::Recover { resume: true }, &request(None)));
-    }
-
-    #[test]
-    fn what_was_read_of_other_directories_stays() {
-        let mut work = with_id(Uuid::from_u128(7)).to_work_with();
-        let directory = |path: &str| Arc::new(Directory::new(path.into(), Options::default()));
-        let (one, two) = (directory("one"), directory("two"));
-        let held = |work: &Work| {
-            let text = |(directory, catalog): &(Arc<Directory>, CatalogResult)| {
-                format!("{} {}", directory.path().display(), catalog.is_ok())
-            };
-            work.catalogs.iter().map(text).collect::<Vec<_>>().join(", ")
-        };
-        let failure = || Err(Failure::new(crate::migration::Code::Internal, "no"));
-        work.take_catalogs(vec![(one.clone(), Ok(Arc::default()))]);
-        work.take_catalogs(Vec::new());
-        assert_eq!(held(&work), "one true");
-        work.take_catalogs(vec![(two, Ok(Arc::default()))]);
-        work.take_catalogs(vec![(one, failure())]);
-        assert_eq!(held(&work), "one false, two true");
     }
 }

@@ -79,7 +79,7 @@ impl Fleet {
                 }
             }
         };
-        let planned = run::bounded(self.max_parallel, members, plan).await;
+        let planned = run::bounded(self.max_parallel(), members, plan).await;
         let mut bases = BTreeMap::new();
         let mut databases = Vec::with_capacity(planned.len());
         for (report, basis) in planned {

@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -75,6 +76,8 @@ struct Attempt {
     strategy: Strategy,
     waves: Vec<Wave>,
     failures: Failures,
+    /// It goes on where another daemon's attempt ended.
+    takes_over: bool,
 }
 
 /// Runs an attempt of an operation to its end.
@@ -104,9 +107,16 @@ pub(super) async fn operation(fleet: Arc<Fleet>, operation: Arc<Operation>) {
         let waves = record.waves.iter().map(|wave| wave.wave.clone()).collect();
         (record.strategy.clone(), waves, record.databases.len())
     });
-    let failures = Failures { in_wave: 0, in_all: 0, targets };
-    let mut attempt = Attempt { fleet, operation, strategy, waves, failures };
+    // Whoever tries again has seen what failed; whoever takes over has not.
+    let before = if work.takes_over { operation.look(|it| it.count(DatabaseState::is_failure)) } else { 0 };
+    let failures = Failures { in_wave: 0, in_all: before, targets };
+    let takes_over = work.takes_over;
+    let mut attempt = Attempt { fleet, operation, strategy, waves, failures, takes_over };
     let end = attempt.run().await;
+    if attempt.is_left(&end) {
+        attempt.operation.leave();
+        return;
+    }
     let state = attempt.finish(end);
     if state != OperationState::Succeeded {
         Span::current().record("otel.status_code", "ERROR");
@@ -115,6 +125,12 @@ pub(super) async fn operation(fleet: Arc<Fleet>, operation: Arc<Operation>) {
 
 impl Attempt {
     async fn run(&mut self) -> End {
+        if self.takes_over {
+            self.end_its_pause().await;
+        }
+        if let Some(why) = self.operation.look(|record| record.undoing.clone()) {
+            return self.fail(why).await;
+        }
         for index in 0..self.waves.len() {
             let (to_do, is_settled) = self.operation.look(|record| {
                 (record.to_do(index), record.waves.get(index).is_some_and(|it| it.is_settled))
@@ -154,6 +170,12 @@ impl Attempt {
         End::Done
     }
 
+    /// Whether another daemon goes on with it.
+    fn is_left(&self, end: &End) -> bool {
+        let is_stopped = matches!(end, End::Stopped | End::NotRolledBack(_));
+        is_stopped && self.operation.is_suspended() && !self.operation.look(Record::is_whole)
+    }
+
     /// Waits while the operation is paused; says whether it is over for this attempt.
     async fn is_stopped(&self) -> bool {
         self.operation.turn(&CancellationToken::new()).await == Turn::Never
@@ -162,14 +184,18 @@ impl Attempt {
     /// Runs the databases of a wave; says why no further one may be begun, where that is so.
     async fn wave(&mut self, index: usize, to_do: Vec<String>) -> Option<String> {
         let wave = self.waves.get(index)?.clone();
-        if to_do.is_empty() {
+        let failed_before = if self.takes_over { self.operation.look(|it| it.failed_in(index)) } else { 0 };
+        if to_do.is_empty() && failed_before == 0 {
             return None;
         }
-        self.failures.in_wave = 0;
+        self.failures.in_wave = failed_before;
         self.tell_of_waves(|of| EventKind::WaveStarted { wave: of, databases: number(to_do.len()) }, index);
-        let all = to_do.len();
+        let all = to_do.len() + failed_before;
         let mut first = None;
         let closed = CancellationToken::new();
+        if failed_before > 0 && self.strategy.halts_within(&wave, self.failures) {
+            closed.cancel();
+        }
         let mut waiting = to_do.into_iter();
         let mut running = FuturesUnordered::new();
         loop {
@@ -198,8 +224,17 @@ impl Attempt {
         let failed = self.failures.in_wave;
         self.tell_of_waves(|of| EventKind::WaveFinished { wave: of, failed: number(failed) }, index);
         self.strategy.halts_after(&wave, self.failures).then(|| {
-            let first = first.unwrap_or_default();
+            let first = first.or_else(|| self.first_failure(&wave)).unwrap_or_default();
             format!("{failed} of {all} databases failed in {}; {first}", wave.name)
+        })
+    }
+
+    fn first_failure(&self, wave: &Wave) -> Option<String> {
+        self.operation.look(|record| {
+            wave.databases.iter().find_map(|name| {
+                let failure = record.databases.get(name)?.failure.as_ref()?;
+                Some(format!("{name}: {failure}"))
+            })
         })
     }
 
@@ -214,6 +249,7 @@ impl Attempt {
                     return End::NotRolledBack(why);
                 }
                 let said = format!("{why}; what the operation applied is rolled back");
+                self.operation.update(|record| record.undoing = Some(why.clone()));
                 self.operation.go(&[OperationState::Running], OperationState::Running, &said);
                 let left = self.undo().await;
                 let is_stopped = self.is_stopped().await;
@@ -247,6 +283,20 @@ impl Attempt {
         let Some(moved) = self.operation.go(&[OperationState::Running], OperationState::Paused, &why) else {
             return;
         };
+        let until = Timestamp::now().saturating_add(time).unwrap_or(Timestamp::MAX);
+        self.operation.pauses_until(moved, until);
+        self.rest_of_a_pause(time, moved).await;
+    }
+
+    /// Waits for the end of the pause that the daemon before began.
+    async fn end_its_pause(&self) {
+        if let Some((until, moved)) = self.operation.pause_under_way() {
+            let left = until.duration_since(Timestamp::now());
+            self.rest_of_a_pause(Duration::try_from(left).unwrap_or_default(), moved).await;
+        }
+    }
+
+    async fn rest_of_a_pause(&self, time: Duration, moved: u64) {
         let drain = self.operation.to_work_with().stop.drain;
         tokio::select! {
             () = tokio::time::sleep(time) => {
@@ -301,7 +351,7 @@ impl Attempt {
 
     fn parallel(&self) -> usize {
         let limit = self.strategy.parallel.map_or(usize::MAX, std::num::NonZeroUsize::get);
-        limit.min(self.fleet.max_parallel)
+        limit.min(self.fleet.max_parallel())
     }
 
     fn state_of(&self, database: &str) -> Option<DatabaseState> {

@@ -10,9 +10,9 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
-    engine::{self, Stop, Verb},
+    engine::{self, Lease, Stop, Verb},
     fleet::{
-        Fleet, Overlap, Request,
+        Fleet, Overlap, Request, Shared,
         inventory::Member,
         operation::{
             Catalogs, Command, DatabaseRecord, Operation, Operations, Record, WaveRecord, Work, catalog_of,
@@ -50,7 +50,7 @@ pub struct Order {
 impl Fleet {
     /// Starts a verb on the selected databases, or returns the operation that the same request id
     /// started before.
-    pub fn start(self: &Arc<Self>, request: &Request, verb: Verb) -> Result<Arc<Operation>, Failure> {
+    pub async fn start(self: &Arc<Self>, request: &Request, verb: Verb) -> Result<Arc<Operation>, Failure> {
         let id = request.id.unwrap_or_else(Uuid::now_v7);
         if let Some(known) = of_request(&self.operations(), id, &verb, request)? {
             return Ok(known);
@@ -79,6 +79,8 @@ impl Fleet {
             state: OperationState::Pending,
             why: String::new(),
             attempt: 1,
+            pauses_until: None,
+            undoing: None,
             waves: waves.into_iter().map(|wave| WaveRecord { wave, is_settled: false }).collect(),
             databases: members.iter().map(waiting).collect(),
             created: now,
@@ -89,22 +91,57 @@ impl Fleet {
         let work = Work {
             sink: self.sink(id, Some(author.trace)),
             author,
-            stop: self.stop_of_an_attempt(),
+            stop: self.stop_of_an_attempt(None),
             members: Arc::new(members.into_iter().map(|it| (it.name().to_owned(), it)).collect()),
             catalogs: Arc::default(),
+            takes_over: false,
         };
-        let operation = {
-            let mut operations = self.operations();
-            if let Some(known) = of_request(&operations, id, &record.verb, request)? {
-                return Ok(known);
+        let asked_plan = record.plan.clone();
+        let keeping = self.shared().map(Shared::keeping);
+        let operation = Arc::new(Operation::new(record, work, keeping, asked_plan));
+        if let Some(known) = self.add(&operation, request)? {
+            return Ok(known);
+        }
+        match self.create(&operation).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.operations().take_back(id);
+                return self.of_another_daemon(id, &operation.verb(), request).await;
             }
-            self.refuse_overlap(&operations, id, &record.names())?;
-            let operation = Arc::new(Operation::new(record, work));
-            operations.add(operation.clone());
-            operation
-        };
+            Err(failure) => {
+                self.operations().take_back(id);
+                return Err(failure);
+            }
+        }
+        operation.tell_begun();
         self.work_on(&operation);
         Ok(operation)
+    }
+
+    /// Puts an operation among those that are known; returns the one that the same request started before.
+    fn add(&self, operation: &Arc<Operation>, request: &Request) -> Result<Option<Arc<Operation>>, Failure> {
+        let mut operations = self.operations();
+        let (id, verb) = (operation.id(), operation.verb());
+        if let Some(known) = of_request(&operations, id, &verb, request)? {
+            return Ok(Some(known));
+        }
+        self.refuse_overlap(&operations, id, &operation.look(Record::names))?;
+        operations.add(operation.clone());
+        Ok(None)
+    }
+
+    /// The operation that the same request started on another daemon.
+    async fn of_another_daemon(
+        self: &Arc<Self>,
+        id: Uuid,
+        verb: &Verb,
+        request: &Request,
+    ) -> Result<Arc<Operation>, Failure> {
+        if let Some(shared) = self.shared() {
+            self.mirror(shared, id).await?;
+        }
+        let known = of_request(&self.operations(), id, verb, request)?;
+        known.ok_or_else(|| Failure::new(Code::Internal, format!("The operation {id} was kept, and is gone")))
     }
 
     /// Refuses to begin an operation about databases that an unfinished one is about, where that is the
@@ -115,7 +152,7 @@ impl Fleet {
         id: Uuid,
         databases: &BTreeSet<String>,
     ) -> Result<(), Failure> {
-        if self.overlap() == Overlap::Queue {
+        if self.settings.overlap == Overlap::Queue {
             return Ok(());
         }
         let mut details = Vec::new();
@@ -139,7 +176,7 @@ impl Fleet {
     }
 
     /// Runs the attempt of an operation that has just begun.
-    fn work_on(self: &Arc<Self>, operation: &Arc<Operation>) {
+    pub(super) fn work_on(self: &Arc<Self>, operation: &Arc<Operation>) {
         let (verb, databases) = operation.look(|record| (record.verb.name(), record.databases.len()));
         let span = engine::trace::operation(operation.id(), verb, databases);
         let work = run::operation(self.clone(), operation.clone()).instrument(span);
@@ -153,8 +190,8 @@ impl Fleet {
         }));
     }
 
-    fn stop_of_an_attempt(&self) -> Stop {
-        Stop { drain: self.stop.drain.child_token(), cancel: self.stop.cancel.child_token() }
+    pub(super) fn stop_of_an_attempt(&self, lease: Option<Lease>) -> Stop {
+        Stop { drain: self.stop.drain.child_token(), cancel: self.stop.cancel.child_token(), lease }
     }
 
     /// The one operation whose id begins so.
@@ -181,39 +218,61 @@ impl Fleet {
     }
 
     /// Begins no further database of an operation; those under way are finished.
-    pub fn pause(&self, order: &Order) -> Result<Arc<Operation>, Failure> {
-        let operation = self.ordered(order)?;
-        operation.obey(Command::Pause, &order.by, |_, _| {})?;
-        Ok(operation)
+    pub async fn pause(self: &Arc<Self>, order: &Order) -> Result<Arc<Operation>, Failure> {
+        self.command(order, Command::Pause).await
     }
 
     /// Cancels what is under way, on the servers, and begins nothing more.
-    pub fn cancel(&self, order: &Order) -> Result<Arc<Operation>, Failure> {
-        let operation = self.ordered(order)?;
-        operation.obey(Command::Cancel, &order.by, |_, _| {})?;
-        Ok(operation)
+    pub async fn cancel(self: &Arc<Self>, order: &Order) -> Result<Arc<Operation>, Failure> {
+        self.command(order, Command::Cancel).await
     }
 
     /// Goes on with an operation that is paused or halted: with what was not begun. Refused where the
     /// migration directories are not what they were at the beginning, unless that is accepted.
     pub async fn resume(self: &Arc<Self>, order: &Order) -> Result<Arc<Operation>, Failure> {
-        self.go_on(order, Command::Resume).await
+        self.command(order, Command::Resume).await
     }
 
     /// Tries again what failed, was cancelled, was rolled back or was not begun, in the same waves.
     /// Refused likewise.
     pub async fn retry(self: &Arc<Self>, order: &Order) -> Result<Arc<Operation>, Failure> {
-        self.go_on(order, Command::Retry).await
+        self.command(order, Command::Retry).await
     }
 
-    async fn go_on(self: &Arc<Self>, order: &Order, command: Command) -> Result<Arc<Operation>, Failure> {
+    async fn command(self: &Arc<Self>, order: &Order, command: Command) -> Result<Arc<Operation>, Failure> {
         let operation = self.ordered(order)?;
+        if let Some(shared) = self.shared() {
+            return self.order_shared(shared, operation, order, command).await;
+        }
+        self.obey(&operation, order, command).await?;
+        Ok(operation)
+    }
+
+    /// Has an operation obey that this daemon owns.
+    pub(super) async fn obey(
+        self: &Arc<Self>,
+        operation: &Arc<Operation>,
+        order: &Order,
+        command: Command,
+    ) -> Result<(), Failure> {
+        match command {
+            Command::Pause | Command::Cancel => operation.obey(command, &order.by, |_, _| {}).map(drop),
+            Command::Resume | Command::Retry => self.go_on(operation, order, command).await,
+        }
+    }
+
+    async fn go_on(
+        self: &Arc<Self>,
+        operation: &Arc<Operation>,
+        order: &Order,
+        command: Command,
+    ) -> Result<(), Failure> {
         if super::operation::state::obey(operation.state(), command)?.is_none() {
-            return Ok(operation);
+            return Ok(());
         }
         self.admit()?;
         let work = operation.to_work_with();
-        let members = self.members_of(&operation);
+        let members = self.members_of(operation);
         let mut catalogs = now_in(&work.catalogs).await;
         let is_new = |member: &&Arc<Member>| work.catalog(member).is_none();
         catalogs.extend(read_catalogs(members.values().filter(is_new)).await);
@@ -238,7 +297,8 @@ impl Fleet {
             }
             operation.with_work(|work| {
                 if is_idle {
-                    work.stop = self.stop_of_an_attempt();
+                    work.stop = self.stop_of_an_attempt(work.stop.lease.take());
+                    work.takes_over = false;
                     work.members = Arc::new(members);
                     if !order.by.is_empty() {
                         work.author.requested_by.clone_from(&order.by);
@@ -252,13 +312,13 @@ impl Fleet {
             operation.note_digests();
         }
         if obeyed.is_some() && is_idle {
-            self.work_on(&operation);
+            self.work_on(operation);
         }
-        Ok(operation)
+        Ok(())
     }
 
     /// The databases of an operation, as they are now; without those that are gone.
-    fn members_of(&self, operation: &Operation) -> BTreeMap<String, Arc<Member>> {
+    pub(super) fn members_of(&self, operation: &Operation) -> BTreeMap<String, Arc<Member>> {
         let inventory = self.inventory();
         operation.look(|record| {
             let members = record.databases.keys().filter_map(|name| inventory.get(name));
@@ -330,7 +390,7 @@ impl Operation {
     }
 
     /// Refuses databases whose directory is another one by now, where that holds other migrations.
-    fn refuse_elsewhere<'a>(
+    pub(super) fn refuse_elsewhere<'a>(
         &self,
         members: impl Iterator<Item = &'a Arc<Member>>,
         catalogs: &Catalogs,

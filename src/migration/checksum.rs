@@ -19,6 +19,16 @@ impl Checksum {
         std::array::from_fn(|index| self.0[index])
     }
 
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = |index: usize| u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok();
+        let mut bytes = [0; 32];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = digits(index)?;
+        }
+        (text.len() == 64).then_some(Self(bytes))
+    }
+
     /// The lower-case hexadecimal digits, 64 of them.
     pub fn hex(&self) -> String {
         self.to_string()

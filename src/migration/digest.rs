@@ -65,6 +65,25 @@ impl Basis {
     }
 }
 
+impl fmt::Display for Basis {
+    /// As it is kept: the files, the rows and the steps, each as hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.files, self.rows.hex(), self.steps.hex())
+    }
+}
+
+impl FromStr for Basis {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let mut parts = text.split(' ');
+        let mut next = || parts.next().ok_or("a part of the plan's basis is missing");
+        let files = next()?.to_owned();
+        let mut sum = || Checksum::from_hex(next()?).ok_or("a part of the plan's basis is not a checksum");
+        Ok(Self { files, rows: sum()?, steps: sum()? })
+    }
+}
+
 /// A kind of thing that a plan was made over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

@@ -144,6 +144,9 @@ pub enum GateOutcome {
 }
 
 impl GateOutcome {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Passed, Self::Failed, Self::Inconclusive];
+
     /// As in logs and JSON.
     pub fn name(self) -> &'static str {
         match self {

@@ -162,6 +162,20 @@ pub async fn knows(session: &Session, author: &Author, own_too: bool) -> Result<
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
+/// The attempts of one operation, oldest first: the version, the direction, and whether it succeeded.
+pub async fn of_operation(
+    session: &Session,
+    operation: Uuid,
+) -> Result<Vec<(Version, String, bool)>, SessionError> {
+    let sql = format!(
+        "select version, direction, outcome = '{}' from {} where operation_id = $1 order by id",
+        AttemptOutcome::Succeeded.as_str(),
+        session.names.journal_sql
+    );
+    let rows = session.query(&sql, &[(&operation, Type::UUID)]).await?;
+    Ok(rows.iter().map(|row| (Version::from_row(row.get(0)), row.get(1), row.get(2))).collect())
+}
+
 /// The digest of the statements that the last attempt on a non-transactional script had done.
 pub async fn done_digest(session: &Session, version: &Version) -> Result<Option<String>, SessionError> {
     let sql = format!(

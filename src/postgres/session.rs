@@ -12,12 +12,14 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use tokio_util::sync::CancellationToken;
 
+mod lock;
+
 use crate::postgres::{
     error::{SqlFault, is_connection_lost},
     names::Names,
     pool::{self, Pooled},
     quote::quote_literal,
-    tracking::{self, Shape, ShapeError},
+    tracking::{Shape, ShapeError},
 };
 
 /// How long a message of Nexus's own (never a migration's SQL) may take before the connection
@@ -173,103 +175,6 @@ impl Session {
     /// The server's process id for this session.
     pub fn pid(&self) -> i32 {
         self.pid
-    }
-
-    /// Takes the lock by polling, until `deadline`. A waiting lock call would deadlock with CREATE
-    /// INDEX CONCURRENTLY, which waits for every transaction. `waiting` is told once, and again
-    /// when it changes, who has it.
-    pub async fn lock(
-        &mut self,
-        deadline: Instant,
-        cancel: &CancellationToken,
-        mut waiting: impl FnMut(&str),
-    ) -> Result<Locked, SessionError> {
-        let sql = format!(
-            "set application_name = {name}; \
-             select case when pg_catalog.current_setting('client_connection_check_interval') = '{CHECK_INTERVAL_MS}ms' \
-               then pg_catalog.pg_try_advisory_lock({key}) end as locked, pg_catalog.pg_backend_pid() as pid, \
-             current_user as role, pg_catalog.pg_is_in_recovery() as standby, \
-             pg_catalog.current_setting('client_connection_check_interval') as interval; \
-             {shape}",
-            name = quote_literal(&self.application_name),
-            key = self.key,
-            shape = tracking::shape_query(&self.names),
-        );
-        // A pooler loses the settings: no lock is taken where they do not hold, as it would be left behind.
-        let mut last_holder = String::new();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let rows = self.rows(&sql).await?;
-            let [first, shape @ ..] = rows.as_slice() else { return Err(SessionError::Lost) };
-            self.check_session(first)?;
-            if text(first, "locked") == Some("t") {
-                return Ok(Locked { shape: tracking::read_shape(&self.names, shape)? });
-            }
-            let is_last = Instant::now() + pause >= deadline;
-            // A run that has just ended may take a moment to let go: that is not worth telling.
-            if (is_last || pause > FIRST_PAUSE)
-                && let Some(holder) = self.holder().await?
-                && holder != last_holder
-            {
-                waiting(&holder);
-                last_holder = holder;
-            }
-            if is_last {
-                return Err(SessionError::LockHeld { holder: last_holder });
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())) => {}
-                () = cancel.cancelled() => return Err(SessionError::Cancelled),
-            }
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
-    }
-
-    fn check_session(&mut self, row: &SimpleQueryRow) -> Result<(), SessionError> {
-        let pid = text(row, "pid").and_then(|pid| pid.parse().ok()).ok_or(SessionError::Lost)?;
-        let moved = self.pid != 0 && self.pid != pid;
-        if moved || text(row, "interval") != Some(&format!("{CHECK_INTERVAL_MS}ms")) {
-            return Err(SessionError::Pooler);
-        }
-        if text(row, "standby") == Some("t") {
-            return Err(SessionError::Standby);
-        }
-        self.pid = pid;
-        text(row, "role").unwrap_or_default().clone_into(&mut self.role);
-        Ok(())
-    }
-
-    /// Reads which tables exist, without the lock, and who holds it.
-    pub async fn look(&mut self) -> Result<(Shape, Option<String>), SessionError> {
-        let sql = format!("{}; {}", self.holder_query(), tracking::shape_query(&self.names));
-        let rows = self.rows(&sql).await?;
-        let (holders, shape): (Vec<_>, Vec<_>) =
-            rows.into_iter().partition(|row| text(row, "holder").is_some());
-        let holder = holders.first().and_then(|row| text(row, "holder")).map(str::to_owned);
-        Ok((tracking::read_shape(&self.names, &shape)?, holder))
-    }
-
-    /// Who holds the lock, for a person.
-    pub async fn holder(&self) -> Result<Option<String>, SessionError> {
-        let rows = self.rows(&self.holder_query()).await?;
-        Ok(rows.first().and_then(|row| text(row, "holder")).map(str::to_owned))
-    }
-
-    /// A role without `pg_read_all_stats` sees less of other sessions: what it cannot see is left out.
-    pub(super) fn holder_query(&self) -> String {
-        let (high, low) = self.key_halves();
-        format!(
-            "select pg_catalog.format('pid %s (%s%s)%s', l.pid, \
-               coalesce(nullif(a.application_name, ''), 'unknown'), \
-               coalesce(' from ' || pg_catalog.host(a.client_addr), ''), \
-               coalesce(', connected since ' || \
-                 pg_catalog.to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"'), '')) as holder \
-             from pg_catalog.pg_locks l left join pg_catalog.pg_stat_activity a on a.pid = l.pid \
-             where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
-             and l.classid = {high} and l.objid = {low} and l.database = (select d.oid \
-             from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()) \
-             and l.pid <> pg_catalog.pg_backend_pid() limit 1"
-        )
     }
 
     /// A condition, for [`Self::fail_sql`], that the session has lost its lock. Giving the lock back

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _};
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use crate::{
     fleet::{
         Fleet, Order,
-        operation::{DatabaseRecord, Operation, Record, Watcher},
+        operation::{DatabaseRecord, Encode, Operation, Record, Told, Watcher},
     },
     migration::{DatabaseState, EventKind, GateOutcome, OperationState, event::WaveOf},
     rpc::{
@@ -43,12 +44,23 @@ impl OperationRpc {
 pub(super) fn follow(watcher: Watcher) -> Events<proto::Event> {
     let events = futures_util::stream::unfold(watcher, |mut watcher| async move {
         let event = match watcher.next().await? {
-            Ok(event) => convert::event(&event).map(Ok),
+            Ok(Told::Here(event)) => convert::event(&event).map(Ok),
+            Ok(Told::Elsewhere(event)) => Some(read_event(&event.body)),
             Err(failure) => Some(Err(of_failure(&failure))),
         };
         Some((event, watcher))
     });
     Box::pin(events.filter_map(futures_util::future::ready))
+}
+
+/// Encodes events for other daemons, as they are sent to whoever watches.
+pub fn encode() -> Encode {
+    Arc::new(|event| convert::event(event).map(|event| event.encode_to_vec()))
+}
+
+fn read_event(body: &[u8]) -> Result<proto::Event, Status> {
+    proto::Event::decode(body)
+        .map_err(|error| Status::internal(format!("a kept event cannot be read: {error}")))
 }
 
 #[tonic::async_trait]
@@ -96,7 +108,7 @@ impl OperationService for OperationRpc {
         request: Request<proto::PauseOperationRequest>,
     ) -> Result<Response<proto::PauseOperationResponse>, Status> {
         let asked = request.into_inner();
-        let operation = self.fleet.pause(&order(asked.id, &asked.requested_by, false));
+        let operation = self.fleet.pause(&order(asked.id, &asked.requested_by, false)).await;
         let operation = operation.map_err(|failure| of_failure(&failure))?.look(summary);
         Ok(Response::new(proto::PauseOperationResponse { operation: Some(operation) }))
     }
@@ -116,7 +128,7 @@ impl OperationService for OperationRpc {
         request: Request<proto::CancelOperationRequest>,
     ) -> Result<Response<proto::CancelOperationResponse>, Status> {
         let asked = request.into_inner();
-        let operation = self.fleet.cancel(&order(asked.id, &asked.requested_by, false));
+        let operation = self.fleet.cancel(&order(asked.id, &asked.requested_by, false)).await;
         let operation = operation.map_err(|failure| of_failure(&failure))?.look(summary);
         Ok(Response::new(proto::CancelOperationResponse { operation: Some(operation) }))
     }

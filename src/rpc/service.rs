@@ -55,7 +55,8 @@ impl Service {
             Box::pin(futures_util::stream::iter(planned(&request, &verb, plan).into_iter().map(Ok)))
         } else {
             self.fleet.hold(&mut request, &verb).await.map_err(|failure| of_failure(&failure))?;
-            let operation = self.fleet.start(&request, verb).map_err(|failure| of_failure(&failure))?;
+            let operation = self.fleet.start(&request, verb).await;
+            let operation = operation.map_err(|failure| of_failure(&failure))?;
             Box::pin(operation::follow(operation.watch()))
         };
         Ok(Response::new(Box::pin(events.map(move |event| event.map(wrap)))))

@@ -30,6 +30,7 @@ mod reload;
 mod runbook;
 mod scripts;
 mod servers;
+mod service;
 mod service_manager;
 mod strategy;
 mod support;

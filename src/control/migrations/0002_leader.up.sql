@@ -2,7 +2,7 @@
 
 create table leader (
     -- There is one row.
-    only boolean primary key default true check (only),
+    single boolean primary key default true check (single),
     instance text not null,
     -- The session that holds the lock.
     pid integer not null,

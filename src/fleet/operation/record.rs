@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    engine::Verb,
+    engine::{Done, Verb},
     fleet::{
         selector::Selection,
         strategy::{Strategy, Wave},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// An operation, as it stands.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// Its id, which is the request's.
     pub id: Uuid,
@@ -40,6 +40,10 @@ pub struct Record {
     pub why: String,
     /// Counts how often it was begun, from 1.
     pub attempt: u32,
+    /// Until when it pauses, where it goes on by itself then.
+    pub pauses_until: Option<Timestamp>,
+    /// What it applied is being rolled back, and why; `None`: it goes forward.
+    pub undoing: Option<String>,
     /// Its waves, in their order.
     pub waves: Vec<WaveRecord>,
     /// Its databases, frozen when it was asked for.
@@ -53,7 +57,7 @@ pub struct Record {
 }
 
 /// One wave of an operation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaveRecord {
     /// Its name and its databases.
     pub wave: Wave,
@@ -63,7 +67,7 @@ pub struct WaveRecord {
 }
 
 /// One database of an operation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DatabaseRecord {
     /// How it stands.
     pub state: DatabaseState,
@@ -175,6 +179,26 @@ impl DatabaseRecord {
         }
     }
 
+    /// Whoever works on it may not go on: another may. What was stopped for that waits for its turn.
+    pub(super) fn suspend(&mut self) {
+        let is_stopped = self.failure.as_ref().is_some_and(|failure| failure.code == Code::Cancelled);
+        if self.state == DatabaseState::Cancelled && is_stopped {
+            self.state = DatabaseState::Waiting;
+            self.failure = None;
+        }
+    }
+
+    /// Whoever worked on it is gone, and this is what the journal says that was done.
+    pub(in crate::fleet) fn take_over(&mut self, known: Option<Done>) {
+        if let Some(Done { steps, failed_at }) = known {
+            (self.done, self.failed_at, self.taken_back) = (steps, failed_at, 0);
+        }
+        if self.state == DatabaseState::Running {
+            self.state = DatabaseState::Waiting;
+        }
+        self.waits_for.clear();
+    }
+
     /// Whoever worked on it is gone: what became of it is not known.
     pub(super) fn abandon(&mut self) {
         if self.state == DatabaseState::Running {
@@ -225,6 +249,13 @@ impl Record {
     /// On how many databases something is to be undone.
     pub(in crate::fleet) fn touched(&self) -> usize {
         self.databases.values().filter(|database| !database.touched().is_empty()).count()
+    }
+
+    /// How many databases of a wave have failed.
+    pub(in crate::fleet) fn failed_in(&self, wave: usize) -> usize {
+        let names = self.waves.get(wave).map(|wave| wave.wave.databases.iter()).into_iter().flatten();
+        let databases = names.filter_map(|name| self.databases.get(name));
+        databases.filter(|database| database.state.is_failure()).count()
     }
 
     /// Those of a wave that are still to be begun, in their order.

@@ -42,6 +42,11 @@ impl Operations {
         self.forgotten.is_some_and(|newest| made(id).is_none_or(|made| made <= newest))
     }
 
+    /// Forgets an operation that was not begun after all.
+    pub(in crate::fleet) fn take_back(&mut self, id: Uuid) {
+        self.kept.retain(|operation| operation.id() != id);
+    }
+
     /// The one operation whose id begins so.
     pub(in crate::fleet) fn find(&self, id: &str) -> Result<Arc<Operation>, Failure> {
         let id = id.trim().to_ascii_lowercase();

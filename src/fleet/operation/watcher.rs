@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    fleet::operation::Operation,
-    migration::{Code, Event, EventKind, Failure},
+    fleet::operation::{
+        Operation,
+        log::{Place, Told},
+    },
+    migration::{Code, Failure},
 };
 
 /// How many events somebody who has caught up may fall behind.
@@ -13,22 +16,22 @@ const MOST_BEHIND: u64 = 10_000;
 /// A reader of one operation's log.
 pub struct Watcher {
     operation: Arc<Operation>,
-    /// The last event that was read.
-    place: u64,
+    /// Behind the last event that was read.
+    place: Place,
     /// Until there, everything had happened before the watcher came.
-    caught_up: u64,
+    caught_up: Place,
     has_ended: bool,
 }
 
 impl Watcher {
     pub(super) fn new(operation: Arc<Operation>) -> Self {
         let caught_up = operation.log.newest();
-        Self { operation, place: 0, caught_up, has_ended: false }
+        Self { operation, place: Place::default(), caught_up, has_ended: false }
     }
 
     /// The next event, as soon as there is one; `None` when nobody is at work on the operation any
     /// more. Whoever is far too slow is refused, once: the work waits for nobody.
-    pub async fn next(&mut self) -> Option<Result<Arc<Event>, Failure>> {
+    pub async fn next(&mut self) -> Option<Result<Told, Failure>> {
         if self.has_ended {
             return None;
         }
@@ -37,10 +40,10 @@ impl Watcher {
             self.has_ended = true;
             return Some(Err(self.too_slow()));
         }
-        let (number, event) = self.operation.log.next(self.place).await?;
-        self.place = number;
-        self.has_ended = matches!(event.kind, EventKind::OperationFinished { .. });
-        Some(Ok(event))
+        let (place, told) = self.operation.log.next(self.place).await?;
+        self.place = place;
+        self.has_ended = told.is_end();
+        Some(Ok(told))
     }
 
     fn too_slow(&self) -> Failure {
@@ -52,8 +55,8 @@ impl Watcher {
 
 /// Whether somebody at this place has fallen too far behind the newest event. What had happened
 /// before he came may be read at any pace.
-fn is_too_slow(newest: u64, place: u64, caught_up: u64) -> bool {
-    newest.saturating_sub(place.max(caught_up)) > MOST_BEHIND
+fn is_too_slow(newest: Place, place: Place, caught_up: Place) -> bool {
+    newest.distance(place.later(caught_up)) > MOST_BEHIND
 }
 
 #[cfg(test)]
@@ -73,7 +76,7 @@ pub(super) mod tests {
             selector::Selection,
             strategy::Strategy,
         },
-        migration::{OperationState, TraceContext},
+        migration::{Event, EventKind, OperationState, TraceContext},
         postgres::executor::Author,
     };
 
@@ -95,6 +98,8 @@ pub(super) mod tests {
             state: OperationState::Pending,
             why: String::new(),
             attempt: 1,
+            pauses_until: None,
+            undoing: None,
             waves: Vec::new(),
             databases: BTreeMap::new(),
             created: now,
@@ -108,7 +113,8 @@ pub(super) mod tests {
         let (events, _) = mpsc::unbounded_channel();
         let sink = Arc::new(Sink { operation: id, trace: None, events });
         let (members, catalogs) = (Arc::default(), Arc::default());
-        Arc::new(Operation::new(record, Work { author, stop: Stop::default(), sink, members, catalogs }))
+        let work = Work { author, stop: Stop::default(), sink, members, catalogs, takes_over: false };
+        Arc::new(Operation::new(record, work, None, None))
     }
 
     fn tell(operation: &Operation, kind: EventKind) {

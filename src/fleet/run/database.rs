@@ -126,6 +126,11 @@ async fn begin_and_run(
             Err(failure) => return Some(Err(failure)),
         };
         if operation.may_begin(member.name(), closed) {
+            // Whoever would go on with it has to know that it was begun.
+            if !operation.is_kept().await {
+                operation.update_database(member.name(), |database| database.take_over(None));
+                return None;
+            }
             let report = engine::run(&run, verb).await;
             drop(places);
             return Some(Ok(report));
@@ -148,7 +153,7 @@ fn prepare(
     let run = fleet.run(member, catalog, work.author);
     // A second attempt of the same operation is meant, and so is taking back what it did.
     let before = if attempt == 1 && !is_undo { run.before } else { Before::Nowhere };
-    Ok(Run { events, stop: work.stop, before, basis, ..run })
+    Ok(Run { events, stop: work.stop, before, basis, takes_over: work.takes_over, ..run })
 }
 
 fn gone() -> Failure {

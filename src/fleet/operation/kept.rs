@@ -1,0 +1,319 @@
+//! Operations as they are kept in the control database: JSON, made here and read here only.
+//!
+//! The forms below are those of the domain's types, which serde checks field by field; what is not
+//! known to this program makes a document unreadable rather than half read. What a script has raised
+//! itself is not kept: it may hold anything, and whoever reads the control database need not be who
+//! may read the database that raised it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    engine::Verb,
+    fleet::{
+        operation::{Command, DatabaseRecord, Record, WaveRecord},
+        selector::Selection,
+        strategy::{Strategy, Wave},
+    },
+    migration::{
+        Basis, Code, DatabaseState, Failure, GateOutcome, Location, OperationState, PlanDigest, StepAction,
+        TraceContext, Version,
+    },
+};
+
+mod forms;
+
+use forms::{
+    CommandForm, SelectionForm, StepActionForm, StrategyForm, VerbForm, code, database_state, gate_outcome,
+    operation_state,
+};
+
+/// An operation without its databases.
+#[derive(Serialize, Deserialize)]
+struct KeptOperation {
+    #[serde(with = "VerbForm")]
+    verb: Verb,
+    requested_by: String,
+    reason: String,
+    #[serde(with = "SelectionForm")]
+    selection: Selection,
+    #[serde(with = "StrategyForm")]
+    strategy: Strategy,
+    plan: Option<String>,
+    asked_plan: Option<String>,
+    #[serde(with = "operation_state")]
+    state: OperationState,
+    why: String,
+    attempt: u32,
+    pauses_until: Option<Timestamp>,
+    undoing: Option<String>,
+    waves: Vec<KeptWave>,
+    created: Timestamp,
+    changed: Timestamp,
+    ended: Option<Timestamp>,
+    by: String,
+    trace: String,
+}
+
+/// What there is beside an operation's record.
+#[derive(Debug, Clone)]
+pub(in crate::fleet) struct Beside {
+    /// The plan that it was asked to be held to.
+    pub(in crate::fleet) asked_plan: Option<PlanDigest>,
+    /// Who has it done: who asked for it, or who had it tried again.
+    pub(in crate::fleet) by: String,
+    /// Its trace.
+    pub(in crate::fleet) trace: TraceContext,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptWave {
+    name: String,
+    is_canary: bool,
+    databases: Vec<String>,
+    is_settled: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptDatabase {
+    #[serde(with = "database_state")]
+    state: DatabaseState,
+    digest: String,
+    basis: Option<String>,
+    done: Vec<KeptStep>,
+    taken_back: usize,
+    failed_at: Option<String>,
+    failure: Option<KeptFailure>,
+    waits_for: String,
+    gate: Option<KeptGate>,
+    started: Option<Timestamp>,
+    ended: Option<Timestamp>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptStep {
+    version: String,
+    #[serde(with = "StepActionForm")]
+    action: StepAction,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptGate {
+    #[serde(with = "gate_outcome")]
+    outcome: GateOutcome,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptFailure {
+    #[serde(with = "code")]
+    code: Code,
+    message: String,
+    hint: String,
+    version: Option<String>,
+    location: Option<KeptLocation>,
+    sqlstate: Option<String>,
+    server_message: Option<String>,
+    server_hint: Option<String>,
+    details: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptLocation {
+    file: String,
+    line: u32,
+    column: u32,
+}
+
+/// A command, as one daemon asks another to give it.
+#[derive(Serialize, Deserialize)]
+struct KeptOrder {
+    #[serde(with = "CommandForm")]
+    command: Command,
+    by: String,
+    accept_new_catalog: bool,
+}
+
+/// How a command was answered.
+#[derive(Serialize, Deserialize)]
+struct KeptAnswer {
+    failure: Option<KeptFailure>,
+}
+
+impl From<&Failure> for KeptFailure {
+    fn from(failure: &Failure) -> Self {
+        let failure = failure.clone();
+        Self {
+            code: failure.code,
+            message: failure.message,
+            hint: failure.hint,
+            version: failure.version,
+            location: failure.location.map(|it| KeptLocation {
+                file: it.file,
+                line: it.line,
+                column: it.column,
+            }),
+            sqlstate: failure.sqlstate,
+            server_message: failure.server_message,
+            server_hint: failure.server_hint,
+            details: failure.details,
+        }
+    }
+}
+
+impl From<KeptFailure> for Failure {
+    fn from(kept: KeptFailure) -> Self {
+        let location = kept.location.map(|KeptLocation { file, line, column }| {
+            Box::new(Location { file, line, column, excerpt: String::new() })
+        });
+        Self {
+            code: kept.code,
+            message: kept.message,
+            hint: kept.hint,
+            version: kept.version,
+            location,
+            sqlstate: kept.sqlstate,
+            server_message: kept.server_message,
+            operator_message: None,
+            server_hint: kept.server_hint,
+            details: kept.details,
+        }
+    }
+}
+
+/// An operation without its databases, as JSON.
+pub(in crate::fleet) fn operation(record: &Record, beside: &Beside) -> String {
+    let waves = record.waves.iter().map(|it| KeptWave {
+        name: it.wave.name.clone(),
+        is_canary: it.wave.is_canary,
+        databases: it.wave.databases.clone(),
+        is_settled: it.is_settled,
+    });
+    text(&KeptOperation {
+        verb: record.verb.clone(),
+        requested_by: record.requested_by.clone(),
+        reason: record.reason.clone(),
+        selection: record.selection.clone(),
+        strategy: record.strategy.clone(),
+        plan: record.plan.as_ref().map(ToString::to_string),
+        asked_plan: beside.asked_plan.as_ref().map(ToString::to_string),
+        state: record.state,
+        why: record.why.clone(),
+        attempt: record.attempt,
+        pauses_until: record.pauses_until,
+        undoing: record.undoing.clone(),
+        waves: waves.collect(),
+        created: record.created,
+        changed: record.changed,
+        ended: record.ended,
+        by: beside.by.clone(),
+        trace: beside.trace.to_string(),
+    })
+}
+
+/// Reads an operation, which has no databases then.
+pub(in crate::fleet) fn read_operation(id: Uuid, document: &str) -> Result<(Record, Beside), String> {
+    let kept: KeptOperation = parse(document)?;
+    let digest = |text: Option<String>| {
+        let read = text.map(|text| text.parse::<PlanDigest>().map_err(|failure| failure.to_string()));
+        read.transpose()
+    };
+    let waves = kept.waves.into_iter().map(|KeptWave { name, is_canary, databases, is_settled }| {
+        WaveRecord { wave: Wave { name, is_canary, databases }, is_settled }
+    });
+    let record = Record {
+        id,
+        verb: kept.verb,
+        requested_by: kept.requested_by,
+        reason: kept.reason,
+        selection: kept.selection,
+        strategy: kept.strategy,
+        plan: digest(kept.plan)?,
+        state: kept.state,
+        why: kept.why,
+        attempt: kept.attempt,
+        pauses_until: kept.pauses_until,
+        undoing: kept.undoing,
+        waves: waves.collect(),
+        databases: std::collections::BTreeMap::new(),
+        created: kept.created,
+        changed: kept.changed,
+        ended: kept.ended,
+    };
+    let trace = TraceContext::parse(&kept.trace).ok_or("the trace cannot be read")?;
+    Ok((record, Beside { asked_plan: digest(kept.asked_plan)?, by: kept.by, trace }))
+}
+
+/// One database of an operation, as JSON.
+pub(in crate::fleet) fn database(record: &DatabaseRecord) -> String {
+    let step = |(version, action): &(Version, StepAction)| KeptStep {
+        version: version.to_string(),
+        action: *action,
+    };
+    text(&KeptDatabase {
+        state: record.state,
+        digest: record.digest.clone(),
+        basis: record.basis.as_ref().map(ToString::to_string),
+        done: record.done.iter().map(step).collect(),
+        taken_back: record.taken_back,
+        failed_at: record.failed_at.as_ref().map(ToString::to_string),
+        failure: record.failure.as_ref().map(KeptFailure::from),
+        waits_for: record.waits_for.clone(),
+        gate: record.gate.clone().map(|(outcome, reason)| KeptGate { outcome, reason }),
+        started: record.started,
+        ended: record.ended,
+    })
+}
+
+/// Reads a database of an operation.
+pub(in crate::fleet) fn read_database(document: &str) -> Result<DatabaseRecord, String> {
+    let kept: KeptDatabase = parse(document)?;
+    let done = kept.done.into_iter().map(|step| (Version::from_row(&step.version), step.action));
+    Ok(DatabaseRecord {
+        state: kept.state,
+        digest: kept.digest,
+        basis: kept.basis.map(|basis| basis.parse::<Basis>()).transpose()?,
+        done: done.collect(),
+        taken_back: kept.taken_back,
+        failed_at: kept.failed_at.as_deref().map(Version::from_row),
+        failure: kept.failure.map(Failure::from),
+        waits_for: kept.waits_for,
+        gate: kept.gate.map(|gate| (gate.outcome, gate.reason)),
+        started: kept.started,
+        ended: kept.ended,
+    })
+}
+
+/// A command, as JSON.
+pub(in crate::fleet) fn order(command: Command, by: &str, accept_new_catalog: bool) -> String {
+    text(&KeptOrder { command, by: by.to_owned(), accept_new_catalog })
+}
+
+/// Reads a command: what, by whom, and whether new files are accepted.
+pub(in crate::fleet) fn read_order(document: &str) -> Result<(Command, String, bool), String> {
+    let KeptOrder { command, by, accept_new_catalog } = parse(document)?;
+    Ok((command, by, accept_new_catalog))
+}
+
+/// The answer to a command, as JSON.
+pub(in crate::fleet) fn answer(result: &Result<(), Failure>) -> String {
+    text(&KeptAnswer { failure: result.as_ref().err().map(KeptFailure::from) })
+}
+
+/// Reads the answer to a command.
+pub(in crate::fleet) fn read_answer(document: &str) -> Result<(), Failure> {
+    match parse::<KeptAnswer>(document) {
+        Ok(KeptAnswer { failure: None }) => Ok(()),
+        Ok(KeptAnswer { failure: Some(failure) }) => Err(failure.into()),
+        Err(error) => Err(Failure::new(Code::Internal, error)),
+    }
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("strings, numbers and names are always JSON")
+}
+
+fn parse<'a, T: Deserialize<'a>>(document: &'a str) -> Result<T, String> {
+    serde_json::from_str(document).map_err(|error| format!("what is kept of it cannot be read: {error}"))
+}
