@@ -94,10 +94,11 @@ impl Kept {
         let changes = self.mirror.refresh(control).await?;
         let has_changed = !changes.written.is_empty() || !changes.gone.is_empty();
         for document in changes.written {
-            match (Uuid::parse_str(&document.key), store::decode_one(&document.body)) {
-                (Ok(id), Some(life)) => drop(self.lives.insert(id, life)),
-                _ => tracing::warn!(key = document.key, "an alert of the control database cannot be read"),
-            }
+            let Some(life) = store::decode_one(&document.body) else {
+                tracing::warn!(key = document.key, "an alert of the control database cannot be read");
+                continue;
+            };
+            self.lives.insert(life.alert.id, life);
         }
         for key in changes.gone {
             if let Ok(id) = Uuid::parse_str(&key) {

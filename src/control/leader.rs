@@ -132,6 +132,10 @@ impl Leadership {
                     }
                 }
                 _ = ticks.tick() => {
+                    // Whoever asked meanwhile was told that it is over: it cannot begin again unheard.
+                    if !self.control.leads() {
+                        return self.control.silent(self.control.lease());
+                    }
                     if let Err(failure) = self.beat().await {
                         return failure;
                     }

@@ -215,3 +215,65 @@ pub(super) fn revive_times(document: &str) -> Option<BTreeMap<String, Timestamp>
 fn json(of: &impl Serialize) -> String {
     serde_json::to_string(of).expect("texts, numbers and times are always JSON")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_761_819_330 + second).expect("a time")
+    }
+
+    fn seen_at(second: i64, counts: Option<Counts>) -> Seen {
+        let finding = Finding::new(FindingKind::Dirty, "0003_c", "is dirty").evidence(["since then".into()]);
+        let newest = Some(Version::from_row("0002_b"));
+        let last = Observation {
+            database: "orders".into(),
+            time: at(second),
+            counts,
+            newest: newest.clone(),
+            findings: vec![finding],
+            unknown: vec![FindingKind::InvalidIndex],
+        };
+        let earlier = Rows { at: at(0), counts: Counts { applied: 7, ..Counts::default() }, newest };
+        Seen { last: Some(last), glance: None, rows: Some(earlier) }
+    }
+
+    #[test]
+    fn what_was_seen_is_told_as_it_was() {
+        assert_eq!(KeptSeen::of(&Seen::default()), None);
+        let counts = Counts { applied: 2, dirty: 1, oldest_pending: Some(at(5)), ..Counts::default() };
+        for (counts, expected) in [(Some(counts), (at(9), 2)), (None, (at(0), 7))] {
+            let before = seen_at(9, counts);
+            let kept = KeptSeen::of(&before).expect("it was seen");
+            let revived = revive_seen(&seen(&kept)).expect("it is JSON");
+            assert_eq!(revived, kept);
+            let after = revived.seen();
+            assert_eq!(after.last, before.last);
+            let rows = after.rows.expect("there are rows");
+            assert_eq!((rows.at, rows.counts.applied), expected);
+            // Another look that saw the same is no reason to keep it again.
+            let mut later = KeptSeen::of(&seen_at(10, counts)).expect("it was seen");
+            assert!(later.is_same(&kept) && later.time() > kept.time());
+            later.pending = Some(Vec::new());
+            assert!(!later.is_same(&kept));
+        }
+    }
+
+    #[test]
+    fn audits_and_their_schedules() {
+        let observation = seen_at(3, None).last.expect("it was seen");
+        let databases = vec![observation];
+        let (id, name) = (Uuid::from_u128(7), "nightly".to_owned());
+        let report = AuditReport { id, name, started: at(1), ended: at(4), databases };
+        let document = audit(&report);
+        assert_eq!(revive_audit(&document), Some(report));
+        // What a newer nexusd looks for is for nobody here.
+        let strange = document.replace("\"dirty\"", "\"haunted\"");
+        assert!(revive_audit(&strange).is_some_and(|report| report.databases[0].findings.is_empty()));
+        let schedule = |text| Schedule::parse(text, "UTC").expect("a schedule");
+        let kept = run(&schedule("0 3 * * *"), at(3));
+        assert_eq!(last_run(&schedule("0 3 * * *"), &kept), Some(at(3)));
+        assert_eq!(last_run(&schedule("0 4 * * *"), &kept), None);
+    }
+}

@@ -100,7 +100,7 @@ pub(super) struct Agenda<'a> {
 impl<'a> Agenda<'a> {
     /// Begins now; what was missed since it was last seen to is due once.
     pub(super) fn new(schedule: &'a Schedule, last: Timestamp, now: Timestamp) -> Self {
-        Self { schedule, due: schedule.next(last.min(now)), seen: now }
+        Self { schedule, due: schedule.next(last), seen: now }
     }
 
     /// How long to wait before the next look; `None` where nothing will ever be due.
@@ -235,6 +235,22 @@ mod tests {
         // Set back by a year, from a clock that was wrong: the next day's comes.
         let year = [("2027-11-23T12:00:00Z", false), ("2026-11-23T12:00:00Z", false)];
         check("0 3 * * *", &[&year[..], &[("2026-11-24T03:00:00Z", true)]].concat());
+    }
+
+    #[test]
+    fn what_was_missed_is_due_once() {
+        let check = |last: &str, now: &str, expected: bool| {
+            let schedule = schedule("0 3 * * *", "UTC");
+            let mut agenda = Agenda::new(&schedule, at(last), at(now));
+            assert_eq!(agenda.nap() == Some(Duration::ZERO), expected, "{last} {now}");
+            assert_eq!(agenda.is_due(at(now)), expected, "{last} {now}");
+            assert!(!agenda.is_due(at(now)), "not twice: {last} {now}");
+        };
+        check("2026-11-23T03:00:00Z", "2026-11-24T02:59:00Z", false);
+        check("2026-11-23T03:00:00Z", "2026-11-24T03:01:00Z", true);
+        check("2026-11-20T03:00:00Z", "2026-11-24T03:01:00Z", true);
+        // Another daemon's clock is ahead of this one's.
+        check("2026-11-24T03:00:00Z", "2026-11-24T02:59:58Z", false);
     }
 
     #[test]

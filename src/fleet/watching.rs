@@ -108,6 +108,23 @@ impl Fleet {
         }
     }
 
+    /// Whether operations are kept in a control database, and not in memory.
+    pub fn is_shared(&self) -> bool {
+        self.settings.shared.is_some()
+    }
+
+    /// The instance of the daemon that leads; `None` where none does.
+    pub async fn leader(&self) -> Result<Option<String>, Failure> {
+        match &self.settings.shared {
+            Some(shared) => {
+                // Nobody waits for what is known not to answer.
+                shared.control.admit()?;
+                shared.control.leader().await
+            }
+            None => Ok(Some(self.instance().to_owned())),
+        }
+    }
+
     /// Has a database looked at soon, where this daemon watches: it may be another one than before.
     pub fn nudge(&self, database: &str) {
         if let Some(member) = self.inventory().get(database) {

@@ -24,8 +24,11 @@ pub(super) struct Alerts {
     sends: IntCounterVec,
     /// The alerts that stand, each counted in the gauge of its state: a change tells the new state only.
     /// `None` where another daemon counts them.
-    standing: Arc<Mutex<Option<HashMap<Uuid, (FindingKind, AlertState)>>>>,
+    standing: Arc<Mutex<Option<Standing>>>,
 }
+
+/// What is counted, and in which gauge.
+type Standing = HashMap<Uuid, (FindingKind, AlertState)>;
 
 impl Alerts {
     /// Registers them; every kind is there from the start.
