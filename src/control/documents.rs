@@ -52,7 +52,11 @@ impl Mirror {
     /// Reads what has changed.
     pub async fn refresh(&mut self, control: &Control) -> Result<Changes, Failure> {
         let since = self.read.map(|read| read.checked_sub(MARGIN).unwrap_or(read));
-        let (documents, number, read) = control.changed(self.kind, since).await?;
+        // What was written late may be older than what was read: of those, only what is known is left out.
+        let is_recent = |changed: &Timestamp| since.is_some_and(|since| *changed >= since);
+        let recent = self.known.iter().filter(|(_, changed)| is_recent(changed));
+        let (keys, times): (Vec<_>, Vec<_>) = recent.map(|(key, changed)| (key.as_str(), *changed)).unzip();
+        let (documents, number, read) = control.changed(self.kind, since, &keys, &times).await?;
         self.read = read;
         let mut changes = self.take(documents);
         if self.known.len() != number {
@@ -117,18 +121,28 @@ impl Control {
         self.query(sql, parameters).await.map(drop)
     }
 
-    /// Those of a kind that were written at a moment or later, how many there are in all, and what time
-    /// it is.
+    /// Those of a kind that were written at a moment or later, but for those that were written as these
+    /// were, how many there are in all, and what time it is.
     async fn changed(
         &self,
         kind: &str,
         since: Option<Timestamp>,
+        keys: &[&str],
+        times: &[Timestamp],
     ) -> Result<(Vec<Document>, usize, Option<Timestamp>), Failure> {
         let sql = "select key, body::text as body, changed, all_there.number, all_there.now \
              from (select pg_catalog.count(*) as number, pg_catalog.now() as now \
                from document where kind = $1) all_there \
-             left join document on kind = $1 and changed >= coalesce($2, '-infinity')";
-        let rows = self.query(sql, &[(&kind, Type::TEXT), (&since, Type::TIMESTAMPTZ)]).await?;
+             left join document on kind = $1 and changed >= coalesce($2, '-infinity') \
+               and not exists (select from unnest($3::text[], $4::timestamptz[]) as known (key, changed) \
+                 where known.key = document.key and known.changed = document.changed)";
+        let parameters: &[_] = &[
+            (&kind as _, Type::TEXT),
+            (&since as _, Type::TIMESTAMPTZ),
+            (&keys as _, Type::TEXT_ARRAY),
+            (&times as _, Type::TIMESTAMPTZ_ARRAY),
+        ];
+        let rows = self.query(sql, parameters).await?;
         let number = rows.first().map_or(0, |row| row.get::<_, i64>("number"));
         let document = |row: &tokio_postgres::Row| {
             let key = row.get::<_, Option<String>>("key")?;
