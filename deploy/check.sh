@@ -71,7 +71,7 @@ kubernetes() {
     skipped deploy/kubernetes "kustomize: $(why)"
     return
   fi
-  # Both components, two pods, and another namespace: what an overlay may ask for.
+  # Both components, one pod, and another namespace: what an overlay may ask for.
   mkdir "$work/overlay"
   cat >"$work/overlay/kustomization.yaml" <<'END'
 apiVersion: kustomize.config.k8s.io/v1beta1
@@ -79,7 +79,7 @@ kind: Kustomization
 namespace: elsewhere
 resources: [../../../deploy/kubernetes/base]
 components: [../../../deploy/kubernetes/components/metrics, ../../../deploy/kubernetes/components/migrations-image]
-replicas: [{name: nexusd, count: 2}]
+replicas: [{name: nexusd, count: 1}]
 images: [{name: nexusd-migrations, newName: registry.example.com/shop-migrations, newTag: "42"}]
 END
   "$tools/bin/kustomize-$KUSTOMIZE" build deploy/kubernetes/example >"$work/example.yaml"
@@ -126,7 +126,7 @@ configurations() {
   fi
   local url=postgres://nexus@localhost/shop
   SHOP_EU_URL=$url SHOP_US_URL=$url target/debug/nexusd check-config --config deploy/compose/nexus.toml >/dev/null
-  (umask 077 && echo "$url" >"$work/shop-eu")
+  (umask 077 && echo "$url" | tee "$work/shop-eu" >"$work/control")
   sed "s#/run/secrets/nexus/#$work/#" deploy/kubernetes/example/nexus.toml >"$work/nexus.toml"
   target/debug/nexusd check-config --config "$work/nexus.toml" >/dev/null
   passed 'deploy/compose/nexus.toml, deploy/kubernetes/example/nexus.toml: nexusd check-config'

@@ -190,7 +190,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("anyhow", &["cli", "bin", "daemon"]),
     ("backon", &["postgres", "engine", "fleet", "alert", "rpc"]),
-    ("fastrand", &["postgres", "engine", "fleet", "alert", "telemetry"]),
+    ("fastrand", &["postgres", "engine", "control", "fleet", "alert", "telemetry"]),
     ("percent_encoding", &["redact", "postgres", "cli"]),
     ("glob", &["config"]),
     ("globset", &["selector"]),
@@ -440,7 +440,7 @@ fn finds_a_planted_stray_dependency() -> Result<(), Box<dyn Error>> {
         assert_eq!(strayed_dependencies(path, text)?, expected, "{path}: {text}");
         Ok(())
     };
-    let stray = ["src/engine/apply.rs:1: `tokio_postgres` belongs to postgres"];
+    let stray = ["src/engine/apply.rs:1: `tokio_postgres` belongs to postgres, control"];
     check("src/engine/apply.rs", "use tokio_postgres::Client;", &stray)?;
     check("src/engine/apply.rs", "use ::tokio_postgres as pg;", &stray)?;
     check("src/engine/apply.rs", "fn f(c: &tokio_postgres::Client) {}", &stray)?;

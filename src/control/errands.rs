@@ -16,8 +16,8 @@ use crate::{
 /// The channel on which a new errand, or its answer, is told.
 pub const CHANNEL: &str = "nexus_errand";
 
-/// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer is waited for beyond a lease, within which a dead owner is succeeded.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -44,7 +44,8 @@ impl Control {
         let parameters: &[_] =
             &[(&id as _, Type::UUID), (&operation as _, Type::UUID), (&document as _, Type::TEXT)];
         self.query(&sql, parameters).await?;
-        let given_up = tokio::time::Instant::now() + PATIENCE;
+        let patience = self.lease() + PATIENCE;
+        let given_up = tokio::time::Instant::now() + patience;
         loop {
             tokio::time::sleep(LOOK).await;
             let is_last = tokio::time::Instant::now() > given_up;
@@ -53,8 +54,8 @@ impl Control {
             }
             if is_last {
                 let whom = operation.map_or_else(|| "leads".to_owned(), |id| format!("owns operation {id}"));
-                let message =
-                    format!("The nexusd that {whom} did not answer within {} s", PATIENCE.as_secs());
+                let patience = humantime::format_duration(patience);
+                let message = format!("The nexusd that {whom} did not answer within {patience}");
                 return Err(Failure::new(Code::OwnerSilent, message));
             }
         }

@@ -6,7 +6,8 @@
 //! to that one. PostgreSQL's clock and its row locks decide who owns what.
 
 use std::{
-    sync::Arc,
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,12 +22,16 @@ use crate::{
     migration::{Code, Failure},
 };
 use tokio::sync::watch;
+use uuid::Uuid;
 
 mod mirror;
 mod take_over;
 
 /// How often other daemons' changes are looked for, also where nobody was heard to make any.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// They are not looked for more often than this, whatever is heard: this daemon hears itself, too.
+const LEAST_SWEEP: Duration = Duration::from_millis(50);
 
 /// The pause after the control database could not be used.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -43,12 +48,18 @@ pub struct Shared {
     encode: Encode,
     /// Rings when something of an operation is to be kept.
     bell: watch::Sender<()>,
+    /// The operations that a newer nexusd has kept in a form that this one cannot read.
+    unreadable: Mutex<HashSet<Uuid>>,
 }
 
 impl Shared {
     /// What is shared through a control database; events are kept as `encode` makes them.
     pub fn new(control: Arc<Control>, encode: Encode) -> Self {
-        Self { control, encode, bell: watch::Sender::new(()) }
+        Self { control, encode, bell: watch::Sender::new(()), unreadable: Mutex::default() }
+    }
+
+    fn unreadable(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn keeping(&self) -> Keeping {
@@ -121,7 +132,7 @@ impl Fleet {
                     if !heard {
                         ear = None;
                     }
-                    due = Instant::now();
+                    due = due.min(Instant::now() + LEAST_SWEEP);
                 }
                 () = tokio::time::sleep(pause) => {}
                 () = self.stop.drain.cancelled() => break,

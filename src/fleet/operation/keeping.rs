@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
@@ -203,7 +204,7 @@ impl Operation {
             revision: unkept.revision + 1,
             is_active,
             is_released: !is_active && self.log.is_finished(),
-            ended: record.ended.map(|ended| ended.as_microsecond()),
+            ended: record.ended.map(Timestamp::as_microsecond),
             document: kept::operation(&record, &beside),
             databases: databases.iter().map(|(name, it)| (name.clone(), kept::database(it))).collect(),
             events: unkept.events.clone(),

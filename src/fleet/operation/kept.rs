@@ -311,7 +311,9 @@ pub(in crate::fleet) fn read_answer(document: &str) -> Result<(), Failure> {
 }
 
 fn text(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("strings, numbers and names are always JSON")
+    let text = serde_json::to_string(value).expect("strings, numbers and names are always JSON");
+    // PostgreSQL's jsonb has no such character.
+    text.replace("\\u0000", "\\ufffd")
 }
 
 fn parse<'a, T: Deserialize<'a>>(document: &'a str) -> Result<T, String> {

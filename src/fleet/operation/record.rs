@@ -189,14 +189,26 @@ impl DatabaseRecord {
     }
 
     /// Whoever worked on it is gone, and this is what the journal says that was done.
-    pub(in crate::fleet) fn take_over(&mut self, known: Option<Done>) {
-        if let Some(Done { steps, failed_at }) = known {
-            (self.done, self.failed_at, self.taken_back) = (steps, failed_at, 0);
-        }
+    pub(in crate::fleet) fn take_over(&mut self, known: Option<Result<Done, Failure>>) {
         if self.state == DatabaseState::Running {
             self.state = DatabaseState::Waiting;
         }
         self.waits_for.clear();
+        match known {
+            None => {}
+            Some(Ok(Done { steps, failed_at })) => {
+                (self.done, self.failed_at, self.taken_back) = (steps, failed_at, 0);
+            }
+            Some(Err(failure)) => {
+                self.state = DatabaseState::Failed;
+                self.failure = Some(failure);
+            }
+        }
+    }
+
+    /// Whether the operation may have done something here of which nobody knows.
+    pub(in crate::fleet) fn is_unknown(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.code == Code::DoneUnknown)
     }
 
     /// Whoever worked on it is gone: what became of it is not known.

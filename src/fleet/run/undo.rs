@@ -34,6 +34,8 @@ impl Attempt {
             !matches!(result, Some(Ok(DatabaseOutcome::RolledBack)))
         };
         let reports: Vec<_> = reports.buffered(self.parallel()).collect().await;
-        reports.iter().filter(|report| is_left(report)).count()
+        let unknown =
+            self.operation.look(|record| record.databases.values().filter(|it| it.is_unknown()).count());
+        unknown + reports.iter().filter(|report| is_left(report)).count()
     }
 }

@@ -10,7 +10,6 @@ use crate::{
     fleet::{
         Fleet, Shared,
         operation::{Keeping, Operation, Record, Work, kept},
-        service::unreadable,
     },
     migration::{DatabaseState, Failure, OperationState},
     postgres::executor::Author,
@@ -27,7 +26,9 @@ impl Fleet {
         places.reverse();
         for place in places {
             let known = self.operations().get(place.id);
-            if known.is_none() && self.operations().may_have_forgotten(place.id) {
+            let is_left =
+                || self.operations().may_have_forgotten(place.id) || shared.unreadable().contains(&place.id);
+            if known.is_none() && is_left() {
                 continue;
             }
             let is_news = known
@@ -41,7 +42,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Reads one operation anew; `None` where it is kept no more.
+    /// Reads one operation anew; `None` where it is kept no more, or cannot be read.
     pub(in crate::fleet) async fn mirror(
         self: &Arc<Self>,
         shared: &Shared,
@@ -52,19 +53,37 @@ impl Fleet {
             (operation.keeping().map_or(0, Keeping::revision), operation.last_number())
         });
         let Some(kept) = shared.control.read(id, since, behind).await? else { return Ok(None) };
+        match self.read(shared, id, known, kept) {
+            Ok(operation) => Ok(Some(operation)),
+            Err(error) => {
+                if shared.unreadable().insert(id) {
+                    tracing::warn!(operation = %id, error, "the operation is left to a nexusd that can read it");
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        shared: &Shared,
+        id: Uuid,
+        known: Option<Arc<Operation>>,
+        kept: Kept,
+    ) -> Result<Arc<Operation>, String> {
         let operation = match known {
             Some(operation) => operation,
-            None => self.remember(shared, id, &kept).map_err(unreadable)?,
+            None => self.remember(shared, id, &kept)?,
         };
         // This daemon has taken it while it was read.
         if operation.keeping().is_some_and(|keeping| keeping.owned().is_some()) {
-            return Ok(Some(operation));
+            return Ok(operation);
         }
         let before = operation.look(Before::of);
-        operation.take_in(kept).map_err(unreadable)?;
+        operation.take_in(kept)?;
         let after = operation.look(Before::of);
         self.tell_of_mirrored(&operation, &before, &after);
-        Ok(Some(operation))
+        Ok(operation)
     }
 
     /// Puts an operation among those that are known, as it was when it was made.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use crate::{
     engine::{self, Done},
     fleet::{Fleet, Shared, inventory::Member, operation::Operation, run, steer::read_catalogs},
-    migration::{DatabaseState, Failure, OperationState},
+    migration::{Code, DatabaseState, Failure, OperationState},
 };
 
 impl Fleet {
@@ -13,15 +13,16 @@ impl Fleet {
     pub(super) async fn take_over_all(self: &Arc<Self>, shared: &Shared) -> Result<(), Failure> {
         loop {
             // An attempt of this daemon's own may still be about to end.
-            let ending: Vec<_> = self
-                .list_operations()
-                .iter()
-                .filter(|operation| operation.is_under_way())
-                .map(|operation| operation.id())
-                .collect();
+            let operations = self.list_operations();
+            let ending = operations.iter().filter(|operation| operation.is_under_way());
+            let mut but: Vec<_> = ending.map(|operation| operation.id()).collect();
+            but.extend(shared.unreadable().iter());
             let asked = Instant::now();
-            let Some((id, fence)) = shared.control.take_over(&ending).await? else { return Ok(()) };
-            let Some(operation) = self.mirror(shared, id).await? else { continue };
+            let Some((id, fence)) = shared.control.take_over(&but).await? else { return Ok(()) };
+            let Some(operation) = self.mirror(shared, id).await? else {
+                shared.control.hand_over(id, fence).await?;
+                continue;
+            };
             self.own(shared, &operation, fence, asked);
             tracing::info!(operation = %id, fence, "the operation is taken over: nobody was at work on it");
             let fleet = self.clone();
@@ -80,7 +81,7 @@ impl Fleet {
         self: &Arc<Self>,
         operation: &Arc<Operation>,
         members: &BTreeMap<String, Arc<Member>>,
-    ) -> BTreeMap<String, Done> {
+    ) -> BTreeMap<String, Result<Done, Failure>> {
         let was_running = |name: &str| {
             operation.look(|record| {
                 record.databases.get(name).is_some_and(|it| it.state == DatabaseState::Running)
@@ -92,24 +93,24 @@ impl Fleet {
             let catalog = work.catalog(&member).and_then(|catalog| catalog.clone().ok()).unwrap_or_default();
             let run =
                 engine::Run { stop: work.stop, takes_over: true, ..self.run(&member, catalog, work.author) };
-            let _place = member.place(&run).await.ok()?;
-            match engine::done(&run).await {
-                Ok(done) => Some((member.name().to_owned(), done)),
-                // Its run says what is wrong with it.
-                Err(failure) => {
-                    tracing::warn!(database = member.name(), %failure, "what the operation has done there is not known");
-                    None
-                }
-            }
+            let known = async {
+                let _place = member.place(&run).await?;
+                engine::done(&run).await
+            };
+            (member.name().to_owned(), known.await.map_err(|failure| unknown(&failure)))
         };
-        let known = run::bounded(self.max_parallel(), running, ask).await;
-        known.into_iter().flatten().collect()
+        run::bounded(self.max_parallel(), running, ask).await.into_iter().collect()
     }
+}
+
+fn unknown(why: &Failure) -> Failure {
+    let message = format!("What the operation has done here before its nexusd ended is not known: {why}");
+    Failure::new(Code::DoneUnknown, message)
 }
 
 impl Operation {
     /// What nobody is at work on any more waits for its turn, with what is known to be done.
-    fn take_over(&self, mut known: BTreeMap<String, Done>) {
+    fn take_over(&self, mut known: BTreeMap<String, Result<Done, Failure>>) {
         self.update(|record| {
             self.begin_again(record);
             for (name, database) in &mut record.databases {

@@ -155,6 +155,7 @@ macro_rules! optional {
             #[derive(Serialize, Deserialize)]
             struct Form(#[serde(with = $form)] $type);
 
+            #[allow(clippy::ref_option, reason = "serde's form")]
             pub(in crate::fleet::operation::kept) fn serialize<S: Serializer>(
                 value: &Option<$type>,
                 serializer: S,
@@ -205,7 +206,10 @@ named! {
 }
 
 mod rollback {
-    use super::*;
+    use super::{
+        Deserialize, Deserializer, Extent, KeptExtent, KeptRollback, RollbackRequest, Serialize, Serializer,
+        Source, Version,
+    };
 
     pub(in crate::fleet::operation::kept) fn serialize<S: Serializer>(
         request: &RollbackRequest,
