@@ -1,10 +1,14 @@
 //! Alerts: findings with a life, remembered over restarts, told to Alertmanager and to webhooks.
 //!
 //! [`life`] decides, without a clock or a network; this file gives it both, keeps its state in a
-//! file ([`store`]), and hands what has changed to the daemon's events and to whoever watches. There
-//! are no queues: each sink looks up what it has not been told yet, so that one that is down costs
-//! nothing, whatever happens, and gets the newest state of each alert when it is back.
+//! file or in the control database ([`keeping`]), and hands what has changed to the daemon's events and
+//! to whoever watches. There are no queues: each sink looks up what it has not been told yet, so that
+//! one that is down costs nothing, whatever happens, and gets the newest state of each alert when it is
+//! back. Of several daemons with one control database, the one that leads looks after the alerts; the
+//! others show what it keeps.
 
+mod errand;
+mod keeping;
 mod life;
 #[cfg(test)]
 mod life_tests;
@@ -12,23 +16,24 @@ mod sinks;
 mod store;
 
 use std::{
-    fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{RwLock, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     alert::{
+        keeping::Place,
         life::{Audience, Lives, Outcome, Rules, Telling},
         sinks::Sink,
     },
-    migration::{Acknowledgement, Alert, Event, EventKind, Failure},
+    control::Control,
+    migration::{Alert, Event, EventKind},
     runtime::Tasks,
 };
 
@@ -54,6 +59,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// The state is not written more often than this.
 const SAVE_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long it is waited after a failure before the state is written again.
+const SAVE_RETRY: Duration = Duration::from_secs(1);
+
 /// How many changes somebody who watches may be behind.
 const WATCHED: usize = 1_024;
 
@@ -67,35 +75,45 @@ pub struct Settings {
     /// Within what time an alert that comes back is the same one.
     pub flap_window: Duration,
     /// Where the state is kept.
-    pub state_file: PathBuf,
+    pub keeping: Keeping,
     /// What the address of a finding's page begins with.
     pub runbook_base: String,
     /// Who is told.
     pub sinks: Vec<SinkSettings>,
 }
 
-/// The alerts of one daemon. Clones share them.
+/// Where alerts are kept over restarts.
+pub enum Keeping {
+    /// In a file of this daemon's own, which always looks after them.
+    File(PathBuf),
+    /// In the control database, by the daemon that leads: see [`Alerts::lead`].
+    Control(Arc<Control>),
+}
+
+/// The alerts of one daemon, or of one service. Clones share them.
 #[derive(Clone)]
 pub struct Alerts(Arc<Shared>);
 
 struct Shared {
     lives: Mutex<Lives>,
-    state_file: PathBuf,
-    /// Keeps others from the file as long as it is open; `None` where it cannot be locked.
-    _lock: Option<File>,
+    place: Place,
+    /// Whether they are looked after here.
+    leads: watch::Sender<bool>,
+    /// Held in common by those who tell sinks, and alone by whoever waits for their end.
+    telling: RwLock<()>,
     events: mpsc::UnboundedSender<Event>,
     watchers: broadcast::Sender<Alert>,
     /// Something has changed that sinks may have to be told.
     changed: watch::Sender<()>,
-    /// Something has changed that the file does not know.
+    /// Something has changed that is not kept yet.
     unsaved: watch::Sender<()>,
     tasks: Tasks,
     stop: CancellationToken,
 }
 
 impl Alerts {
-    /// Goes on with what the state file knows and begins to tell the sinks, in `tasks` of its own.
-    /// What changes is sent to `events`.
+    /// Goes on with what the state file knows and begins to tell the sinks, in `tasks` of its own; with a
+    /// control database, all that waits for [`Alerts::lead`]. What changes is sent to `events`.
     pub fn start(
         settings: Settings,
         tasks: Tasks,
@@ -105,14 +123,12 @@ impl Alerts {
         let sinks = settings.sinks.into_iter().map(|sink| Sink::new(sink, &settings.runbook_base));
         let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
         let audiences = sinks.iter().map(|sink| sink.audience.clone()).collect();
-        let Ok(lock) = store::lock(&settings.state_file) else {
-            return Err(StartError::InUse { path: settings.state_file });
-        };
-        let lives = Lives::new(rules, audiences, store::read(&settings.state_file));
+        let (place, kept) = Place::open(settings.keeping)?;
         let shared = Arc::new(Shared {
-            lives: Mutex::new(lives),
-            state_file: settings.state_file,
-            _lock: lock,
+            lives: Mutex::new(Lives::new(rules, audiences, kept)),
+            leads: watch::Sender::new(matches!(place, Place::File { .. })),
+            place,
+            telling: RwLock::default(),
             events,
             watchers: broadcast::Sender::new(WATCHED),
             changed: watch::Sender::new(()),
@@ -131,6 +147,9 @@ impl Alerts {
 
     /// Takes what happened: of observations, alerts are made; those of databases that are gone are over.
     pub fn observe(&self, event: &Event) {
+        if !self.0.leads() {
+            return;
+        }
         let mut lives = self.0.lives();
         let outcome = match &event.kind {
             EventKind::Observed(observation) => lives.observe(observation),
@@ -159,14 +178,6 @@ impl Alerts {
         self.0.stop.clone().cancelled_owned()
     }
 
-    /// Takes note of a firing alert, named by its id or the beginning of it.
-    pub fn acknowledge(&self, id: &str, acknowledgement: Acknowledgement) -> Result<Alert, Failure> {
-        let mut lives = self.0.lives();
-        let alert = lives.acknowledge(id, acknowledgement, Timestamp::now())?;
-        self.0.tell(Outcome { changed: vec![alert.clone()], ..Outcome::default() });
-        Ok(alert)
-    }
-
     /// Tells the sinks what there is to tell, and ends; within a few seconds.
     pub async fn shutdown(&self) {
         self.0.stop.cancel();
@@ -177,7 +188,9 @@ impl Alerts {
 
     /// Writes the state, when nobody changes it any more.
     pub async fn keep(&self) {
-        self.0.save(&mut false).await;
+        if self.0.leads() {
+            self.0.save_or_warn(&mut false).await;
+        }
     }
 }
 
@@ -215,6 +228,11 @@ impl Shared {
         let _ = self.events.send(event);
     }
 
+    /// Whether the alerts are looked after here, at this very moment.
+    fn leads(&self) -> bool {
+        *self.leads.borrow() && self.place.is_ours()
+    }
+
     /// A sink has been told, or has refused to be.
     fn delivered(&self, audience: &Audience, told: &Telling) {
         self.lives().delivered(audience, told);
@@ -222,21 +240,11 @@ impl Shared {
     }
 
     /// Writes the state. `failing` says whether the last time failed: that is told once.
-    async fn save(&self, failing: &mut bool) {
-        let encoded = store::encode(self.lives().all());
-        let path = self.state_file.clone();
-        let write = tokio::task::spawn_blocking(move || {
-            let bytes = encoded.map_err(std::io::Error::from)?;
-            store::write(&path, &bytes)
-        });
-        let failed = match write.await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(error) = failed.as_ref().filter(|_| !*failing) {
-            let path = self.state_file.display();
-            tracing::warn!(%path, error, "the alerts cannot be kept: a restart would forget acknowledgements and tell sinks again");
+    async fn save_or_warn(&self, failing: &mut bool) {
+        let failed = self.save().await.err();
+        if let Some(failure) = failed.as_ref().filter(|_| !*failing) {
+            let place = self.place.to_string();
+            tracing::warn!(place, error = %failure, "the alerts cannot be kept: a restart would forget acknowledgements and tell sinks again");
         }
         *failing = failed.is_some();
     }
@@ -248,9 +256,14 @@ async fn keep(shared: Arc<Shared>, mut unsaved: watch::Receiver<()>) {
     loop {
         tokio::select! {
             _ = unsaved.changed() => {}
+            () = tokio::time::sleep(SAVE_RETRY), if failing => {}
             () = shared.stop.cancelled() => return,
         }
-        shared.save(&mut failing).await;
+        if shared.leads() {
+            shared.save_or_warn(&mut failing).await;
+        } else {
+            failing = false;
+        }
         tokio::select! {
             () = tokio::time::sleep(SAVE_PAUSE) => {}
             () = shared.stop.cancelled() => return,
@@ -265,6 +278,9 @@ async fn tick(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
+                if !shared.leads() {
+                    continue;
+                }
                 let mut lives = shared.lives();
                 let outcome = lives.tick(Timestamp::now());
                 shared.tell(outcome);

@@ -27,6 +27,7 @@ use crate::{
 
 pub mod documents;
 pub mod errands;
+pub mod failures;
 pub mod leader;
 pub mod listen;
 pub mod operations;
@@ -66,6 +67,8 @@ pub struct Control {
     trouble: watch::Sender<Option<String>>,
     /// Whether its schema is what this program needs.
     opened: watch::Sender<bool>,
+    /// Whether this daemon leads.
+    term: leader::Term,
 }
 
 impl Control {
@@ -73,7 +76,13 @@ impl Control {
     pub fn new(settings: Settings) -> Arc<Self> {
         let pool = Pool::new(settings.target.clone(), startup_settings(&settings), CONNECTIONS);
         let trouble = watch::Sender::new(Some("nobody has connected to it yet".to_owned()));
-        Arc::new(Self { settings, pool, trouble, opened: watch::Sender::new(false) })
+        Arc::new(Self {
+            settings,
+            pool,
+            trouble,
+            opened: watch::Sender::new(false),
+            term: leader::Term::default(),
+        })
     }
 
     /// This run of the daemon.
@@ -161,6 +170,12 @@ impl Control {
     fn silent(&self, patience: Duration) -> Failure {
         let (server, patience) = (self.settings.target.server(), humantime::format_duration(patience));
         let message = format!("The control database at {server} did not answer within {patience}");
+        Failure::new(Code::ControlUnavailable, message)
+    }
+
+    fn lost(&self) -> Failure {
+        let server = self.settings.target.server();
+        let message = format!("The connection to the control database at {server} was lost");
         Failure::new(Code::ControlUnavailable, message)
     }
 

@@ -28,6 +28,7 @@ mod control;
 mod demo;
 mod grpc;
 mod inventories;
+mod leading;
 mod listen;
 mod service_manager;
 mod signals;
@@ -35,6 +36,7 @@ mod strategies;
 mod wire;
 
 use inventories::{Inventories, Reread};
+use leading::Leading;
 use listen::Listeners;
 
 /// How often idle connections are looked for.
@@ -171,12 +173,12 @@ impl Daemon {
             max_parallel: config.limits.max_parallel as usize,
             pending_limit: config.watch.pending_limit,
             overlap: wire::overlap(&config),
-            shared: control.map(|control| fleet::Shared::new(control, rpc::operation::encode())),
+            shared: control.clone().map(|control| fleet::Shared::new(control, rpc::operation::encode())),
         };
         let of_fleet = Tasks::new(failed.clone());
         let fleet = Fleet::new(Inventory::default(), of_fleet, events.clone(), settings);
 
-        let alerts = alerts::start(&config, Tasks::new(failed.clone()), events, &metrics)?;
+        let alerts = alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
         let telling = CancellationToken::new();
         let ears =
@@ -188,8 +190,27 @@ impl Daemon {
         let (readiness, ready) = watch::channel(Readiness::Starting);
         let (addresses, http, incoming) = listeners.split();
         let refresh = count_connections(fleet.clone(), metrics.clone());
-        let inventories =
-            Inventories::new(fleet.clone(), tasks.clone(), stop.clone(), config.clone(), reread);
+        let inventories = Inventories::new(
+            fleet.clone(),
+            tasks.clone(),
+            stop.clone(),
+            config.clone(),
+            reread,
+            control.clone(),
+        );
+        let audits = Audits::new(fleet.clone(), scheduled.clone(), control.clone());
+        if let Some((control, config)) = control.zip(config.control.as_ref()) {
+            let leading = Leading {
+                control,
+                fleet: fleet.clone(),
+                inventories: inventories.clone(),
+                alerts: alerts.clone(),
+                audits: audits.clone(),
+                metrics: metrics.clone(),
+                keep_days: config.settings.keep_days,
+            };
+            tasks.spawn_vital("lead", leading.run(stop.clone()));
+        }
         let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, refresh };
         let close = CancellationToken::new();
         tasks.spawn_vital("http", serve_http(http, state, close.clone(), failed.clone()));
@@ -197,7 +218,6 @@ impl Daemon {
         wire::warn_of_idle(&scheduled, &fleet.inventory());
         fleet.share(CONTROL_PATIENCE).await;
         let ends = grpc::Ends { close: close.clone(), failed: failed.clone() };
-        let audits = Audits::new(fleet.clone(), scheduled);
         let services = grpc::Services {
             fleet: fleet.clone(),
             alerts: alerts.clone(),

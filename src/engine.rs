@@ -38,7 +38,7 @@ pub mod trace;
 pub use done::{Done, done};
 pub use gate::{GateVerdict, gate};
 pub use history::history;
-pub use observe::{Compared, Depth, Glance, Memory, observe, observe_again};
+pub use observe::{Compared, Depth, Glance, Memory, OF_THE_SCHEMA, observe, observe_again};
 pub use repair::{RepairAction, repair};
 pub use run::{plan, run};
 pub use status::{Status, status};

@@ -27,12 +27,14 @@ use crate::{
 pub mod audit;
 pub mod discovery;
 pub mod inventory;
+mod kept;
 mod monitor;
 pub mod operation;
 pub mod plan;
 mod reload;
 mod run;
 pub mod schedule;
+mod seen;
 pub mod selector;
 mod service;
 mod steer;
@@ -46,6 +48,7 @@ use strategy::Strategy;
 use watching::Watching;
 
 pub use reload::{Reload, Reloaded};
+pub use seen::{SeenElsewhere, SeenHere};
 pub use service::Shared;
 pub use steer::Order;
 pub use watching::InventoryFault;

@@ -112,8 +112,25 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("croner", &["fleet"]),
     ("reqwest", &["alert"]),
     ("hmac", &["alert"]),
-    ("serde", &["redact", "fleet::operation::kept", "alert", "telemetry", "http", "cli", "config", "daemon"]),
-    ("serde_json", &["redact", "fleet::operation::kept", "alert", "telemetry", "http", "cli", "daemon"]),
+    (
+        "serde",
+        &[
+            "redact",
+            "control::failures",
+            "fleet::operation::kept",
+            "fleet::kept",
+            "alert",
+            "telemetry",
+            "http",
+            "cli",
+            "config",
+            "daemon",
+        ],
+    ),
+    (
+        "serde_json",
+        &["redact", "fleet::operation::kept", "fleet::kept", "alert", "telemetry", "http", "cli", "daemon"],
+    ),
     ("toml", &["config"]),
     ("humantime", &["migration", "sql", "source", "engine", "control", "fleet", "rpc", "cli", "config"]),
     (

@@ -7,7 +7,7 @@
 //! fires, is resolved, fires again, and then stands until it is really over.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -111,6 +111,11 @@ impl Life {
             acknowledged: None,
             flaps: 0,
         };
+        Self::of(alert)
+    }
+
+    /// An alert of which nobody was told yet.
+    pub(super) fn of(alert: Alert) -> Self {
         Self { alert, gone: None, revision: 0, delivered: BTreeMap::new() }
     }
 
@@ -235,6 +240,30 @@ impl Lives {
             past.extend(current.insert(key(&life.alert), life));
         }
         Self { rules, audiences, current, past }
+    }
+
+    /// Goes on with what somebody else has kept. What sinks were told by this daemon is not forgotten: it
+    /// may not have come to be kept. Returns the alerts that are in another state than before.
+    pub(super) fn replace(&mut self, kept: Vec<Life>) -> Vec<Alert> {
+        let before: HashMap<Uuid, Life> = std::mem::take(&mut self.current)
+            .into_values()
+            .chain(self.past.drain(..))
+            .map(|life| (life.alert.id, life))
+            .collect();
+        let mut kept = kept;
+        for life in &mut kept {
+            let told = before.get(&life.alert.id).map(|before| &before.delivered);
+            for (sink, revision) in told.into_iter().flatten() {
+                let newest = life.delivered.entry(sink.clone()).or_default();
+                *newest = (*newest).max(*revision);
+            }
+        }
+        *self = Self::new(self.rules, std::mem::take(&mut self.audiences), kept);
+        let is_another = |life: &&Life| {
+            let state = |it: &Alert| (it.state, it.fired, it.acknowledged.clone());
+            before.get(&life.alert.id).is_none_or(|before| state(&before.alert) != state(&life.alert))
+        };
+        self.all().filter(is_another).map(|life| life.alert.clone()).collect()
     }
 
     /// Takes what was seen of one database.

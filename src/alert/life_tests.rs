@@ -341,3 +341,24 @@ fn the_file_is_its_owners() {
     assert_eq!(std::fs::read_to_string(&path).expect("it is read"), "two");
     assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 1, "nothing else is left");
 }
+
+#[test]
+fn what_another_daemon_kept_is_gone_on_with() {
+    let mut ours = lives(Vec::new());
+    ours.observe(&seen(0, &[DRIFT, FindingKind::Dirty], &[]));
+    ours.tick(at(10));
+    let kept: Vec<Life> = ours.all().cloned().collect();
+    // Told, and then this daemon could not keep that any more.
+    for telling in ours.due(&audience()) {
+        ours.delivered(&audience(), &telling);
+    }
+    assert!(ours.replace(kept.clone()).is_empty(), "nothing is another");
+    assert!(ours.due(&audience()).is_empty(), "nothing is told twice");
+    // Another one has seen the end of both, and forgotten one.
+    let mut theirs = lives(kept);
+    theirs.observe(&seen(20, &[], &[]));
+    let kept = theirs.all().filter(|life| life.alert.finding.kind == DRIFT).cloned().collect();
+    let changed = ours.replace(kept);
+    assert_eq!(changed.iter().map(|alert| alert.state).collect::<Vec<_>>(), [AlertState::Resolved]);
+    assert_eq!((ours.list().len(), ours.due(&audience()).len()), (1, 1), "its end is to be told");
+}

@@ -134,6 +134,8 @@ impl Sink {
     /// Tells what there is to tell, or `whole`: all that stands too; stops at the first failure.
     async fn round(&self, shared: &Shared, whole: bool) -> Result<(), Later> {
         let mut due = shared.lives().due(&self.audience);
+        // Who leads next would tell what is not kept once more, as another alert.
+        shared.keep_beside().await.map_err(|failure| Later(failure.message))?;
         match &self.kind {
             SinkKind::Webhook { secret } => {
                 for telling in due {
@@ -157,6 +159,10 @@ impl Sink {
 
     /// Sends one request and tells of it. What was refused for good is not sent again.
     async fn deliver(&self, shared: &Shared, request: RequestBuilder, told: &[Telling]) -> Result<(), Later> {
+        let _telling = shared.telling.read().await;
+        if !shared.leads() {
+            return Err(Later("this daemon does not lead any more".to_owned()));
+        }
         let answer = self.send(request).await;
         let outcome = match &answer {
             Ok(Answer::Sent) => "sent",
@@ -175,7 +181,7 @@ impl Sink {
         for telling in told {
             shared.delivered(&self.audience, telling);
         }
-        Ok(())
+        shared.keep_beside().await.map_err(|failure| Later(failure.message))
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer, Later> {
@@ -211,8 +217,16 @@ pub(super) async fn run(sink: Sink, shared: Arc<Shared>, mut changed: watch::Rec
         shared.stop.cancelled().await;
         tokio::time::sleep(FLUSH).await;
     });
+    let mut leads = shared.leads.subscribe();
     loop {
         let is_last = shared.stop.is_cancelled();
+        if !*leads.borrow_and_update() {
+            (delays, refreshed) = (None, None);
+            tokio::select! {
+                _ = leads.changed() => continue,
+                () = shared.stop.cancelled() => return,
+            }
+        }
         changed.borrow_and_update();
         let whole = refreshed.is_none_or(|at| at.elapsed() >= sink.refresh());
         let told = tokio::select! {
@@ -234,7 +248,7 @@ pub(super) async fn run(sink: Sink, shared: Arc<Shared>, mut changed: watch::Rec
                 sink.refresh().saturating_sub(refreshed.map_or(Duration::ZERO, |at| at.elapsed()))
             }
             (Err(Later(reason)), before) => {
-                if before.is_none() {
+                if before.is_none() && shared.leads() {
                     tracing::warn!(
                         sink = name,
                         reason,
@@ -246,6 +260,7 @@ pub(super) async fn run(sink: Sink, shared: Arc<Shared>, mut changed: watch::Rec
         };
         tokio::select! {
             _ = changed.changed(), if delays.is_none() => {}
+            _ = leads.wait_for(|leads| !leads) => {}
             () = tokio::time::sleep(pause) => {}
             () = shared.stop.cancelled() => {}
         }

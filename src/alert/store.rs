@@ -28,7 +28,7 @@ struct File {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+pub(super) struct Kept {
     id: String,
     database: String,
     kind: String,
@@ -47,10 +47,24 @@ struct Kept {
 }
 
 #[derive(Serialize, Deserialize)]
-struct KeptAcknowledgement {
+pub(super) struct KeptAcknowledgement {
     by: String,
     reason: String,
     until: Option<Timestamp>,
+}
+
+impl From<Acknowledgement> for KeptAcknowledgement {
+    fn from(acknowledgement: Acknowledgement) -> Self {
+        let Acknowledgement { by, reason, until } = acknowledgement;
+        Self { by, reason, until }
+    }
+}
+
+impl From<KeptAcknowledgement> for Acknowledgement {
+    fn from(kept: KeptAcknowledgement) -> Self {
+        let KeptAcknowledgement { by, reason, until } = kept;
+        Self { by, reason, until }
+    }
 }
 
 /// Somebody else keeps his alerts in the file.
@@ -84,6 +98,16 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 fn create_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     directory.map_or(Ok(()), fs::create_dir_all)
+}
+
+/// One life, as a document of its own.
+pub(super) fn encode_one(life: &Life) -> serde_json::Result<String> {
+    serde_json::to_string(&keep(life))
+}
+
+/// A life that a document tells; `None` where this nexusd does not know such a one.
+pub(super) fn decode_one(document: &str) -> Option<Life> {
+    serde_json::from_str(document).ok().and_then(revive)
 }
 
 /// Reads what was kept; nothing where there is no file. One that cannot be read is put aside, so
@@ -131,7 +155,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Life>, String> {
     Ok(file.alerts.into_iter().filter_map(revive).collect())
 }
 
-fn keep(life: &Life) -> Kept {
+pub(super) fn keep(life: &Life) -> Kept {
     let alert = life.alert.clone();
     Kept {
         id: alert.id.to_string(),
@@ -144,11 +168,7 @@ fn keep(life: &Life) -> Kept {
         started: alert.started,
         fired: alert.fired,
         resolved: alert.resolved,
-        acknowledged: alert.acknowledged.map(|acknowledged| KeptAcknowledgement {
-            by: acknowledged.by,
-            reason: acknowledged.reason,
-            until: acknowledged.until,
-        }),
+        acknowledged: alert.acknowledged.map(KeptAcknowledgement::from),
         flaps: alert.flaps,
         gone: life.gone,
         revision: life.revision,
@@ -156,7 +176,7 @@ fn keep(life: &Life) -> Kept {
     }
 }
 
-fn revive(kept: Kept) -> Option<Life> {
+pub(super) fn revive(kept: Kept) -> Option<Life> {
     let kind = FindingKind::from_name(&kept.kind)?;
     let alert = Alert {
         id: Uuid::parse_str(&kept.id).ok()?,
@@ -166,11 +186,7 @@ fn revive(kept: Kept) -> Option<Life> {
         started: kept.started,
         fired: kept.fired,
         resolved: kept.resolved,
-        acknowledged: kept.acknowledged.map(|acknowledged| Acknowledgement {
-            by: acknowledged.by,
-            reason: acknowledged.reason,
-            until: acknowledged.until,
-        }),
+        acknowledged: kept.acknowledged.map(Acknowledgement::from),
         flaps: kept.flaps,
     };
     Some(Life { alert, gone: kept.gone, revision: kept.revision, delivered: kept.delivered })

@@ -50,15 +50,16 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     if args.watch {
         return watch::run(args, &client, session).await;
     }
-    let databases = read(args, &client, session).await?;
-    let findings = render::status::findings(&databases);
+    let answer = read(args, &client, session).await?;
+    let findings = render::status::findings(&answer.databases);
     let console = &mut session.console;
     if console.is_json() {
-        console.json(&render::json::Status::new(&databases, &findings))?;
+        console.json(&render::json::Status::new(&answer, &findings))?;
     } else {
-        let text = text(args, &databases, &findings, console.width());
-        console.data(&text)?;
+        let text = text(args, &answer.databases, &findings, console.width());
+        console.data(&(text + render::status::store(answer.store())))?;
     }
+    let databases = answer.databases;
     remarks(&databases, console);
     let unreadable =
         databases.iter().any(|database| database.failure.is_some() || database.catalog_failure.is_some());
@@ -101,14 +102,14 @@ fn remarks(databases: &[DatabaseStatus], console: &mut Console) {
 }
 
 /// Asks the daemon. People are not told what is well of each of many databases; programs are.
-async fn read(args: &Args, client: &Client, session: &Session) -> Result<Vec<DatabaseStatus>, ClientError> {
+async fn read(args: &Args, client: &Client, session: &Session) -> Result<proto::StatusResponse, ClientError> {
     let request = proto::StatusRequest {
         selection: session.selection(),
         cached: args.cached,
         brief: !args.full && !session.console.is_json(),
         missing: args.missing.clone(),
     };
-    Ok(client.answer(client.migrations().status(request).await)?.databases)
+    client.answer(client.migrations().status(request).await)
 }
 
 fn text(args: &Args, databases: &[DatabaseStatus], findings: &[Finding], width: Option<u16>) -> String {

@@ -24,10 +24,23 @@ pub async fn run(session: &mut Session) -> anyhow::Result<Exit> {
                 server.instance,
                 humantime::format_duration(uptime)
             ))?;
+            if server.store() == proto::Store::ControlDatabase {
+                console.data(&leader(&server))?;
+            }
         }
         Err(error) => console.note(&format!("nexusd   {}\n", render::text::sentence(&error.to_string()))),
     }
     Ok(Exit::Done)
+}
+
+/// Which of several daemons leads.
+fn leader(server: &proto::GetVersionResponse) -> String {
+    match (server.leader.as_str(), server.control_failure.as_str()) {
+        ("", "") => "leader   none\n".to_owned(),
+        ("", why) => format!("leader   none: {}\n", render::text::clean(why)),
+        (leader, _) if leader == server.instance => "leader   this nexusd\n".to_owned(),
+        (leader, _) => format!("leader   instance {}\n", render::text::clean(leader)),
+    }
 }
 
 async fn server(session: &Session) -> Result<proto::GetVersionResponse, ClientError> {

@@ -96,7 +96,7 @@ fn refusals() {
     check("[sever]\n", "1:2: unknown key `sever`; did you mean `server`?");
     check(
         "[tls]\ncert = \"a\"\n",
-        "1:2: unknown key `tls`; known are include, server, log, limits, watch, alerts, telemetry, defaults, database, discover, audit, strategy",
+        "1:2: unknown key `tls`; known are include, server, log, limits, watch, alerts, telemetry, control, defaults, database, discover, audit, strategy",
     );
     check("grpc = \"127.0.0.1:1\"\n", "1:1: unknown key `grpc`; it belongs in [server]");
     check(

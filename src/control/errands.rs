@@ -93,4 +93,10 @@ impl Control {
         let sql = "update errand set answer = $2::text::jsonb where id = $1";
         self.query(sql, &[(&id, Type::UUID), (&answer, Type::TEXT)]).await.map(drop)
     }
+
+    /// Takes errands away that are long over: whoever asked died before the answer.
+    pub async fn forget_errands(&self) -> Result<(), Failure> {
+        let sql = "delete from errand where made < pg_catalog.now() - interval '1 hour'";
+        self.query(sql, &[]).await.map(drop)
+    }
 }

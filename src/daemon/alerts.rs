@@ -7,17 +7,19 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
-    alert::{Alerts, Settings, SinkKind, SinkSettings},
+    alert::{Alerts, Keeping, Settings, SinkKind, SinkSettings},
     config::{Config, MinSeverity, SinkConfig, SinkType},
+    control::Control,
     fleet::OpenAlerts,
-    migration::{Event, EventKind, Severity},
+    migration::{Alert, Event, EventKind, Severity},
     runtime::Tasks,
     telemetry::Metrics,
 };
 
-/// Goes on with the alerts of earlier runs. The metrics hear of those at once; the log has had them.
+/// Goes on with the alerts of earlier runs, or with those of the service as soon as this daemon leads.
 pub(super) fn start(
     config: &Config,
+    control: Option<Arc<Control>>,
     tasks: Tasks,
     events: mpsc::UnboundedSender<Event>,
     metrics: &Metrics,
@@ -25,13 +27,18 @@ pub(super) fn start(
     for sink in &config.sinks {
         metrics.expect_sink(&sink.name);
     }
-    let alerts = Alerts::start(settings(config), tasks, events)?;
-    for alert in alerts.list() {
+    let alerts = Alerts::start(settings(config, control), tasks, events)?;
+    count(alerts.list(), metrics);
+    Ok(alerts)
+}
+
+/// The metrics hear at once of alerts that others have begun; the log has had them.
+pub(super) fn count(alerts: Vec<Alert>, metrics: &Metrics) {
+    for alert in alerts {
         let (operation, time, database) = (Uuid::nil(), Timestamp::now(), alert.database.clone());
         let kind = EventKind::AlertChanged(Box::new(alert));
         metrics.observe(&Event { operation, trace: None, time, database, kind });
     }
-    Ok(alerts)
 }
 
 /// What is open on a database: whatever was seen and is not over, also what somebody has taken note
@@ -49,11 +56,12 @@ pub(super) fn open(alerts: &Alerts) -> OpenAlerts {
     })
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, control: Option<Arc<Control>>) -> Settings {
+    let file = || Keeping::File(config.alerts.state_file.clone());
     Settings {
         hold: config.alerts.hold,
         flap_window: config.alerts.flap_window,
-        state_file: config.alerts.state_file.clone(),
+        keeping: control.map_or_else(file, Keeping::Control),
         runbook_base: config.alerts.runbook_base_url.clone(),
         sinks: config.sinks.iter().map(sink).collect(),
     }

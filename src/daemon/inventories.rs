@@ -1,5 +1,12 @@
 //! Where the inventory comes from: the configuration's files and the discoveries. Each is read when it
 //! changes, on its period, or on request; what is wrong keeps what was good last, and is told.
+//!
+//! Of several daemons with one control database, each reads its own files; the one that leads looks for
+//! databases, and the others take over what it keeps of them ([`elsewhere`]).
+
+mod discoveries;
+mod elsewhere;
+mod kept;
 
 use std::{
     collections::BTreeMap,
@@ -7,19 +14,22 @@ use std::{
     time::Duration,
 };
 
+use discoveries::{Looked, keep, look, take};
+use elsewhere::Elsewhere;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use jiff::Timestamp;
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, watch},
     time::{Instant, timeout_at},
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, ConfigError, DiscoverConfig, Problem},
+    control::Control,
     daemon::wire::{self, Wanted, Wiring},
-    fleet::{Fleet, InventoryFault, Reload, Reloaded, discovery::Found},
+    fleet::{Fleet, InventoryFault, Reload, Reloaded},
     migration::{Code, Failure, event::InventoryChange},
-    postgres::Target,
     runtime::Tasks,
     source::watch::FileWatch,
 };
@@ -48,6 +58,10 @@ pub(super) struct Inventories {
     /// by what was read before.
     turn: Mutex<()>,
     state: Mutex<State>,
+    /// Something may be known that was not.
+    rebuilt: watch::Sender<()>,
+    /// `None` where there is no other daemon.
+    elsewhere: Option<Elsewhere>,
 }
 
 struct State {
@@ -63,19 +77,6 @@ struct State {
     discoveries: BTreeMap<String, Looked>,
     /// How many looks of discoveries have begun.
     looks: u64,
-}
-
-/// One discovery.
-struct Looked {
-    config: DiscoverConfig,
-    /// What it found when it last found something that could be taken over.
-    last: Option<Vec<Wanted>>,
-    fault: Option<Failure>,
-    /// The number of the look that was taken over last: one that began before it, and ended after it, tells
-    /// nothing new.
-    look: u64,
-    /// Ends its period.
-    _stop: DropGuard,
 }
 
 impl State {
@@ -95,6 +96,7 @@ impl Inventories {
         stop: CancellationToken,
         config: Arc<Config>,
         reread: Option<Reread>,
+        control: Option<Arc<Control>>,
     ) -> Arc<Self> {
         let state = State {
             current: (*config).clone(),
@@ -105,18 +107,27 @@ impl Inventories {
             looks: 0,
             running: config,
         };
-        Arc::new(Self { fleet, tasks, stop, reread, turn: Mutex::default(), state: Mutex::new(state) })
+        Arc::new(Self {
+            fleet,
+            tasks,
+            stop,
+            reread,
+            turn: Mutex::default(),
+            state: Mutex::new(state),
+            rebuilt: watch::Sender::new(()),
+            elsewhere: control.map(Elsewhere::new),
+        })
     }
 
     /// Makes the first inventory: the databases of the files, and what the discoveries find within their
-    /// time. From then on each discovery keeps its period, and the files are watched.
+    /// time, here or where it is led. From then on each discovery keeps its period, and the files are watched.
     pub(super) async fn start(self: &Arc<Self>) {
         let config = (*self.state.lock().await.running).clone();
         drop(self.take_over(config).await);
         let (inventories, stop) = (self.clone(), self.stop.clone());
         let looks = self.tasks.spawn("first-discoveries", async move {
             tokio::select! {
-                () = inventories.refresh_all() => {}
+                () = inventories.first_look() => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -152,9 +163,11 @@ impl Inventories {
             Ok(config) => {
                 let restart = self.take_over(config).await;
                 drop(turn);
-                self.refresh_all().await;
+                let fault = self.look_where_it_is_led().await.err();
                 let change = self.fleet.inventory().change_from(&before);
-                Ok(Reloaded { change, faults: faults(&*self.state.lock().await), restart })
+                let mut faults = faults(&*self.state.lock().await);
+                faults.extend(fault);
+                Ok(Reloaded { change, faults, restart })
             }
             Err(failure) => {
                 self.refuse(failure.clone()).await;
@@ -183,7 +196,9 @@ impl Inventories {
             Ok(config) => {
                 drop(self.take_over(config).await);
                 drop(turn);
-                self.refresh_all().await;
+                if self.leads() {
+                    self.refresh_all(None).await;
+                }
             }
             Err(failure) => self.refuse(failure).await,
         }
@@ -230,13 +245,17 @@ impl Inventories {
         for entry in &config.discoveries {
             self.expect(&mut state, entry);
         }
+        if let Some(elsewhere) = self.elsewhere.as_ref().filter(|it| !it.leads()) {
+            elsewhere.show(&mut state);
+        }
         state.current = config;
         self.rebuild(&mut state);
         restart
     }
 
-    /// Looks for the databases of all discoveries, and takes over what is found.
-    async fn refresh_all(&self) {
+    /// Looks for the databases of all discoveries, and takes over what is found. Says when it was asked to
+    /// where another daemon waits for it.
+    async fn refresh_all(&self, asked: Option<Timestamp>) {
         let (entries, number) = {
             let mut state = self.state.lock().await;
             (state.current.discoveries.clone(), state.begin_look())
@@ -257,9 +276,11 @@ impl Inventories {
             if !looked.is_empty() {
                 let mut state = self.state.lock().await;
                 for (_, entry, found) in looked.drain(..) {
-                    take(&mut state, number, &entry, found);
+                    take(&mut state, number, &entry, found, asked);
                 }
                 self.rebuild(&mut state);
+                drop(state);
+                self.keep_found().await;
             }
             let Some(one) = looks.next().await else { return };
             looked.push(one);
@@ -274,8 +295,9 @@ impl Inventories {
                 let stop = self.stop.child_token();
                 let keep = keep(Arc::downgrade(self), entry.clone(), stop.clone());
                 self.tasks.spawn_vital("discover", keep);
-                let last = known.and_then(|known| known.last);
-                Looked { config: entry.clone(), last, fault: None, look: 0, _stop: stop.drop_guard() }
+                let (last, found) = known.map(|known| (known.last, known.found)).unwrap_or_default();
+                let config = entry.clone();
+                Looked { config, last, found, asked: None, fault: None, look: 0, _stop: stop.drop_guard() }
             }
         };
         state.discoveries.insert(entry.id.clone(), looked);
@@ -286,8 +308,10 @@ impl Inventories {
         let number = self.state.lock().await.begin_look();
         let found = look(entry).await;
         let mut state = self.state.lock().await;
-        take(&mut state, number, entry, found);
+        take(&mut state, number, entry, found, None);
         self.rebuild(&mut state);
+        drop(state);
+        self.keep_found().await;
     }
 
     /// Puts the inventory of what is known now in the place of the last one, and tells of it.
@@ -309,6 +333,7 @@ impl Inventories {
             );
         }
         self.tell(state, change);
+        self.rebuilt.send_replace(());
     }
 
     fn tell(&self, state: &State, change: InventoryChange) {
@@ -335,91 +360,6 @@ fn faults(state: &State) -> Vec<InventoryFault> {
 /// The databases of the files. Their URLs were looked at before.
 fn named(config: &Config) -> Vec<Wanted> {
     config.databases.iter().filter_map(|database| Wanted::named(database).ok()).collect()
-}
-
-/// Looks once for the databases of an entry.
-async fn look(entry: &DiscoverConfig) -> Result<Vec<Found>, Failure> {
-    let wrong = |error: anyhow::Error| Failure::new(Code::DiscoveryRefused, format!("{error:#}"));
-    let discovery = wire::discovery(entry).map_err(wrong)?;
-    // On the heap only while it lasts.
-    Box::pin(discovery.look()).await
-}
-
-/// Takes over what an entry has found, unless a name of it is another one's: then, as after a failure,
-/// what it found before stays. An entry that has changed in the meantime is not meant any more, nor is a
-/// look that a later one has overtaken.
-fn take(state: &mut State, number: u64, entry: &DiscoverConfig, found: Result<Vec<Found>, Failure>) {
-    let taken = found.and_then(|found| wanted(state, entry, found));
-    let known = state.discoveries.get_mut(&entry.id);
-    let Some(looked) = known.filter(|looked| looked.config.is_same(entry) && looked.look < number) else {
-        return;
-    };
-    looked.look = number;
-    match taken {
-        Ok(wanted) => {
-            looked.fault = None;
-            looked.last = Some(wanted);
-        }
-        Err(mut failure) => {
-            // Where it is written now: lines move.
-            let place = &looked.config.place;
-            failure.message = format!("{place}: discover {:?}: {}", entry.id, failure.message);
-            if looked.fault.as_ref() != Some(&failure) {
-                tracing::error!(%failure, "a discovery failed: what it found last stays");
-            }
-            looked.fault = Some(failure);
-        }
-    }
-}
-
-fn wanted(state: &State, entry: &DiscoverConfig, found: Vec<Found>) -> Result<Vec<Wanted>, Failure> {
-    // A table that is filled anew, or a right that was taken away, is no reason to forget a fleet.
-    let last = state.discoveries.get(&entry.id).and_then(|looked| looked.last.as_ref());
-    if let Some(last) = last.filter(|last| found.is_empty() && !last.is_empty() && !entry.allow_empty) {
-        let message = format!(
-            "nothing was found, where there were {}; if that is meant: allow_empty = true",
-            last.len()
-        );
-        return Err(Failure::new(Code::DiscoveryRefused, message));
-    }
-    let others = names_of_others(state, &entry.id);
-    let twice = found.iter().filter_map(|it| Some((&it.name, others.get(it.name.as_str())?)));
-    let details: Vec<_> = twice
-        .take(MOST_NAMES)
-        .map(|(name, other)| format!("{name:?} is the name of a database of {other} already"))
-        .collect();
-    if let Some(first) = details.first() {
-        let message = format!("what was found cannot be taken over: {first}; names are unique");
-        return Err(Failure::new(Code::DiscoveryRefused, message).details(details));
-    }
-    let target = Target::parse(&entry.url).map_err(|error| Failure::from(&error))?;
-    Ok(found.into_iter().map(|found| Wanted::found(entry, &target, found)).collect())
-}
-
-/// The names that an entry may not give, and whose they are.
-fn names_of_others<'a>(state: &'a State, id: &str) -> BTreeMap<&'a str, String> {
-    let named = state.current.databases.iter().map(|it| (it.name.as_str(), it.place.to_string()));
-    let others = state.discoveries.iter().filter(|(other, _)| *other != id);
-    let found = others.flat_map(|(id, looked)| {
-        let databases = looked.last.iter().flatten();
-        databases.map(move |database| (database.name(), format!("discover {id:?}")))
-    });
-    found.chain(named).collect()
-}
-
-/// Looks for the databases of one entry on its period, until it is another one or gone.
-async fn keep(inventories: Weak<Inventories>, entry: DiscoverConfig, stop: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(entry.every) => {}
-            () = stop.cancelled() => return,
-        }
-        let Some(inventories) = inventories.upgrade() else { return };
-        tokio::select! {
-            () = inventories.refresh(&entry) => {}
-            () = stop.cancelled() => return,
-        }
-    }
 }
 
 /// Watches the files that the inventory comes from, and reads them when they change. Not every file

@@ -52,8 +52,8 @@ const OF_THE_CATALOG: [FindingKind; 7] = [
     FindingKind::NoDown,
 ];
 
-/// The kinds that the schema tells.
-const OF_THE_SCHEMA: [FindingKind; 2] = [FindingKind::InvalidIndex, FindingKind::NotValidConstraint];
+/// The kinds that the schema tells, which only an audit looks at.
+pub const OF_THE_SCHEMA: [FindingKind; 2] = [FindingKind::InvalidIndex, FindingKind::NotValidConstraint];
 
 /// The kinds that the tables themselves tell.
 const OF_THE_TABLES: [FindingKind; 2] = [FindingKind::ForeignTable, FindingKind::TableGone];
@@ -86,6 +86,29 @@ impl Glance {
         let places = (0_u32..).zip(catalog.migrations());
         let pending = places.filter(|(_, it)| is_pending(&it.version)).map(|(place, _)| place);
         Self { catalog: catalog.clone(), pending: pending.collect() }
+    }
+
+    /// One that tells of a catalog that these stretches of it are pending, by the first version and the
+    /// last of each.
+    pub fn of_stretches(catalog: &Arc<Catalog>, stretches: &[(String, String)]) -> Self {
+        let place = |version: &String| {
+            let is_it = |it: &Migration| it.version.as_str() == version;
+            catalog.migrations().iter().position(is_it).and_then(|place| u32::try_from(place).ok())
+        };
+        // Of a version that this catalog does not have, nothing is said.
+        let places = stretches.iter().filter_map(|(first, last)| Some(place(first)?..=place(last)?));
+        Self { catalog: catalog.clone(), pending: places.flatten().collect() }
+    }
+
+    /// What is pending, as stretches of the catalog.
+    pub fn stretches(&self) -> Vec<(String, String)> {
+        let version = |place: u32| {
+            let migration = self.catalog.migrations().get(place as usize);
+            migration.map(|migration| migration.version.to_string()).unwrap_or_default()
+        };
+        let stretches = self.pending.chunk_by(|before, after| before + 1 == *after);
+        let ends = stretches.filter_map(|stretch| Some((*stretch.first()?, *stretch.last()?)));
+        ends.map(|(first, last)| (version(first), version(last))).collect()
     }
 
     /// What is pending, in order.

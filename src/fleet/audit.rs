@@ -1,5 +1,8 @@
 //! Audits: read-only looks at everything that may be wrong, on schedules or on request, and what the
-//! last ones found. They are remembered in memory: a daemon that starts again begins with none.
+//! last ones found. They are remembered in memory, where a daemon that starts again begins with none, or
+//! in the control database ([`keeping`]), where the daemon that leads keeps the schedules.
+
+mod keeping;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,12 +12,15 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    control::Control,
     engine::Depth,
     fleet::{
         Fleet,
+        audit::keeping::Keeping,
         schedule::{Agenda, Schedule},
         selector::Selection,
     },
@@ -49,18 +55,24 @@ pub struct Audits {
     scheduled: Vec<Scheduled>,
     /// The newest first.
     remembered: Mutex<VecDeque<Arc<AuditReport>>>,
+    /// `None` where they are remembered in memory only.
+    keeping: Option<Keeping>,
 }
 
 impl Audits {
-    /// Nothing was audited yet.
-    pub fn new(fleet: Arc<Fleet>, scheduled: Vec<Scheduled>) -> Arc<Self> {
-        Arc::new(Self { fleet, scheduled, remembered: Mutex::default() })
+    /// Nothing was audited yet, or what the control database knows.
+    pub fn new(fleet: Arc<Fleet>, scheduled: Vec<Scheduled>, control: Option<Arc<Control>>) -> Arc<Self> {
+        let keeping = control.map(Keeping::new);
+        Arc::new(Self { fleet, scheduled, remembered: Mutex::default(), keeping })
     }
 
-    /// Begins to keep the schedules, each in a task of its own, until the fleet is shut down.
+    /// Begins to keep the schedules, each in a task of its own, until the fleet is shut down. With a
+    /// control database, that is for [`Audits::lead`].
     pub fn start(self: &Arc<Self>) {
-        for scheduled in &self.scheduled {
-            self.fleet.tasks.spawn_vital("audit-schedule", self.clone().keep(scheduled.clone()));
+        if self.keeping.is_none() {
+            for scheduled in &self.scheduled {
+                self.keep(scheduled, Timestamp::now(), self.fleet.stop.drain.clone());
+            }
         }
     }
 
@@ -72,18 +84,20 @@ impl Audits {
     /// Audits the selected databases now. It goes on where whoever asked for it goes away.
     pub async fn request(self: &Arc<Self>, selection: Selection) -> Result<Arc<AuditReport>, Failure> {
         let audits = self.clone();
-        let audit = async move { audits.run(MANUAL, &selection).await };
+        let audit = async move { Ok(audits.end(audits.look(MANUAL, &selection).await?).await) };
         let ended = self.fleet.tasks.spawn("audit", audit).await;
         ended.map_err(|_| Failure::new(Code::Internal, "The audit ended unexpectedly"))?
     }
 
     /// The last audits, the newest first.
-    pub fn list(&self, limit: usize) -> Vec<Arc<AuditReport>> {
+    pub async fn list(&self, limit: usize) -> Vec<Arc<AuditReport>> {
+        self.hear_of_others().await;
         self.remembered().iter().take(limit).cloned().collect()
     }
 
     /// The one audit whose id begins so; the newest where nothing is given.
-    pub fn find(&self, id: &str) -> Result<Arc<AuditReport>, Failure> {
+    pub async fn find(&self, id: &str) -> Result<Arc<AuditReport>, Failure> {
+        self.hear_of_others().await;
         let id = id.to_ascii_lowercase();
         let remembered = self.remembered();
         let is_meant = |report: &&Arc<AuditReport>| report.id.to_string().starts_with(&id);
@@ -129,24 +143,50 @@ impl Audits {
         files
     }
 
-    /// Runs one schedule. While an audit runs, the schedule waits: there is one of it at a time.
-    async fn keep(self: Arc<Self>, scheduled: Scheduled) {
-        let Scheduled { name, schedule, selection } = scheduled;
-        let mut agenda = Agenda::new(&schedule, Timestamp::now());
-        while let Some(nap) = agenda.nap() {
-            tokio::select! {
-                () = tokio::time::sleep(nap) => {}
-                () = self.fleet.stop.drain.cancelled() => return,
+    /// Keeps one schedule until it is to stop, from when it was last seen to. While an audit runs, the
+    /// schedule waits: there is one of it at a time.
+    fn keep(self: &Arc<Self>, scheduled: &Scheduled, last: Timestamp, stop: CancellationToken) {
+        let (audits, scheduled) = (self.clone(), scheduled.clone());
+        self.fleet.tasks.spawn_vital("audit-schedule", async move {
+            let mut agenda = Agenda::new(&scheduled.schedule, last, Timestamp::now());
+            while let Some(nap) = agenda.nap() {
+                tokio::select! {
+                    () = tokio::time::sleep(nap) => {}
+                    () = stop.cancelled() => return,
+                }
+                let now = Timestamp::now();
+                if agenda.is_due(now) {
+                    tokio::select! {
+                        () = audits.make(&scheduled, now) => {}
+                        () = stop.cancelled() => return,
+                    }
+                }
             }
-            if agenda.is_due(Timestamp::now())
-                && let Err(failure) = self.run(&name, &selection).await
-            {
-                tracing::warn!(audit = name, %failure, "the audit could not be made");
-            }
+        });
+    }
+
+    /// Makes an audit that is due.
+    async fn make(&self, scheduled: &Scheduled, now: Timestamp) {
+        let leads = || self.keeping.as_ref().is_none_or(Keeping::leads);
+        if !leads() {
+            return;
+        }
+        let made = self.look(&scheduled.name, &scheduled.selection).await;
+        // Whoever leads by now makes it.
+        if !leads() {
+            return;
+        }
+        match made {
+            Ok(report) => drop(self.end(report).await),
+            Err(failure) if failure.code == Code::ShuttingDown => return,
+            Err(failure) => tracing::warn!(audit = scheduled.name, %failure, "the audit could not be made"),
+        }
+        if let Some(keeping) = &self.keeping {
+            keeping.made(scheduled, now).await;
         }
     }
 
-    async fn run(&self, name: &str, selection: &Selection) -> Result<Arc<AuditReport>, Failure> {
+    async fn look(&self, name: &str, selection: &Selection) -> Result<AuditReport, Failure> {
         let (started, clock) = (Timestamp::now(), Instant::now());
         let databases = tokio::select! {
             databases = self.fleet.observe(selection, Depth::Everything) => databases?,
@@ -156,10 +196,17 @@ impl Audits {
         };
         // The end is by the clock that does not jump.
         let ended = started.checked_add(clock.elapsed()).unwrap_or(started);
-        let report = AuditReport { id: Uuid::now_v7(), name: name.to_owned(), started, ended, databases };
+        Ok(AuditReport { id: Uuid::now_v7(), name: name.to_owned(), started, ended, databases })
+    }
+
+    /// Remembers an audit and tells of it.
+    async fn end(&self, report: AuditReport) -> Arc<AuditReport> {
         let remembered = self.remember(report.clone());
+        if let Some(keeping) = &self.keeping {
+            keeping.keep(&report).await;
+        }
         self.fleet.sink(Uuid::nil(), None).emit("", EventKind::AuditFinished(Box::new(report)));
-        Ok(remembered)
+        remembered
     }
 
     fn remember(&self, report: AuditReport) -> Arc<AuditReport> {

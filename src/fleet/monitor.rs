@@ -78,6 +78,11 @@ impl Fleet {
         Ok(run::bounded(self.max_parallel(), members, look).await)
     }
 
+    /// Tells whether the log can be written.
+    pub(super) fn tell_log(&self) {
+        self.tell(&of_the_log((self.settings.gate)().err().as_ref()));
+    }
+
     pub(super) fn tell(&self, observation: &Observation) {
         let kind = EventKind::Observed(Box::new(observation.clone()));
         self.sink(Uuid::nil(), None).emit(&observation.database, kind);

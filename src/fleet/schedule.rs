@@ -98,9 +98,9 @@ pub(super) struct Agenda<'a> {
 }
 
 impl<'a> Agenda<'a> {
-    /// Begins now.
-    pub(super) fn new(schedule: &'a Schedule, now: Timestamp) -> Self {
-        Self { schedule, due: schedule.next(now), seen: now }
+    /// Begins now; what was missed since it was last seen to is due once.
+    pub(super) fn new(schedule: &'a Schedule, last: Timestamp, now: Timestamp) -> Self {
+        Self { schedule, due: schedule.next(last), seen: now }
     }
 
     /// How long to wait before the next look; `None` where nothing will ever be due.
@@ -201,7 +201,7 @@ mod tests {
         // Each look: the time, and whether a run is due.
         let check = |expression: &str, looks: &[(&str, bool)]| {
             let schedule = schedule(expression, "UTC");
-            let mut agenda = Agenda::new(&schedule, at(looks[0].0));
+            let mut agenda = Agenda::new(&schedule, at(looks[0].0), at(looks[0].0));
             for (number, (time, expected)) in looks.iter().enumerate() {
                 assert_eq!(agenda.is_due(at(time)), *expected, "{expression}: look {number} at {time}");
             }
@@ -238,9 +238,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_missed_is_due_once() {
+        let check = |last: &str, now: &str, expected: bool| {
+            let schedule = schedule("0 3 * * *", "UTC");
+            let mut agenda = Agenda::new(&schedule, at(last), at(now));
+            assert_eq!(agenda.nap() == Some(Duration::ZERO), expected, "{last} {now}");
+            assert_eq!(agenda.is_due(at(now)), expected, "{last} {now}");
+            assert!(!agenda.is_due(at(now)), "not twice: {last} {now}");
+        };
+        check("2026-11-23T03:00:00Z", "2026-11-24T02:59:00Z", false);
+        check("2026-11-23T03:00:00Z", "2026-11-24T03:01:00Z", true);
+        check("2026-11-20T03:00:00Z", "2026-11-24T03:01:00Z", true);
+        // Another daemon's clock is ahead of this one's.
+        check("2026-11-24T03:00:00Z", "2026-11-24T02:59:58Z", false);
+    }
+
+    #[test]
     fn naps_are_bounded() {
         let schedule = schedule("0 3 * * *", "UTC");
-        let nap = |now| Agenda::new(&schedule, at(now)).nap();
+        let nap = |now| Agenda::new(&schedule, at(now), at(now)).nap();
         assert_eq!(nap("2026-11-23T02:59:59.5Z"), Some(Duration::from_millis(500)));
         assert_eq!(nap("2026-11-23T03:00:00Z"), Some(LONGEST_NAP));
     }

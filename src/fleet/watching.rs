@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use uuid::Uuid;
 
@@ -32,6 +33,8 @@ pub(super) struct Watching(Mutex<Watched>);
 #[derive(Default)]
 struct Watched {
     means: Option<Means>,
+    /// Another daemon watches.
+    is_idle: bool,
     members: BTreeMap<String, WatchedMember>,
     /// By the address of the directory, which is held and so is nobody else's.
     directories: HashMap<usize, WatchedDirectory>,
@@ -90,6 +93,45 @@ impl Fleet {
         self.tasks.spawn_vital("watch-log", monitor::watch_log(self.clone(), poll));
     }
 
+    /// Watches from now on, or leaves it to another daemon. Whoever begins to also tells what is known of
+    /// the daemon itself: those who are told may have heard of another one's only.
+    pub fn lead(self: &Arc<Self>, leads: bool) {
+        let mut watched = self.watching.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.is_idle = !leads;
+        if leads {
+            self.follow(&mut watched, &self.inventory());
+            self.tell_log();
+            self.tell_halted();
+        } else {
+            watched.members.clear();
+            watched.directories.clear();
+        }
+    }
+
+    /// Whether operations are kept in a control database, and not in memory.
+    pub fn is_shared(&self) -> bool {
+        self.settings.shared.is_some()
+    }
+
+    /// The instance of the daemon that leads; `None` where none does.
+    pub async fn leader(&self) -> Result<Option<String>, Failure> {
+        match &self.settings.shared {
+            Some(shared) => {
+                // Nobody waits for what is known not to answer.
+                shared.control.admit()?;
+                shared.control.leader().await
+            }
+            None => Ok(Some(self.instance().to_owned())),
+        }
+    }
+
+    /// Has a database looked at soon, where this daemon watches: it may be another one than before.
+    pub fn nudge(&self, database: &str) {
+        if let Some(member) = self.inventory().get(database) {
+            member.nudge(Instant::now());
+        }
+    }
+
     /// Puts another inventory in the place of the present one, as a whole. What runs goes on: it holds
     /// the members that it began with. Who watches databases and directories that are gone ends; what is
     /// new is watched from [`Fleet::tell_inventory`] on.
@@ -121,7 +163,7 @@ impl Fleet {
 
     /// Begins to watch what is new in an inventory.
     fn follow(self: &Arc<Self>, watched: &mut Watched, inventory: &Inventory) {
-        let Watched { means: Some(means), members, directories } = watched else { return };
+        let Watched { means: Some(means), is_idle: false, members, directories } = watched else { return };
         for member in inventory.members() {
             if members.contains_key(member.name()) {
                 continue;

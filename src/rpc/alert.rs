@@ -117,7 +117,7 @@ impl AlertService for AlertRpc {
             reason: plain(&message.reason, LONGEST_REASON),
             until: until.transpose()?,
         };
-        let alert = self.alerts.acknowledge(&message.id, acknowledgement);
+        let alert = self.alerts.acknowledge(&message.id, acknowledgement).await;
         let alert = alert.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::AcknowledgeAlertResponse { alert: Some(self::message(&alert)) }))
     }

@@ -62,7 +62,7 @@ impl AuditService for Service {
         };
         let now = Timestamp::now();
         Ok(Response::new(proto::ListAuditsResponse {
-            audits: self.audits.list(limit).iter().map(|report| audit(report)).collect(),
+            audits: self.audits.list(limit).await.iter().map(|report| audit(report)).collect(),
             schedules: self.audits.scheduled().iter().map(|scheduled| schedule(scheduled, now)).collect(),
         }))
     }
@@ -71,7 +71,8 @@ impl AuditService for Service {
         &self,
         request: Request<proto::GetAuditRequest>,
     ) -> Result<Response<proto::GetAuditResponse>, Status> {
-        let report = self.audits.find(&request.into_inner().id).map_err(|failure| of_failure(&failure))?;
+        let report = self.audits.find(&request.into_inner().id).await;
+        let report = report.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::GetAuditResponse { audit: Some(self.whole(&report).await) }))
     }
 }

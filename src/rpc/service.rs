@@ -42,6 +42,10 @@ impl Service {
         Self { fleet, reload, strategies, started: Instant::now() }
     }
 
+    fn store(&self) -> proto::Store {
+        if self.fleet.is_shared() { proto::Store::ControlDatabase } else { proto::Store::Memory }
+    }
+
     /// Starts a verb, or plans it where it is a dry run, and tells its events.
     async fn run<T: Send + 'static>(
         &self,
@@ -231,7 +235,7 @@ impl MigrationService for Service {
             self.fleet.status(&selection).await.and_then(|read| overview::live(&read, &scope))
         };
         let databases = told.map_err(|failure| of_failure(&failure))?;
-        Ok(Response::new(proto::StatusResponse { databases }))
+        Ok(Response::new(proto::StatusResponse { databases, store: self.store().into() }))
     }
 
     async fn history(
@@ -288,10 +292,17 @@ impl FleetService for Service {
         &self,
         _: Request<proto::GetVersionRequest>,
     ) -> Result<Response<proto::GetVersionResponse>, Status> {
+        let (leader, control_failure) = match self.fleet.leader().await {
+            Ok(leader) => (leader.unwrap_or_default(), String::new()),
+            Err(failure) => (String::new(), failure.message),
+        };
         Ok(Response::new(proto::GetVersionResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.fleet.instance().to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            store: self.store().into(),
+            leader,
+            control_failure,
         }))
     }
 }

@@ -16,7 +16,9 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
 
 use crate::{
     migration::{AuditReport, Event, EventKind},
@@ -43,6 +45,7 @@ pub struct Metrics {
     catalog_reloads: IntCounterVec,
     audit_seconds: Histogram,
     connections: IntGaugeVec,
+    leader: IntGauge,
     /// The servers that have series of connections.
     servers: Arc<Mutex<BTreeSet<String>>>,
     log_failures: IntCounter,
@@ -62,7 +65,7 @@ impl Metrics {
         let build =
             register.gauges("nexus_build_info", "The daemon's version; the value is always 1.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Self {
+        let metrics = Self {
             process: Process::new(&register),
             rpc_requests: register.counters(
                 "nexus_rpc_requests_total",
@@ -95,11 +98,30 @@ impl Metrics {
                 "Connections to PostgreSQL servers, by state: idle, in_use.",
                 &["server", "state"],
             ),
+            leader: register.gauge(
+                "nexus_leader",
+                "Whether this daemon looks at the databases, runs discovery and audits, and tells of alerts.",
+            ),
             servers: Arc::default(),
             log_failures: register
                 .counter("nexus_log_write_failures_total", "Writes to the migration log that failed."),
             registry,
-        }
+        };
+        metrics.leads(true);
+        metrics
+    }
+
+    /// This daemon leads from now on, as one without others always does, or does not any more: then what
+    /// only the leader knows is not told.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+        self.databases.leads(leads);
+        self.alerts.leads(leads);
+    }
+
+    /// Takes an audit that another daemon has made.
+    pub fn audited_elsewhere(&self, audit: &AuditReport) {
+        self.databases.audited(audit);
     }
 
     /// Counts an event.

@@ -53,10 +53,10 @@ impl Alertmanager {
 }
 
 /// A webhook that takes everything.
-struct Receiver(MockServer);
+pub(crate) struct Receiver(pub(crate) MockServer);
 
 impl Receiver {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(wait(async {
             let server = MockServer::start().await;
             Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
@@ -65,7 +65,7 @@ impl Receiver {
     }
 
     /// `kind state` of everything that it was told.
-    fn told(&self) -> Vec<String> {
+    pub(crate) fn told(&self) -> Vec<String> {
         let requests = wait(self.0.received_requests()).expect("requests are recorded");
         let alerts = requests.iter().map(|request| {
             let body: Value = serde_json::from_slice(&request.body).expect("it is JSON");

@@ -145,7 +145,7 @@ impl MigrationService for Stub {
         if let Script::Refuse(_) = self.script {
             let failure = Some(proto::Failure { message: "No route to host".into(), ..Default::default() });
             let stock = proto::DatabaseStatus { database: "stock".into(), failure, ..Default::default() };
-            return Ok(Response::new(proto::StatusResponse { databases: vec![stock] }));
+            return Ok(Response::new(proto::StatusResponse { databases: vec![stock], ..Default::default() }));
         }
         let pending = proto::MigrationStatus {
             version: "0010_add_products".into(),
@@ -159,7 +159,7 @@ impl MigrationService for Stub {
             pending: 1,
             ..Default::default()
         };
-        Ok(Response::new(proto::StatusResponse { databases: vec![orders] }))
+        Ok(Response::new(proto::StatusResponse { databases: vec![orders], ..Default::default() }))
     }
 
     async fn history(&self, _: Request<proto::HistoryRequest>) -> Answer<proto::HistoryResponse> {

@@ -17,6 +17,7 @@ mod fleet;
 mod gate;
 mod grpc;
 mod health;
+mod leader;
 mod lost;
 mod operations;
 mod operations_steered;

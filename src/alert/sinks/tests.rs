@@ -16,7 +16,7 @@ use wiremock::{
 };
 
 use crate::{
-    alert::{Alerts, Settings, SinkKind, SinkSettings, sinks::webhook},
+    alert::{Alerts, Keeping, Settings, SinkKind, SinkSettings, sinks::webhook},
     migration::{Acknowledgement, Event, EventKind, Finding, FindingKind, Observation, Severity},
     runtime::Tasks,
 };
@@ -41,7 +41,7 @@ fn settings(directory: &Path, url: &str, kind: SinkKind) -> Settings {
     Settings {
         hold: Duration::ZERO,
         flap_window: Duration::ZERO,
-        state_file: directory.join("alerts.json"),
+        keeping: Keeping::File(directory.join("alerts.json")),
         runbook_base: "https://wiki/nexus/".into(),
         sinks: vec![sink],
     }
@@ -264,7 +264,7 @@ async fn alertmanager_hears_of_all_that_stands() {
     assert_eq!(world.outcomes(1).await, ["sent"]);
     let id = world.alerts.list()[0].id.to_string();
     let note = Acknowledgement { by: "eve".into(), reason: "known".into(), until: None };
-    world.alerts.acknowledge(&id, note).expect("it stands");
+    world.alerts.acknowledge(&id, note).await.expect("it stands");
     world.alerts.shutdown().await;
     world.alerts.keep().await;
     drop(world);

@@ -117,6 +117,15 @@ fn given(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// Where operations are kept; `None` where an older daemon does not say.
+fn store(store: proto::Store) -> Option<&'static str> {
+    match store {
+        proto::Store::Unspecified => None,
+        proto::Store::Memory => Some("memory"),
+        proto::Store::ControlDatabase => Some("control_database"),
+    }
+}
+
 fn positive(number: u32) -> Option<u32> {
     (number > 0).then_some(number)
 }
@@ -298,9 +307,9 @@ mod tests {
             migrations: vec![migration],
             ..Default::default()
         };
-        let databases = [status];
-        let findings = crate::cli::render::status::findings(&databases);
-        let document = value(&Status::new(&databases, &findings));
+        let answer = proto::StatusResponse { databases: vec![status], ..Default::default() };
+        let findings = crate::cli::render::status::findings(&answer.databases);
+        let document = value(&Status::new(&answer, &findings));
         assert_eq!(document["ok"], false);
         assert_eq!(document["findings"][0]["kind"], "checksum_drift");
         let expected = json!({

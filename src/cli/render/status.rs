@@ -8,7 +8,7 @@ use crate::{
         table::{Fit, table},
         text::{GREEN, RED, YELLOW, clean, count, labels, sentence, time},
     },
-    rpc::proto::{DatabaseStatus, FindingKind, MigrationState, MigrationStatus},
+    rpc::proto::{self, DatabaseStatus, FindingKind, MigrationState, MigrationStatus},
 };
 
 /// How many clean migrations are shown, newest first, unless all are asked for.
@@ -51,6 +51,16 @@ pub struct View {
     pub pending: bool,
     /// The terminal's width.
     pub width: Option<u16>,
+}
+
+/// Where operations are kept.
+pub fn store(store: proto::Store) -> &'static str {
+    match store {
+        // An older daemon does not say.
+        proto::Store::Unspecified => "",
+        proto::Store::Memory => "operations are kept in memory\n",
+        proto::Store::ControlDatabase => "operations are kept in the control database\n",
+    }
 }
 
 /// How databases stand: one with its migrations, several as a matrix, what is wrong with them, and a

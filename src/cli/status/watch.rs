@@ -43,21 +43,22 @@ async fn follow(args: &Args, client: &Client, session: &mut Session, is_live: bo
     let mut last = String::new();
     loop {
         let started = Instant::now();
-        let databases = read(args, client, session).await?;
-        let findings = render::status::findings(&databases);
+        let answer = read(args, client, session).await?;
+        let databases = &answer.databases;
+        let findings = render::status::findings(databases);
         let console = &mut session.console;
         if is_live {
-            let text = text(args, &databases, &findings, console.width());
+            let text = text(args, databases, &findings, console.width());
             let at = Timestamp::now().strftime("%H:%M:%SZ");
-            console.picture(&format!("{at}, Ctrl-C ends\n\n{text}{}", failures(&databases)))?;
+            console.picture(&format!("{at}, Ctrl-C ends\n\n{text}{}", failures(databases)))?;
         } else {
-            let document = render::json::Status::new(&databases, &findings);
+            let document = render::json::Status::new(&answer, &findings);
             let state = document.state();
             if state != last {
                 if console.is_json() {
                     console.data(&(serde_json::to_string(&document)? + "\n"))?;
                 } else {
-                    console.data(&line(&databases))?;
+                    console.data(&line(databases))?;
                 }
                 last = state;
             }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    engine::observe::{Compared, SeeError, compare::Rules, conclude},
+    engine::observe::{Compared, Glance, SeeError, compare::Rules, conclude},
     migration::{
         AppliedRow, AttemptOutcome, Catalog, Code, Counts, Direction, Failure, FindingKind, Migration, Mode,
         Observation, Script, Tracked, Version,
@@ -288,4 +288,25 @@ fn without_a_catalog_the_rows_alone_still_tell() {
     assert_eq!(observation.counts, None);
     assert!(observation.unknown.contains(&FindingKind::ChecksumDrift));
     assert!(!observation.unknown.contains(&FindingKind::Dirty));
+}
+
+#[test]
+fn what_is_pending_is_told_in_stretches() {
+    let check = |versions: &[&str], pending: &[u32], expected: &[(&str, &str)]| {
+        let Ok((catalog, _)) = catalog(versions) else { return };
+        let glance = Glance { catalog: catalog.clone(), pending: pending.into() };
+        let stretches = glance.stretches();
+        let told = stretches.iter().map(|(first, last)| (first.as_str(), last.as_str()));
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert_eq!(*Glance::of_stretches(&catalog, &stretches).pending, *pending);
+    };
+    let four = ["0001_a", "0002_b", "0003_c", "0004_d"];
+    check(&four, &[], &[]);
+    check(&four, &[0, 1, 2, 3], &[("0001_a", "0004_d")]);
+    check(&four, &[1, 3], &[("0002_b", "0002_b"), ("0004_d", "0004_d")]);
+    // A daemon whose directory is older says nothing of what it does not have.
+    let Ok((older, _)) = catalog(&four[..3]) else { return };
+    let stretches = [("0002_b", "0002_b"), ("0004_d", "0004_d")];
+    let stretches = stretches.map(|(first, last)| (first.to_owned(), last.to_owned()));
+    assert_eq!(*Glance::of_stretches(&older, &stretches).pending, [1]);
 }

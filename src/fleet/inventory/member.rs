@@ -141,6 +141,11 @@ impl Member {
         *seen = Arc::new(Seen { last: Some(observation.clone()), glance, rows });
     }
 
+    /// Shows what another daemon's monitor saw of it last.
+    pub(in crate::fleet) fn show(&self, seen: &Arc<Seen>) {
+        self.last_seen().clone_from(seen);
+    }
+
     fn last_seen(&self) -> MutexGuard<'_, Arc<Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

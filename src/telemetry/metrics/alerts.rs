@@ -23,8 +23,12 @@ pub(super) struct Alerts {
     acknowledged: IntGaugeVec,
     sends: IntCounterVec,
     /// The alerts that stand, each counted in the gauge of its state: a change tells the new state only.
-    standing: Arc<Mutex<HashMap<Uuid, (FindingKind, AlertState)>>>,
+    /// `None` where another daemon counts them.
+    standing: Arc<Mutex<Option<Standing>>>,
 }
+
+/// What is counted, and in which gauge.
+type Standing = HashMap<Uuid, (FindingKind, AlertState)>;
 
 impl Alerts {
     /// Registers them; every kind is there from the start.
@@ -48,9 +52,22 @@ impl Alerts {
         }
     }
 
+    /// They are counted here from now on, from none, or not any more.
+    pub(super) fn leads(&self, leads: bool) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = leads.then(HashMap::new);
+        for kind in FindingKind::ALL {
+            for state in [AlertState::Firing, AlertState::Acknowledged] {
+                if let Some(gauge) = self.gauge((*kind, state)) {
+                    gauge.set(0);
+                }
+            }
+        }
+    }
+
     /// An alert is in another state, or is told of again.
     pub(super) fn changed(&self, alert: &Alert) {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(standing) = &mut *standing else { return };
         let now = (alert.finding.kind, alert.state);
         let before = match alert.state {
             AlertState::Firing | AlertState::Acknowledged => standing.insert(alert.id, now),

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -43,6 +46,8 @@ pub(super) struct Databases {
     /// The databases of the inventory; `None` until it is told. What is told late of others is for
     /// nobody.
     known: Arc<Mutex<Option<BTreeSet<String>>>>,
+    /// Whether this daemon looks at them.
+    leads: Arc<AtomicBool>,
     /// What the running operations do: the report on a database does not say.
     verbs: Arc<Mutex<HashMap<Uuid, &'static str>>>,
 }
@@ -86,7 +91,22 @@ impl Databases {
                 of_operation,
             ),
             known: Arc::default(),
+            leads: Arc::default(),
             verbs: Arc::default(),
+        }
+    }
+
+    /// They are looked at here from now on, or not any more: what was seen here last grows old.
+    pub(super) fn leads(&self, leads: bool) {
+        self.leads.store(leads, Ordering::Relaxed);
+        if leads {
+            return;
+        }
+        for gauges in [&self.up, &self.applied, &self.pending, &self.dirty, &self.drift, &self.missing] {
+            gauges.reset();
+        }
+        for times in [&self.oldest_pending, &self.observed, &self.audited] {
+            times.reset();
         }
     }
 
@@ -96,7 +116,7 @@ impl Databases {
         // A look that could not tell whether the database is there says nothing.
         if seen.database.is_empty()
             || seen.unknown.contains(&FindingKind::DatabaseUnreachable)
-            || !self.is_known(&seen.database)
+            || !self.is_looked_at(&seen.database)
         {
             return;
         }
@@ -125,7 +145,7 @@ impl Databases {
 
     /// Takes an audit's end for each database that it could read.
     pub(super) fn audited(&self, audit: &AuditReport) {
-        let could_be_read = |seen: &&Observation| seen.counts.is_some() && self.is_known(&seen.database);
+        let could_be_read = |seen: &&Observation| seen.counts.is_some() && self.is_looked_at(&seen.database);
         for seen in audit.databases.iter().filter(could_be_read) {
             self.audited.with_label_values(&[seen.database.as_str()]).set(seconds(audit.ended));
         }
@@ -163,6 +183,10 @@ impl Databases {
                 drop(self.operation_success.remove_label_values(labels));
             }
         }
+    }
+
+    fn is_looked_at(&self, database: &str) -> bool {
+        self.leads.load(Ordering::Relaxed) && self.is_known(database)
     }
 
     fn is_known(&self, database: &str) -> bool {

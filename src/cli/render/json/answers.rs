@@ -134,6 +134,9 @@ struct Server {
     version: String,
     instance: String,
     uptime_seconds: u64,
+    store: Option<&'static str>,
+    leader: Option<String>,
+    control_failure: Option<String>,
 }
 
 /// What `new` wrote.
@@ -264,6 +267,9 @@ impl Versions {
                 version: server.version.clone(),
                 instance: server.instance.clone(),
                 uptime_seconds: server.uptime_seconds,
+                store: super::store(server.store()),
+                leader: given(&server.leader),
+                control_failure: given(&server.control_failure),
             }),
         }
     }

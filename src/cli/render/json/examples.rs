@@ -201,7 +201,9 @@ fn states() {
         ..Default::default()
     };
     let databases = [orders];
-    check("status", &Status::new(&databases, &findings(&databases)));
+    let findings = findings(&databases);
+    let answer = proto::StatusResponse { databases: databases.into(), store: proto::Store::Memory.into() };
+    check("status", &Status::new(&answer, &findings));
 }
 
 #[test]
@@ -294,6 +296,9 @@ fn answers() {
         version: "0.1.0".into(),
         instance: "build-1/4711".into(),
         uptime_seconds: 3_600,
+        store: proto::Store::ControlDatabase.into(),
+        leader: "build-1/4711".into(),
+        control_failure: String::new(),
     };
     let address = "http://127.0.0.1:7421".to_owned();
     check("health", &Health { address: address.clone(), serving: true });

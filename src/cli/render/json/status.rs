@@ -18,6 +18,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub struct Status {
     ok: bool,
+    store: Option<&'static str>,
     versions: Vec<VersionEntry>,
     databases: Vec<DatabaseStatus>,
     findings: Vec<FindingEntry>,
@@ -72,7 +73,8 @@ struct MigrationStatus {
 
 impl Status {
     /// How databases stand; `ok` is what `--check` asks.
-    pub fn new(databases: &[proto::DatabaseStatus], findings: &[Finding]) -> Self {
+    pub fn new(answer: &proto::StatusResponse, findings: &[Finding]) -> Self {
+        let databases = answer.databases.as_slice();
         let entry = |finding: &Finding| FindingEntry {
             database: finding.database.clone(),
             version: given(&finding.version),
@@ -88,6 +90,7 @@ impl Status {
         };
         Self {
             ok: !findings.iter().any(Finding::fails_check),
+            store: super::store(answer.store()),
             versions: fleet::skew(databases).into_iter().map(version).collect(),
             databases: databases.iter().map(Into::into).collect(),
             findings: findings.iter().map(entry).collect(),
