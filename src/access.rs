@@ -7,10 +7,12 @@
 use std::{fmt, net::SocketAddr};
 
 pub mod grant;
+pub mod identity;
 pub mod permit;
 pub mod rule;
 
 pub use grant::Grant;
+pub use identity::{Authenticate, By, Identities, Identity, Peer, Process, San};
 pub use permit::Permit;
 pub use rule::{Rule, Scope};
 

@@ -3,10 +3,8 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-};
+use futures_util::StreamExt as _;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 
@@ -21,8 +19,10 @@ use crate::{
     telemetry::{Metrics, Traces, jsonl::JsonlLog},
 };
 
+mod access;
 mod alerts;
 pub mod args;
+mod connection;
 mod demo;
 mod grpc;
 mod inventories;
@@ -30,8 +30,10 @@ mod listen;
 mod service_manager;
 mod signals;
 mod strategies;
+mod tls;
 mod wire;
 
+use access::Doors;
 use inventories::{Inventories, Reread};
 use listen::Listeners;
 
@@ -74,7 +76,7 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             let stop = CancellationToken::new();
             signals::stop(stop.clone())?;
             let daemon = Daemon::start(config, Some(reread), instance, stop).await?;
-            signals::hangup(daemon.log.clone(), daemon.inventories.clone())?;
+            signals::hangup(daemon.log.clone(), daemon.inventories.clone(), daemon.doors.clone())?;
             // Not before a SIGHUP is heard: it would end the daemon.
             service_manager::ready().await;
             let ended = daemon.run().await;
@@ -89,6 +91,7 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             begin_log(&config, None)?;
             wire::check(&config)?;
             strategies::named(&config)?;
+            Doors::open(&config)?;
             let audits = wire::audits(&config)?;
             // What is found is not known here: nothing is connected to.
             if config.discoveries.is_empty() {
@@ -122,6 +125,7 @@ struct Daemon {
     config: Arc<Config>,
     fleet: Arc<Fleet>,
     inventories: Arc<Inventories>,
+    doors: Arc<Doors>,
     alerts: Alerts,
     log: Arc<JsonlLog>,
     tasks: Tasks,
@@ -149,6 +153,7 @@ impl Daemon {
         let scheduled = wire::audits(&config)?;
         let strategies = Arc::new(strategies::named(&config)?);
         let config = Arc::new(config);
+        let doors = Doors::open(&config)?;
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
@@ -181,11 +186,12 @@ impl Daemon {
         tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
         service_manager::watch(&tasks, questions);
         let (readiness, ready) = watch::channel(Readiness::Starting);
-        let (addresses, http, incoming) = listeners.split();
+        let (addresses, http, incoming) = listeners.accept(&tasks, doors.tls().as_ref());
         let refresh = count_connections(fleet.clone(), metrics.clone());
         let inventories =
             Inventories::new(fleet.clone(), tasks.clone(), stop.clone(), config.clone(), reread);
-        let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, refresh };
+        let authenticate = (!config.access.open_metrics).then(|| doors.authenticate());
+        let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, authenticate, refresh };
         let close = CancellationToken::new();
         tasks.spawn_vital("http", serve_http(http, state, close.clone(), failed.clone()));
         inventories.start().await;
@@ -198,9 +204,11 @@ impl Daemon {
             audits: audits.clone(),
             reload: inventories.reload_on_request(),
             strategies,
+            authenticate: doors.authenticate(),
         };
         let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
         audits.start();
+        doors.watch(&tasks, stop.clone());
         let evict = evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone());
         tasks.spawn_vital("evict-idle", evict);
         fleet.watch(config.watch.poll, config.watch.max_connections as usize);
@@ -211,6 +219,7 @@ impl Daemon {
             config,
             fleet,
             inventories,
+            doors,
             alerts,
             log,
             tasks,
@@ -324,12 +333,19 @@ fn count_connections(fleet: Arc<Fleet>, metrics: Metrics) -> Arc<dyn Fn() + Send
 }
 
 async fn serve_http(
-    listener: TcpListener,
+    connections: grpc::Connections,
     state: HttpState,
     close: CancellationToken,
     failed: CancellationToken,
 ) {
-    if let Err(error) = http::serve(listener, state, close).await {
+    let connections = connections.filter_map(|connection| {
+        let connection = connection.ok();
+        std::future::ready(connection.map(|it| {
+            let peer = it.peer().clone();
+            (it, peer)
+        }))
+    });
+    if let Err(error) = http::serve(connections, state, close).await {
         tracing::error!(%error, "the HTTP server failed");
         failed.cancel();
     }

@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("rpc", &["runtime", "migration", "access", "sql", "engine", "fleet", "alert"]),
     ("http", &["runtime", "migration", "access", "fleet", "alert", "telemetry"]),
     ("cli", &["rpc", "migration", "selector", "sql", "source", "telemetry"]),
-    ("config", &["redact", "selector"]),
+    ("config", &["redact", "selector", "access"]),
     (
         "daemon",
         &[
@@ -97,7 +97,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("deadpool_postgres", &["postgres"]),
     ("deadpool", &["postgres"]),
     ("tokio_postgres_rustls", &["postgres"]),
-    ("rustls", &["postgres", "alert", "daemon", "bin"]),
+    ("tokio_rustls", &["daemon", "rpc"]),
+    ("x509_cert", &["daemon"]),
+    ("rustls", &["postgres", "alert", "rpc", "cli", "daemon", "bin"]),
     ("rustls_native_certs", &["postgres"]),
     ("squawk_syntax", &["sql"]),
     ("tracing", WORKING),
@@ -120,6 +122,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "runtime",
             "migration",
+            "access",
             "source",
             "postgres",
             "engine",
@@ -129,10 +132,12 @@ const OWNERS: &[(&str, &[&str])] = &[
             "rpc",
             "http",
             "cli",
+            "config",
             "daemon",
         ],
     ),
-    ("sha2", &["migration", "alert"]),
+    ("sha2", &["migration", "access", "alert"]),
+    ("subtle", &["access"]),
     ("uuid", &["migration", "postgres", "engine", "fleet", "alert", "telemetry", "rpc", "cli", "daemon"]),
     ("secrecy", &["redact"]),
     (

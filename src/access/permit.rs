@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    access::{Caller, Grant, Role, Rule, Scope},
+    access::{Caller, Grant, Origin, Proof, Role, Rule, Scope},
     migration::{Code, Failure},
     selector::Facts,
 };
@@ -30,6 +30,12 @@ impl Permit {
             Scope::Everything => permit.is_everywhere(),
         };
         if is_enough { Ok(permit) } else { Err(permit.denied(rule)) }
+    }
+
+    /// Nothing at all: for what takes no role, from whoever asks.
+    pub fn nothing(from: Origin) -> Self {
+        let caller = Caller { name: String::new(), proof: Proof::None, from };
+        Self { caller, grants: Arc::new([]), least: Role::Viewer }
     }
 
     /// The daemon's own, for what its configuration says.
@@ -60,6 +66,11 @@ impl Permit {
     /// Whether the caller may know of a database: whether anything is granted to them on it.
     pub fn sees(&self, facts: &Facts<'_>) -> bool {
         self.grants.iter().any(|grant| grant.covers(facts))
+    }
+
+    /// Whether anything is granted to the caller on every database.
+    pub fn sees_everything(&self) -> bool {
+        self.grants.iter().any(Grant::is_everywhere)
     }
 
     /// Whether the request's role is granted on a database.
@@ -121,7 +132,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::access::{Origin, Proof, rule};
+    use crate::access::rule;
 
     fn grant(role: Role, glob: &str, steps: Option<u32>) -> Grant {
         Grant::new(role, &[glob.to_owned()], &[], steps).expect("it is a grant")
