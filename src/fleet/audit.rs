@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
+    access::Permit,
     engine::Depth,
     fleet::{
         Fleet,
@@ -70,22 +71,27 @@ impl Audits {
     }
 
     /// Audits the selected databases now. It goes on where whoever asked for it goes away.
-    pub async fn request(self: &Arc<Self>, selection: Selection) -> Result<Arc<AuditReport>, Failure> {
+    pub async fn request(
+        self: &Arc<Self>,
+        selection: Selection,
+        permit: Permit,
+    ) -> Result<Arc<AuditReport>, Failure> {
         let audits = self.clone();
-        let audit = async move { audits.run(MANUAL, &selection).await };
+        let audit = async move { audits.run(MANUAL, &selection, &permit).await };
         let ended = self.fleet.tasks.spawn("audit", audit).await;
         ended.map_err(|_| Failure::new(Code::Internal, "The audit ended unexpectedly"))?
     }
 
-    /// The last audits, the newest first.
-    pub fn list(&self, limit: usize) -> Vec<Arc<AuditReport>> {
-        self.remembered().iter().take(limit).cloned().collect()
+    /// The last audits, the newest first, with the databases that the caller may see.
+    pub fn list(&self, limit: usize, permit: &Permit) -> Vec<Arc<AuditReport>> {
+        self.seen(permit).take(limit).collect()
     }
 
-    /// The one audit whose id begins so; the newest where nothing is given.
-    pub fn find(&self, id: &str) -> Result<Arc<AuditReport>, Failure> {
+    /// The one audit whose id begins so; the newest where nothing is given. It has the databases that the
+    /// caller may see.
+    pub fn find(&self, id: &str, permit: &Permit) -> Result<Arc<AuditReport>, Failure> {
         let id = id.to_ascii_lowercase();
-        let remembered = self.remembered();
+        let remembered: Vec<_> = self.seen(permit).collect();
         let is_meant = |report: &&Arc<AuditReport>| report.id.to_string().starts_with(&id);
         let mut found = remembered.iter().filter(is_meant);
         match (found.next(), found.next()) {
@@ -97,6 +103,20 @@ impl Audits {
             }
             (Some(report), _) => Ok(report.clone()),
         }
+    }
+
+    /// The audits, the newest first, as far as the caller may see them.
+    fn seen(&self, permit: &Permit) -> impl Iterator<Item = Arc<AuditReport>> + use<> {
+        let remembered: Vec<_> = self.remembered().iter().cloned().collect();
+        let (sight, sees_everything) = (self.fleet.sight(permit), permit.sees_everything());
+        remembered.into_iter().filter_map(move |report| {
+            if sees_everything {
+                return Some(report);
+            }
+            let mut report = AuditReport::clone(&report);
+            report.databases.retain(|seen| sight.sees(&seen.database));
+            (!report.databases.is_empty()).then(|| Arc::new(report))
+        })
     }
 
     /// The up files of the migrations that an audit's findings are about, by version, for each of its
@@ -139,17 +159,22 @@ impl Audits {
                 () = self.fleet.stop.drain.cancelled() => return,
             }
             if agenda.is_due(Timestamp::now())
-                && let Err(failure) = self.run(&name, &selection).await
+                && let Err(failure) = self.run(&name, &selection, &Permit::of_the_daemon()).await
             {
                 tracing::warn!(audit = name, %failure, "the audit could not be made");
             }
         }
     }
 
-    async fn run(&self, name: &str, selection: &Selection) -> Result<Arc<AuditReport>, Failure> {
+    async fn run(
+        &self,
+        name: &str,
+        selection: &Selection,
+        permit: &Permit,
+    ) -> Result<Arc<AuditReport>, Failure> {
         let (started, clock) = (Timestamp::now(), Instant::now());
         let databases = tokio::select! {
-            databases = self.fleet.observe(selection, Depth::Everything) => databases?,
+            databases = self.fleet.observe(selection, Depth::Everything, permit) => databases?,
             () = self.fleet.stop.drain.cancelled() => {
                 return Err(Failure::new(Code::ShuttingDown, "The daemon is stopping"));
             }
