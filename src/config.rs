@@ -38,7 +38,6 @@ pub use crate::config::{
     identities::{IdentityConfig, ShownBy, read_identities},
     overrides::Overrides,
     problem::{ConfigError, Place, Problem},
-    secret_file::refuse_others,
     setting::{Durability, MinSeverity, MissingDown, Naming, Overlap, Policy, Recovery, Watch},
     strategy::{Amount, CanaryConfig, PauseConfig, StrategyConfig, WaveConfig},
 };

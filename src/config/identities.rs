@@ -11,9 +11,9 @@ use crate::{
     config::{
         ConfigError, Overrides, Place, Problem,
         reader::{Layer, Reader, Section},
-        secret_file,
         setting::{Count, Form, quoted},
     },
+    redact::refuse_others,
     selector::Pattern,
 };
 
@@ -90,7 +90,7 @@ impl Kind {
 pub fn read_identities(path: &Path, own_uid: u32) -> Result<Vec<IdentityConfig>, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(unreadable)?;
-    if let Err(message) = secret_file::refuse_others(path, &metadata) {
+    if let Err(message) = refuse_others(path, &metadata) {
         return Err(ConfigError::Invalid(vec![Problem { place: None, message }]));
     }
     if ![0, own_uid].contains(&metadata.uid()) {

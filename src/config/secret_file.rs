@@ -13,18 +13,6 @@ pub(super) fn read(path: &Path, what: &str) -> Result<(String, Option<String>), 
     Ok((text.trim().to_owned(), warning))
 }
 
-/// Refuses a file that others than its owner may read or write: not what holds keys to the daemon. A file
-/// of root's may be readable for one group.
-pub fn refuse_others(path: &Path, metadata: &fs::Metadata) -> Result<(), String> {
-    let (mode, owner) = (metadata.mode(), metadata.uid());
-    let forbidden = if owner == 0 { 0o037 } else { 0o077 };
-    if mode & forbidden == 0 {
-        return Ok(());
-    }
-    let shown = path.display();
-    Err(format!("{shown} has the mode {:04o}, so that others may use it: chmod 600 {shown}", mode & 0o7777))
-}
-
 /// PostgreSQL's rule for its private keys: a file of root's may be readable for one group. systemd's
 /// credentials (by an access list, which shows as the group's bit) and Kubernetes' secrets are such.
 fn is_open(mode: u32, owner: u32) -> bool {

@@ -21,10 +21,7 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use crate::{
-    access::San,
-    config::{self, refuse_others},
-};
+use crate::{access::San, config, redact::refuse_others};
 
 /// Why the files of `[server]` cannot be used.
 #[derive(Debug, thiserror::Error)]
