@@ -25,7 +25,6 @@ impl Permit {
     pub fn new(caller: Caller, grants: Arc<[Grant]>, rule: &Rule) -> Result<Self, Failure> {
         let permit = Self { caller, grants, least: rule.least.unwrap_or(Role::Viewer) };
         let is_enough = match rule.scope {
-            _ if rule.least.is_none() => true,
             Scope::Nothing | Scope::Databases => permit.granting().next().is_some(),
             Scope::Everything => permit.is_everywhere(),
         };
@@ -156,7 +155,6 @@ mod tests {
         let (viewer, operator) = (grant(Role::Viewer, "*", None), grant(Role::Operator, "dev-*", None));
         let (admin, all) = (grant(Role::Admin, "dev-*", None), grant(Role::Admin, "*", None));
         check(&[], "/GetVersion", false);
-        check(&[], "Health/Check", true);
         check(&[viewer.clone()], "/Status", true);
         check(&[viewer.clone()], "/Apply", false);
         check(&[viewer.clone(), operator.clone()], "/Apply", true);

@@ -66,7 +66,6 @@ pub const RULES: &[Rule] = &[
     // A probe has no credential, and hears no more than whether the daemon takes requests.
     open("/grpc.health.v1.Health/Check"),
     open("/grpc.health.v1.Health/Watch"),
-    open("/grpc.health.v1.Health/List"),
     rule("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Viewer, Nothing),
 ];
 

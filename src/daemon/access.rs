@@ -24,6 +24,9 @@ use crate::{
 /// How often the files are read though nothing told of a change.
 const POLL: Duration = Duration::from_secs(10);
 
+/// What the kernel tells of users and groups that a user namespace does not have: they may be anybody.
+const OVERFLOW: u32 = 65_534;
+
 /// Who is let in, by what.
 pub(super) struct Doors {
     config: AccessConfig,
@@ -150,11 +153,18 @@ fn number_of(
     place: &Place,
     look_up: impl FnOnce(&str) -> nix::Result<Option<u32>>,
 ) -> anyhow::Result<u32> {
-    if let Ok(number) = text.parse() {
-        return Ok(number);
+    let number = match text.parse() {
+        Ok(number) => number,
+        Err(_) => look_up(text)
+            .with_context(|| format!("{place}: cannot look up the {what} {text:?}"))?
+            .with_context(|| format!("{place}: the system knows no {what} {text:?}"))?,
+    };
+    if number == OVERFLOW {
+        bail!(
+            "{place}: the {what} {text:?} stands for everybody whom the system cannot name here: nothing is granted to it"
+        );
     }
-    let found = look_up(text).with_context(|| format!("{place}: cannot look up the {what} {text:?}"))?;
-    found.with_context(|| format!("{place}: the system knows no {what} {text:?}"))
+    Ok(number)
 }
 
 /// Refuses to listen where others reach it and nobody could come in.

@@ -30,24 +30,21 @@ impl AccessLayer {
     /// The permit of a request; a status that refuses it.
     fn permit<B>(&self, request: &http::Request<B>) -> Result<Permit, Status> {
         let path = request.uri().path();
-        let rule = rule::of(path);
-        let header = request.headers().get(http::header::AUTHORIZATION);
-        let token = bearer(header.map(|header| header.to_str().unwrap_or_default()));
+        // First, so that no names that clients make up are counted as methods.
+        let Some(rule) = rule::of(path) else {
+            return Err(Status::unimplemented(format!("nexusd knows no {path}")));
+        };
         let peer = request.extensions().get::<Peer>().ok_or_else(|| {
             of_failure(&Failure::new(Code::NoCredential, "It is not known where the request comes from"))
         })?;
-        let known = (self.authenticate)(peer, token);
-        let (caller, grants) = match (known, rule) {
-            (Ok(known), _) => known,
+        if rule.least.is_none() {
             // Nobody has to say who they are, so that nothing that they say is wrong.
-            (Err(_), Some(rule)) if rule.least.is_none() => {
-                return Ok(Permit::nothing(peer.from));
-            }
-            (Err(failure), _) => return Err(of_failure(&failure)),
-        };
-        let Some(rule) = rule else {
-            return Err(Status::unimplemented(format!("nexusd knows no {path}")));
-        };
+            return Ok(Permit::nothing(peer.from));
+        }
+        let header = request.headers().get(http::header::AUTHORIZATION);
+        let token = bearer(header.map(|header| header.to_str().unwrap_or_default()));
+        let known = (self.authenticate)(peer, token);
+        let (caller, grants) = known.map_err(|failure| of_failure(&failure))?;
         Permit::new(caller, grants, rule).map_err(|failure| of_failure(&failure))
     }
 }

@@ -176,13 +176,11 @@ fn every_rpc_by_every_role_with_every_credential() {
                 }
             }
         }
-        // What nobody serves is refused too, and first to those who do not say who they are.
-        assert_eq!(call(&channel, "/nexus.v1.FleetService/Drop", false, None).await, Code::Unauthenticated);
-        let admin = secret("admin");
-        assert_eq!(
-            call(&channel, "/nexus.v1.FleetService/Drop", false, Some(&admin)).await,
-            Code::Unimplemented
-        );
+        // What no rule is about is refused, whoever asks.
+        for token in [None, Some(secret("admin"))] {
+            let code = call(&channel, "/nexus.v1.FleetService/Drop", false, token.as_deref()).await;
+            assert_eq!(code, Code::Unimplemented);
+        }
     });
     for ((credential, code), count) in counted {
         writeln!(table, "{credential:<8} {code:<18} {count:>4}").expect("it is written");
@@ -246,8 +244,7 @@ fn grants_are_on_databases() {
     // Operations are seen as far as their databases are, and steered where all of them are granted.
     world.ctl(&["apply", "--all", "--request-id", "018f3c5e-7a2b-7c3d-8e4f-000000000001"]).expect(0);
     let shown = run("dev", &["operation", "show", "018f3c5e", "-o", "json"]).json();
-    let names: Vec<_> =
-        shown["operation"]["databases"].as_array().expect("a list").iter().map(|it| &it["name"]).collect();
+    let names: Vec<_> = shown["databases"].as_array().expect("a list").iter().map(|it| &it["name"]).collect();
     assert_eq!(names, ["main"]);
     assert!(run("ci", &["operation", "cancel", "018f3c5e"]).expect(1).contains("NX0089"));
     assert!(run("dev", &["operation", "cancel", "018f3c5e"]).expect(1).contains("NX0089"));
