@@ -142,7 +142,18 @@ pub fn bearer(header: Option<&str>) -> Option<&str> {
 
 /// What names a token without giving it away.
 fn id(digest: &[u8; 32]) -> String {
-    digest.iter().take(DIGITS_OF_AN_ID / 2).map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..DIGITS_OF_AN_ID / 2])
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 15] {
+            digits.extend(char::from_digit(nibble.into(), 16));
+        }
+    }
+    digits
 }
 
 impl Identities {

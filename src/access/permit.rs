@@ -155,11 +155,11 @@ mod tests {
         let (viewer, operator) = (grant(Role::Viewer, "*", None), grant(Role::Operator, "dev-*", None));
         let (admin, all) = (grant(Role::Admin, "dev-*", None), grant(Role::Admin, "*", None));
         check(&[], "/GetVersion", false);
-        check(&[viewer.clone()], "/Status", true);
-        check(&[viewer.clone()], "/Apply", false);
+        check(std::slice::from_ref(&viewer), "/Status", true);
+        check(std::slice::from_ref(&viewer), "/Apply", false);
         check(&[viewer.clone(), operator.clone()], "/Apply", true);
         check(&[operator], "/Repair", false);
-        check(&[admin.clone()], "/Repair", true);
+        check(std::slice::from_ref(&admin), "/Repair", true);
         check(&[viewer, admin], "/ReloadInventory", false);
         check(&[all], "/ReloadInventory", true);
     }

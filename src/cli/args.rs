@@ -23,9 +23,15 @@ pub enum Format {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Where nexusd is: host:port, https://host:port, http://host:port or unix:/path; without one, where
-    /// the context says [default: http://127.0.0.1:7421]
-    #[arg(long, global = true, env = "NEXUS_SERVER", hide_env_values = true, value_name = "ADDRESS")]
+    /// Where nexusd is
+    #[arg(
+        long,
+        help = "Where nexusd is: host:port, https://host:port, http://host:port or unix:/path; else where the context says [default: http://127.0.0.1:7421]",
+        global = true,
+        env = "NEXUS_SERVER",
+        hide_env_values = true,
+        value_name = "ADDRESS"
+    )]
     pub server: Option<Address>,
     /// A daemon that `nexusctl context add` has noted, and what it is shown
     #[arg(long, global = true, env = "NEXUS_CONTEXT", value_name = "NAME")]

@@ -12,7 +12,7 @@ use crate::{
     access::{
         Role,
         grant::EVERY,
-        identity::{TOKEN_PREFIX, digest},
+        identity::{TOKEN_PREFIX, digest, hex},
     },
     cli::{Exit, Refusal, args, context::store::write_for_its_owner, render, session::Session},
 };
@@ -111,9 +111,7 @@ fn new_token() -> anyhow::Result<String> {
     let mut bytes = [0; 32];
     let random = ring::default_provider().secure_random;
     random.fill(&mut bytes).ok().context("The system has no randomness to give")?;
-    let mut token = TOKEN_PREFIX.to_owned();
-    bytes.iter().try_for_each(|byte| write!(token, "{byte:02x}"))?;
-    Ok(token)
+    Ok(format!("{TOKEN_PREFIX}{}", hex(&bytes)))
 }
 
 /// The entry of the daemon's file.
@@ -124,7 +122,7 @@ fn entry(
     selectors: &[String],
     now: Timestamp,
 ) -> anyhow::Result<String> {
-    let sha256: String = digest(token).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex(&digest(token));
     let mut entry = toml::Table::new();
     entry.insert("name".into(), create.name.clone().into());
     entry.insert("sha256".into(), sha256.into());

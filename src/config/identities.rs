@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use toml::de::DeTable;
 
 use crate::{
-    access::{Role, San},
+    access::{Role, San, identity::hex},
     config::{
         ConfigError, Overrides, Place, Problem,
         reader::{Layer, Reader, Section},
@@ -271,7 +271,7 @@ impl Form for Sha256 {
     }
 
     fn literal(value: &[u8; 32]) -> String {
-        quoted(&value.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        quoted(&hex(value))
     }
 }
 

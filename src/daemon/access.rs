@@ -21,8 +21,9 @@ use crate::{
     source::watch::FileWatch,
 };
 
-/// How often the files are read though nothing told of a change.
-const POLL: Duration = Duration::from_secs(10);
+/// How often the files are read though nothing told of a change. They are few and small, and whoever takes
+/// an entry away waits for it to count.
+const POLL: Duration = Duration::from_secs(2);
 
 /// What the kernel tells of users and groups that a user namespace does not have: they may be anybody.
 const OVERFLOW: u32 = 65_534;

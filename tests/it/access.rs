@@ -117,10 +117,19 @@ fn of_each_role(home: &Path) -> String {
         let expired = format!("{role}-expired");
         let entry = token(home, &expired, &["--role", role.as_str(), "--all"]);
         let over = entry.lines().filter(|line| !line.starts_with("expires"));
-        entries += &over.map(|line| format!("{line}\n")).collect::<String>();
-        entries += "expires = \"2026-01-01T00:00:00Z\"\n";
+        let over: Vec<_> = over.chain(["expires = \"2026-01-01T00:00:00Z\"\n"]).collect();
+        entries += &over.join("\n");
     }
     entries
+}
+
+/// What a caller shows.
+const CREDENTIALS: [&str; 4] = ["none", "wrong", "expired", "right"];
+
+/// A line of the table.
+fn line(path: &str, takes: &str, role: &str, codes: impl Iterator<Item = String>) -> String {
+    let codes: Vec<_> = codes.map(|code| format!("{code:<16}")).collect();
+    format!("{path:<58} {takes:<8} {role:<8} {}\n", codes.join(" ").trim_end())
 }
 
 #[test]
@@ -131,11 +140,8 @@ fn every_rpc_by_every_role_with_every_credential() {
         let text = fs::read_to_string(home.path().join(format!("{name}.token"))).expect("it is there");
         text.trim().to_owned()
     };
-    let mut table = format!(
-        "{:<62} {:<9} {:<9} {:>17} {:>17} {:>17} {:>17}\n",
-        "RPC", "takes", "role", "none", "wrong", "expired", "right"
-    );
-    let mut counted = BTreeMap::<(String, String), usize>::new();
+    let mut table = line("RPC", "takes", "role", CREDENTIALS.iter().map(ToString::to_string));
+    let mut counted = BTreeMap::<(&str, String), usize>::new();
     wait(async {
         let endpoint = Channel::from_shared(format!("http://{}", world.daemon.grpc)).expect("an address");
         let channel = endpoint.connect().await.expect("the daemon answers");
@@ -166,13 +172,9 @@ fn every_rpc_by_every_role_with_every_credential() {
                     }
                 }
                 let takes = least.map_or("anybody", Role::as_str);
-                writeln!(
-                    table,
-                    "{path:<62} {takes:<9} {role:<9} {none:>17?} {wrong:>17?} {expired:>17?} {right:>17?}"
-                )
-                .expect("it is written");
-                for (credential, code) in ["none", "wrong", "expired", "right"].iter().zip(&codes) {
-                    *counted.entry(((*credential).to_owned(), format!("{code:?}"))).or_default() += 1;
+                table += &line(&path, takes, role.as_str(), codes.iter().map(|code| format!("{code:?}")));
+                for (credential, code) in CREDENTIALS.iter().zip(&codes) {
+                    *counted.entry((*credential, format!("{code:?}"))).or_default() += 1;
                 }
             }
         }

@@ -152,7 +152,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o7777;
         assert_eq!((mode(&path), mode(path.parent().expect("a directory"))), (0o600, 0o700));
         let set = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is set")
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is set");
         };
         let check = |part: &str| {
             let said = Contexts::read_from(&path).expect_err("it is refused").to_string();
