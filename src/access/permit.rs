@@ -57,6 +57,11 @@ impl Permit {
         self.caller.clone().called(claimed).name
     }
 
+    /// Whether the request changes nothing.
+    pub fn is_for_reading(&self) -> bool {
+        self.least == Role::Viewer
+    }
+
     /// Whether the request's role is granted on every database.
     pub fn is_everywhere(&self) -> bool {
         self.granting().any(Grant::is_everywhere)

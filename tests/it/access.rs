@@ -276,6 +276,8 @@ fn an_operator_rolls_back_a_few_steps_only() {
     let too_far = run("ci", &["rollback", "--steps", "3", "-y", "-d", "main"]).expect(1);
     assert!(too_far.contains("ci may roll back 2 migrations at once, and 3 are asked for"), "{too_far}");
     assert!(run("dev", &["rollback", "--steps", "2", "-y", "-d", "main"]).expect(1).contains("NX0090"));
+    // To be shown a plan is to read.
+    run("ci", &["plan", "rollback", "--steps", "3", "-d", "main"]).expect(0);
     let too_far = run("ci", &["rollback", "--to", "0", "-y", "-d", "main"]).expect(1);
     assert!(too_far.contains("NX0090") && too_far.contains("these are 3"), "{too_far}");
     assert_eq!(world.database.rows().len(), 3);
