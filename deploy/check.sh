@@ -132,7 +132,23 @@ configurations() {
   passed 'deploy/compose/nexus.toml, deploy/kubernetes/example/nexus.toml: nexusd check-config'
 }
 
+# The small authority: what it makes is what openssl believes.
+authority() {
+  if ! command -v openssl >/dev/null; then
+    skipped deploy/tls/small-ca.sh 'openssl was not found'
+    return
+  fi
+  local ca=$work/authority
+  { deploy/tls/small-ca.sh init "$ca" && deploy/tls/small-ca.sh server "$ca" localhost 127.0.0.1 &&
+    deploy/tls/small-ca.sh client "$ca" ana email:ana@example.com; } 2>"$work/authority.log" ||
+    { cat "$work/authority.log" >&2 && return 1; }
+  openssl verify -CAfile "$ca/ca.pem" -purpose sslserver -verify_ip 127.0.0.1 "$ca/server.pem" >/dev/null
+  openssl verify -CAfile "$ca/ca.pem" -purpose sslclient "$ca/ana.pem" >/dev/null
+  passed "deploy/tls/small-ca.sh: $(openssl version)"
+}
+
 systemd
+authority
 dockerfile
 kubernetes
 compose

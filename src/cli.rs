@@ -16,6 +16,8 @@ pub mod checksum;
 pub mod completions;
 pub mod confirm;
 pub mod console;
+pub mod context;
+mod credentials;
 pub mod databases;
 pub mod health;
 pub mod history;
@@ -32,6 +34,7 @@ pub mod rollback;
 pub mod session;
 pub mod status;
 pub mod strategy;
+pub mod token;
 pub mod version;
 
 use crate::{
@@ -98,6 +101,12 @@ enum Command {
     /// Print checksums, in the words of sha256sum (needs no daemon)
     #[command(defer(args::of_no_daemon))]
     Checksum(checksum::Args),
+    /// Note daemons, and what each is shown, and choose between them (needs no daemon)
+    #[command(subcommand, defer(args::of_no_database))]
+    Context(context::Action),
+    /// Make tokens that say who asks (needs no daemon)
+    #[command(subcommand, defer(args::of_no_daemon_but_databases))]
+    Token(token::Action),
     /// Ask whether the daemon takes requests, for probes; the exit code says so too
     #[command(defer(args::of_no_database))]
     Health,
@@ -130,6 +139,8 @@ impl Command {
             Self::Reload => "reload",
             Self::Version => "version",
             Self::Completions(_) => "completions",
+            Self::Context(_) => "context",
+            Self::Token(_) => "token",
         }
     }
 }
@@ -195,6 +206,8 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
         Command::New(args) => return new::run(&args, session),
         Command::Checksum(args) => return checksum::run(&args, session),
         Command::Completions(args) => return completions::run(&args, session),
+        Command::Context(action) => return context::run(&action, session),
+        Command::Token(action) => return token::run(&action, session),
         _ => {}
     }
     // One thread: the client waits for one daemon, and starts in a few milliseconds.
@@ -217,7 +230,11 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::Health => health::run(session).await,
             Command::Reload => reload::run(session).await,
             Command::Version => version::run(session).await,
-            Command::New(_) | Command::Checksum(_) | Command::Completions(_) => Ok(Exit::Done),
+            Command::New(_)
+            | Command::Checksum(_)
+            | Command::Completions(_)
+            | Command::Context(_)
+            | Command::Token(_) => Ok(Exit::Done),
         };
         trace.end(matches!(exit, Ok(Exit::Done | Exit::Found))).await;
         exit
@@ -282,6 +299,11 @@ mod tests {
             "nexusctl plan rollback --steps 2",
             "nexusctl repair rename 0012_feature 0013_feature --reason renumbered",
             "nexusctl --server unix:/run/nexus.sock databases",
+            "nexusctl --server https://nexus databases",
+            "nexusctl context add prod --server https://nexus --ca ca.pem --token-file t --use",
+            "nexusctl --context prod status",
+            "nexusctl token create --name ci --role operator -l env=prod --expires 30d --out t",
+            "nexusctl token create --name ci --role viewer --all --expires never",
             "nexusctl apply --request-id 018f3c5e-7a2b-7c3d-8e4f-0123456789ab --timeout 500ms",
         ] {
             assert!(parses(line), "{line}");
@@ -313,8 +335,11 @@ mod tests {
             "nexusctl alerts --watch ack 01a2 --reason x",
             "nexusctl repair clear-dirty 0010_x",
             "nexusctl repair rename 0012_feature --reason x",
-            "nexusctl --server https://nexus databases",
             "nexusctl --timeout soon databases",
+            "nexusctl token create --name ci --all",
+            "nexusctl token create --name ci --role root --all",
+            "nexusctl token create --name ci --role admin --all --expires soon",
+            "nexusctl context add",
             "nexusctl --timeout 0s databases",
         ] {
             assert!(!parses(line), "{line}");

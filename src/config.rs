@@ -7,7 +7,10 @@ mod changes;
 mod control;
 mod database;
 mod discover;
+mod exposure;
+mod identities;
 mod include;
+mod overrides;
 mod problem;
 mod reader;
 mod render;
@@ -34,6 +37,8 @@ pub use crate::config::{
     control::ControlConfig,
     database::UrlSource,
     discover::{DiscoverConfig, Find},
+    identities::{IdentityConfig, ShownBy, read_identities},
+    overrides::Overrides,
     problem::{ConfigError, Place, Problem},
     setting::{Durability, MinSeverity, MissingDown, Naming, Overlap, Policy, Recovery, Watch},
     strategy::{Amount, CanaryConfig, PauseConfig, StrategyConfig, WaveConfig},
@@ -43,8 +48,8 @@ use crate::{
         database::{Defaults, Fleet, Found},
         reader::{Layer, Reader, Section, unknown_variables, variable},
         setting::{
-            Count, Flag, Form, Identifier, Location, Loopback, OptionalEndpoint, OptionalLocation, PageBase,
-            Share, Size, Span,
+            Count, Flag, Form, Identifier, ListenAddress, Location, OptionalEndpoint, OptionalLocation,
+            PageBase, Share, Size, Span,
         },
     },
     redact::SecretString,
@@ -57,6 +62,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Where the daemon listens.
     pub server: ServerConfig,
+    /// Who may do what.
+    pub access: AccessConfig,
     /// What it writes.
     pub log: LogConfig,
     /// What it may use.
@@ -104,35 +111,6 @@ pub struct DatabaseConfig {
     pub place: Place,
 }
 
-/// What the command line says; `None` leaves the environment's, the file's or the default value.
-#[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// `--grpc`.
-    pub grpc: Option<String>,
-    /// `--socket`.
-    pub socket: Option<String>,
-    /// `--http`.
-    pub http: Option<String>,
-    /// `--log-file`.
-    pub log_file: Option<String>,
-    /// `--log-level`.
-    pub log_level: Option<String>,
-}
-
-impl Overrides {
-    fn get(&self, section: &str, key: &str) -> Option<(&'static str, String)> {
-        let (flag, value) = match (section, key) {
-            ("server", "grpc") => ("--grpc", &self.grpc),
-            ("server", "socket") => ("--socket", &self.socket),
-            ("server", "http") => ("--http", &self.http),
-            ("log", "file") => ("--log-file", &self.log_file),
-            ("log", "level") => ("--log-level", &self.log_level),
-            _ => return None,
-        };
-        value.clone().map(|value| (flag, value))
-    }
-}
-
 /// Declares a group of settings: its keys, their forms and their defaults stand in one place, from
 /// which the file and the environment are read and the effective configuration is printed.
 macro_rules! settings {
@@ -173,13 +151,29 @@ settings! {
     /// Where the daemon listens.
     ServerConfig {
         /// The gRPC control plane.
-        grpc: SocketAddr as Loopback = "127.0.0.1:7421",
+        grpc: SocketAddr as ListenAddress = "127.0.0.1:7421",
         /// The same on a Unix socket.
         socket: Option<PathBuf> as OptionalLocation = "",
         /// Metrics and health.
-        http: SocketAddr as Loopback = "127.0.0.1:7422",
+        http: SocketAddr as ListenAddress = "127.0.0.1:7422",
+        /// The certificate that both ports show; without one they speak no TLS.
+        tls_cert: Option<PathBuf> as OptionalLocation = "",
+        /// Its key.
+        tls_key: Option<PathBuf> as OptionalLocation = "",
+        /// The authorities whose certificates say who a client is.
+        tls_client_ca: Option<PathBuf> as OptionalLocation = "",
         /// How long a running step may go on after SIGTERM.
         shutdown_timeout: Duration as Span<0> = "30s",
+    }
+
+    /// Who may do what.
+    AccessConfig {
+        /// The file of those who are let in; none lets in whoever reaches loopback.
+        file: Option<PathBuf> as OptionalLocation = "",
+        /// How many migrations of a database an operator rolls back at once.
+        max_rollback_steps: u32 as Count<1> = "1",
+        /// Whether `/metrics` answers anybody.
+        open_metrics: bool as Flag = "false",
     }
 
     /// What the daemon writes.
@@ -289,6 +283,7 @@ settings! {
 const ROOT: [&str; 13] = [
     "include",
     "server",
+    "access",
     "log",
     "limits",
     "watch",
@@ -306,6 +301,7 @@ const ROOT: [&str; 13] = [
 fn home(key: &str) -> Option<&'static str> {
     [
         (ServerConfig::KEYS, "[server]"),
+        (AccessConfig::KEYS, "[access]"),
         (LogConfig::KEYS, "[log]"),
         (Limits::KEYS, "[limits]"),
         (WatchConfig::KEYS, "[watch]"),
@@ -361,6 +357,8 @@ impl Config {
 
         let server: ServerConfig =
             group(&mut reader, &root, "server", ServerConfig::KEYS, ServerConfig::read);
+        let access = group(&mut reader, &root, "access", AccessConfig::KEYS, AccessConfig::read);
+        exposure::check(&mut reader, &root, &server, &access);
         let log = group(&mut reader, &root, "log", LogConfig::KEYS, LogConfig::read);
         let limits = group(&mut reader, &root, "limits", Limits::KEYS, Limits::read);
         let watch = group(&mut reader, &root, "watch", WatchConfig::KEYS, WatchConfig::read);
@@ -405,6 +403,7 @@ impl Config {
         Ok(Self {
             file: file.map(Path::to_owned),
             server,
+            access,
             log,
             limits,
             watch,
@@ -474,6 +473,7 @@ fn group<'a, G: Default>(
 fn variables() -> Vec<String> {
     let groups = [
         ("server", ServerConfig::KEYS),
+        ("access", AccessConfig::KEYS),
         ("log", LogConfig::KEYS),
         ("limits", Limits::KEYS),
         ("watch", WatchConfig::KEYS),

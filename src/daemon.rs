@@ -3,10 +3,8 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-};
+use futures_util::StreamExt as _;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 
@@ -22,8 +20,10 @@ use crate::{
     telemetry::{Metrics, Traces, jsonl::JsonlLog},
 };
 
+mod access;
 mod alerts;
 pub mod args;
+mod connection;
 mod control;
 mod demo;
 mod grpc;
@@ -33,8 +33,10 @@ mod listen;
 mod service_manager;
 mod signals;
 mod strategies;
+mod tls;
 mod wire;
 
+use access::Doors;
 use inventories::{Inventories, Reread};
 use leading::Leading;
 use listen::Listeners;
@@ -81,7 +83,7 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             let stop = CancellationToken::new();
             signals::stop(stop.clone())?;
             let daemon = Daemon::start(config, Some(reread), instance, stop).await?;
-            signals::hangup(daemon.log.clone(), daemon.inventories.clone())?;
+            signals::hangup(daemon.log.clone(), daemon.inventories.clone(), daemon.doors.clone())?;
             // Not before a SIGHUP is heard: it would end the daemon.
             service_manager::ready().await;
             let ended = daemon.run().await;
@@ -96,6 +98,7 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             begin_log(&config, None)?;
             wire::check(&config)?;
             strategies::named(&config)?;
+            Doors::open(&config)?;
             let audits = wire::audits(&config)?;
             // What is found is not known here: nothing is connected to.
             if config.discoveries.is_empty() {
@@ -129,6 +132,7 @@ struct Daemon {
     config: Arc<Config>,
     fleet: Arc<Fleet>,
     inventories: Arc<Inventories>,
+    doors: Arc<Doors>,
     alerts: Alerts,
     log: Arc<JsonlLog>,
     tasks: Tasks,
@@ -156,6 +160,7 @@ impl Daemon {
         let scheduled = wire::audits(&config)?;
         let strategies = Arc::new(strategies::named(&config)?);
         let config = Arc::new(config);
+        let doors = Doors::open(&config)?;
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
@@ -188,7 +193,7 @@ impl Daemon {
         tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
         service_manager::watch(&tasks, questions);
         let (readiness, ready) = watch::channel(Readiness::Starting);
-        let (addresses, http, incoming) = listeners.split();
+        let (addresses, http, incoming) = listeners.accept(&tasks, doors.tls().as_ref());
         let refresh = count_connections(fleet.clone(), metrics.clone());
         let inventories = Inventories::new(
             fleet.clone(),
@@ -211,7 +216,8 @@ impl Daemon {
             };
             tasks.spawn_vital("lead", leading.run(stop.clone()));
         }
-        let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, refresh };
+        let authenticate = (!config.access.open_metrics).then(|| doors.authenticate());
+        let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, authenticate, refresh };
         let close = CancellationToken::new();
         tasks.spawn_vital("http", serve_http(http, state, close.clone(), failed.clone()));
         inventories.start().await;
@@ -224,9 +230,11 @@ impl Daemon {
             audits: audits.clone(),
             reload: inventories.reload_on_request(),
             strategies,
+            authenticate: doors.authenticate(),
         };
         let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
         audits.start();
+        doors.watch(&tasks, stop.clone());
         let evict = evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone());
         tasks.spawn_vital("evict-idle", evict);
         fleet.watch(config.watch.poll, config.watch.max_connections as usize);
@@ -237,6 +245,7 @@ impl Daemon {
             config,
             fleet,
             inventories,
+            doors,
             alerts,
             log,
             tasks,
@@ -350,12 +359,19 @@ fn count_connections(fleet: Arc<Fleet>, metrics: Metrics) -> Arc<dyn Fn() + Send
 }
 
 async fn serve_http(
-    listener: TcpListener,
+    connections: grpc::Connections,
     state: HttpState,
     close: CancellationToken,
     failed: CancellationToken,
 ) {
-    if let Err(error) = http::serve(listener, state, close).await {
+    let connections = connections.filter_map(|connection| {
+        let connection = connection.ok();
+        std::future::ready(connection.map(|it| {
+            let peer = it.peer().clone();
+            (it, peer)
+        }))
+    });
+    if let Err(error) = http::serve(connections, state, close).await {
         tracing::error!(%error, "the HTTP server failed");
         failed.cancel();
     }

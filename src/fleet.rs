@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
+    access::Permit,
     engine::{self, Before, RepairAction, Run, Status, Stop},
     migration::{
         Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, OperationState, TraceContext,
@@ -37,6 +38,7 @@ pub mod schedule;
 mod seen;
 pub mod selector;
 mod service;
+mod sight;
 mod steer;
 pub mod strategy;
 mod watching;
@@ -50,6 +52,7 @@ use watching::Watching;
 pub use reload::{Reload, Reloaded};
 pub use seen::{SeenElsewhere, SeenHere};
 pub use service::Shared;
+pub use sight::Sight;
 pub use steer::Order;
 pub use watching::InventoryFault;
 
@@ -105,6 +108,8 @@ pub struct Request {
     pub plan: Option<plan::Held>,
     /// The trace that it belongs to; `None` begins one.
     pub trace: Option<TraceContext>,
+    /// What it may do.
+    pub permit: Permit,
 }
 
 /// What becomes of a new operation about a database that an unfinished one is about.
@@ -210,8 +215,8 @@ impl Fleet {
     }
 
     /// Reads how the selected databases stand.
-    pub async fn status(&self, selection: &Selection) -> Result<Vec<MemberStatus>, Failure> {
-        let members = self.inventory().select(selection, Need::Any)?;
+    pub async fn status(&self, selection: &Selection, permit: &Permit) -> Result<Vec<MemberStatus>, Failure> {
+        let members = self.inventory().select(selection, Need::Any, permit)?;
         let read = |member: Arc<Member>| async move {
             let (status, catalog_failure) = match member.compared_with().await {
                 Ok((catalog, failure)) => {
@@ -232,8 +237,9 @@ impl Fleet {
         selection: &Selection,
         version: Option<&str>,
         limit: u32,
+        permit: &Permit,
     ) -> Result<Vec<(Arc<Member>, Result<Vec<Attempt>, Failure>)>, Failure> {
-        let members = self.inventory().select(selection, Need::Any)?;
+        let members = self.inventory().select(selection, Need::Any, permit)?;
         let read = |member: Arc<Member>| async move {
             let place = member.reading_place().await;
             let attempts = engine::history(&member.database, version, limit).await;
@@ -252,7 +258,7 @@ impl Fleet {
         reason: String,
     ) -> Result<(String, String, Uuid), Failure> {
         self.admit()?;
-        let members = self.inventory().select(&request.selection, Need::Named)?;
+        let members = self.inventory().select(&request.selection, Need::Named, &request.permit)?;
         let [member] = members.as_slice() else {
             let names = members.iter().map(|member| member.name().to_owned()).collect();
             return Err(Failure::new(Code::NoSelection, "A repair is done on one database").details(names));

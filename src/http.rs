@@ -1,18 +1,34 @@
 //! HTTP for monitoring: `/metrics`, `/-/healthy`, `/-/ready`.
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, ErrorKind},
+    sync::Arc,
+};
 
 use axum::{
     Router,
-    extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    extract::{ConnectInfo, Request, State, connect_info::Connected},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
     routing::get,
+    serve::{IncomingStream, Listener},
 };
-use tokio::{net::TcpListener, sync::watch};
+use futures_util::{Stream, StreamExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{fleet::Gate, telemetry::Metrics};
+use crate::{
+    access::{Authenticate, Peer, Permit, identity::bearer, rule::METRICS},
+    fleet::Gate,
+    migration::{Code, Failure, failure::Kind},
+    telemetry::Metrics,
+};
 
 /// Whether the daemon takes requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,6 +51,8 @@ pub struct HttpState {
     pub readiness: watch::Receiver<Readiness>,
     /// Whether mutations are admitted: `/-/ready` says so.
     pub gate: Gate,
+    /// Says who asks for `/metrics`; `None`: whoever asks is answered.
+    pub authenticate: Option<Authenticate>,
     /// Brings up to date what is not told by events, before each `/metrics`.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
 }
@@ -51,14 +69,83 @@ pub fn router(state: HttpState) -> Router {
         .with_state(Arc::new(state))
 }
 
-/// Serves the pages until `shutdown`, then ends the answers that are under way.
-pub async fn serve(listener: TcpListener, state: HttpState, shutdown: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, router(state)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+/// Serves the pages over connections, each with what it shows of who is at its other end, until
+/// `shutdown`; then ends the answers that are under way.
+pub async fn serve<C, S>(connections: C, state: HttpState, shutdown: CancellationToken) -> io::Result<()>
+where
+    C: Stream<Item = (S, Peer)> + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = router(state).into_make_service_with_connect_info::<Remote>();
+    axum::serve(Connections(connections), service).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
-async fn metrics(State(state): State<Arc<HttpState>>) -> Response {
+/// What a connection shows of who is at its other end.
+#[derive(Debug, Clone)]
+struct Remote(Peer);
+
+/// Connections that somebody else accepts.
+struct Connections<C>(C);
+
+impl<C, S> Listener for Connections<C>
+where
+    C: Stream<Item = (S, Peer)> + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Io = S;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (S, Peer) {
+        match self.0.next().await {
+            Some(connection) => connection,
+            // None will come any more: the server ends when it is told to.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        Err(ErrorKind::Unsupported.into())
+    }
+}
+
+impl<C, S> Connected<IncomingStream<'_, Connections<C>>> for Remote
+where
+    C: Stream<Item = (S, Peer)> + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    fn connect_info(stream: IncomingStream<'_, Connections<C>>) -> Self {
+        Self(stream.remote_addr().clone())
+    }
+}
+
+async fn metrics(State(state): State<Arc<HttpState>>, request: Request) -> Response {
+    if let Err(failure) = admit(&state, &request) {
+        return refused(&failure);
+    }
     (state.refresh)();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.encode()).into_response()
+}
+
+/// Refuses whoever may not read the metrics.
+fn admit(state: &HttpState, request: &Request) -> Result<(), Failure> {
+    let Some(authenticate) = &state.authenticate else { return Ok(()) };
+    let header = request.headers().get(AUTHORIZATION);
+    let token = bearer(header.map(|header| header.to_str().unwrap_or_default()));
+    let remote = request.extensions().get::<ConnectInfo<Remote>>();
+    let Some(ConnectInfo(Remote(peer))) = remote else {
+        return Err(Failure::new(Code::NoCredential, "It is not known where the request comes from"));
+    };
+    let (caller, grants) = authenticate(peer, token)?;
+    Permit::new(caller, grants, &METRICS).map(drop)
+}
+
+fn refused(failure: &Failure) -> Response {
+    let text = format!("{failure}\n{}\n[{}]\n", failure.remedy(), failure.code);
+    if failure.code.kind() == Kind::Unauthenticated {
+        (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], text).into_response()
+    } else {
+        (StatusCode::FORBIDDEN, text).into_response()
+    }
 }
 
 async fn ready(State(state): State<Arc<HttpState>>) -> (StatusCode, String) {
@@ -83,12 +170,14 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
+    use crate::access::{Identities, Origin};
 
     async fn answer(readiness: Readiness, method: &str, path: &str) -> (u16, String, String) {
         let state = HttpState {
             metrics: Metrics::new(),
             readiness: watch::channel(readiness).1,
             gate: Arc::new(|| Ok(())),
+            authenticate: None,
             refresh: Arc::new(|| {}),
         };
         let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
@@ -124,8 +213,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn metrics_take_a_role_where_somebody_is_asked() {
+        let identities = Identities::open(500);
+        let now = jiff::Timestamp::now();
+        let state = HttpState {
+            metrics: Metrics::new(),
+            readiness: watch::channel(Readiness::Serving).1,
+            gate: Arc::new(|| Ok(())),
+            authenticate: Some(Arc::new(move |peer, token| identities.authenticate(peer, token, now))),
+            refresh: Arc::new(|| {}),
+        };
+        let check = async |path: &str, from: Option<[u8; 4]>, header: Option<&str>, expected: u16| {
+            let mut request = Request::builder().uri(path);
+            if let Some(header) = header {
+                request = request.header(AUTHORIZATION, header);
+            }
+            let mut request = request.body(Body::empty()).expect("a request");
+            if let Some(address) = from {
+                let peer = Peer { from: Origin::Tcp((address, 1).into()), process: None, certificate: None };
+                request.extensions_mut().insert(ConnectInfo(Remote(peer)));
+            }
+            let response = router(state.clone()).oneshot(request).await.expect("it cannot fail");
+            assert_eq!(response.status(), expected, "{path} {from:?} {header:?}");
+        };
+        let (near, far) = (Some([127, 0, 0, 1]), Some([10, 0, 0, 1]));
+        check("/metrics", near, None, 200).await;
+        check("/metrics", near, Some("Bearer nexus_a"), 401).await;
+        check("/metrics", near, Some("Basic x"), 401).await;
+        check("/metrics", far, None, 401).await;
+        check("/metrics", None, None, 401).await;
+        check("/-/ready", far, None, 200).await;
+        check("/-/healthy", None, None, 200).await;
+    }
+
+    #[tokio::test]
     async fn serves_until_it_is_told_to_stop() -> io::Result<()> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (sender, readiness) = watch::channel(Readiness::Starting);
         let shutdown = CancellationToken::new();
@@ -133,9 +256,15 @@ mod tests {
             metrics: Metrics::new(),
             readiness,
             gate: Arc::new(|| Ok(())),
+            authenticate: None,
             refresh: Arc::new(|| {}),
         };
-        let server = crate::runtime::spawn_owned(serve(listener, state, shutdown.clone()));
+        let accepted = futures_util::stream::unfold(listener, |listener| async move {
+            let (stream, from) = listener.accept().await.ok()?;
+            let peer = Peer { from: Origin::Tcp(from), process: None, certificate: None };
+            Some(((stream, peer), listener))
+        });
+        let server = crate::runtime::spawn_owned(serve(Box::pin(accepted), state, shutdown.clone()));
         let ready = async || -> io::Result<String> {
             let mut stream = tokio::net::TcpStream::connect(address).await?;
             stream

@@ -1,6 +1,7 @@
 //! Nexus: `nexusd` applies, rolls back, recovers and audits SQL migrations on fleets of PostgreSQL
 //! databases; `nexusctl` is its thin gRPC client.
 
+pub mod access;
 pub mod alert;
 pub mod cli;
 pub mod config;

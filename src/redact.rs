@@ -2,6 +2,7 @@
 //!
 //! Masking errs on the side of hiding: a text that cannot be told apart from a credential goes too.
 
+mod file;
 mod sql;
 mod text;
 
@@ -9,6 +10,7 @@ pub use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 pub use self::{
+    file::refuse_others,
     sql::safe_sql_message,
     text::{mask_sink_url, mask_text, mask_url},
 };

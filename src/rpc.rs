@@ -1,5 +1,6 @@
 //! The control plane over gRPC: conversion at the edge, status codes, services, the client.
 
+pub mod access;
 pub mod alert;
 pub mod audit;
 pub mod client;

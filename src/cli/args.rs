@@ -1,15 +1,12 @@
 //! The arguments that every command takes.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Command, ValueEnum};
 use uuid::Uuid;
 
 use crate::{
-    rpc::{
-        client::{Address, DEFAULT_ADDRESS},
-        proto,
-    },
+    rpc::{client::Address, proto},
     selector::{Selector, SelectorError},
 };
 
@@ -27,8 +24,30 @@ pub enum Format {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Where nexusd is
-    #[arg(long, help = "Where nexusd is: host:port, http://host:port or unix:/path", global = true, env = "NEXUS_SERVER", value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
-    pub server: Address,
+    #[arg(
+        long,
+        help = "Where nexusd is: host:port, https://host:port, http://host:port or unix:/path; else where the context says [default: http://127.0.0.1:7421]",
+        global = true,
+        env = "NEXUS_SERVER",
+        hide_env_values = true,
+        value_name = "ADDRESS"
+    )]
+    pub server: Option<Address>,
+    /// A daemon that `nexusctl context add` has noted, and what it is shown
+    #[arg(long, global = true, env = "NEXUS_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    /// The authorities of the daemon's certificate, in PEM; without one, those that the system trusts
+    #[arg(long, global = true, hide_short_help = true, env = "NEXUS_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// The file of the token that says who asks, of mode 0600
+    #[arg(long, global = true, hide_short_help = true, env = "NEXUS_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The certificate that says who asks, in PEM
+    #[arg(long, global = true, hide_short_help = true, env = "NEXUS_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its key, in PEM, of mode 0600
+    #[arg(long, global = true, hide_short_help = true, env = "NEXUS_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// A database, by name or glob ("orders-*"); may be repeated
     #[arg(short, long, global = true, value_name = "NAME")]
     pub database: Vec<String>,
@@ -63,7 +82,7 @@ impl Global {
 
 const DATABASES: [&str; 3] = ["database", "selector", "all"];
 const REQUEST: [&str; 2] = ["yes", "request_id"];
-const DAEMON: [&str; 2] = ["server", "timeout"];
+const DAEMON: [&str; 7] = ["server", "timeout", "context", "ca", "token_file", "cert", "key"];
 
 /// Shows no options that mean nothing to a command that changes nothing.
 pub fn of_reading(command: Command) -> Command {
@@ -78,6 +97,11 @@ pub fn of_no_database(command: Command) -> Command {
 /// The same for a command that needs no daemon.
 pub fn of_no_daemon(command: Command) -> Command {
     hide(of_no_database(command), &DAEMON)
+}
+
+/// The same for one that is about databases.
+pub fn of_no_daemon_but_databases(command: Command) -> Command {
+    hide(of_reading(command), &DAEMON)
 }
 
 /// The same for a command whose answer has one form.

@@ -7,7 +7,7 @@ use crate::{
     cli::{args::Global, console::Console},
     migration::TraceContext,
     rpc::{
-        client::{Client, ClientError},
+        client::{Address, Client, ClientError, Credentials},
         proto,
     },
 };
@@ -35,8 +35,18 @@ impl Session {
     }
 
     /// Connects to the daemon.
-    pub async fn connect(&self) -> Result<Client, ClientError> {
-        let client = Client::connect(&self.global.server, self.global.timeout).await?;
+    pub async fn connect(&self) -> anyhow::Result<Client> {
+        let (address, credentials) = self.target()?;
+        Ok(self.connect_to(&address, &credentials).await?)
+    }
+
+    /// Connects to a daemon.
+    pub async fn connect_to(
+        &self,
+        address: &Address,
+        credentials: &Credentials,
+    ) -> Result<Client, ClientError> {
+        let client = Client::connect(address, credentials, self.global.timeout).await?;
         Ok(match self.trace {
             Some(trace) => client.traced(trace),
             None => client,

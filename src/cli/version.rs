@@ -2,13 +2,17 @@
 
 use crate::{
     cli::{Exit, render, session::Session},
-    rpc::{client::ClientError, proto},
+    rpc::{
+        client::{Address, ClientError, Credentials},
+        proto,
+    },
 };
 
 /// Shows the versions. That no daemon answers is told, and is no failure.
 pub async fn run(session: &mut Session) -> anyhow::Result<Exit> {
-    let server = server(session).await;
-    let address = session.global.server.to_string();
+    let (address, credentials) = session.target()?;
+    let server = server(session, &address, &credentials).await;
+    let address = address.to_string();
     let console = &mut session.console;
     if console.is_json() {
         console.json(&render::json::Versions::new(address, server.as_ref()))?;
@@ -43,7 +47,11 @@ fn leader(server: &proto::GetVersionResponse) -> String {
     }
 }
 
-async fn server(session: &Session) -> Result<proto::GetVersionResponse, ClientError> {
-    let client = session.connect().await?;
+async fn server(
+    session: &Session,
+    address: &Address,
+    credentials: &Credentials,
+) -> Result<proto::GetVersionResponse, ClientError> {
+    let client = session.connect_to(address, credentials).await?;
     client.answer(client.fleet().get_version(proto::GetVersionRequest {}).await)
 }

@@ -12,6 +12,7 @@ impl Config {
         let sinks = |config: &Self| config.sinks.iter().map(of_a_sink).collect::<Vec<_>>();
         let sections = [
             ("[server]", self.server != running.server),
+            ("[access]", self.access != running.access),
             ("[log]", self.log != running.log),
             ("[limits]", self.limits != running.limits),
             ("[watch]", self.watch != running.watch),

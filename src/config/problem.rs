@@ -69,7 +69,7 @@ impl Place {
 pub(super) fn may_hold_secret(text: &str) -> bool {
     let text: String = text.chars().filter(|c| !c.is_whitespace() && !"\"'".contains(*c)).collect();
     let text = text.to_ascii_lowercase();
-    ["://", "@", "passw", "url="].iter().any(|sign| text.contains(sign))
+    ["://", "@", "passw", "url=", "sha256="].iter().any(|sign| text.contains(sign))
 }
 
 impl fmt::Display for Place {

@@ -124,6 +124,27 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// Notes what is wrong with a setting that is well-formed, where its value was found.
+    pub(super) fn complain_of(&mut self, layers: &[Layer<'_>], key: &str, wrong: &str) {
+        for layer in layers {
+            let named = match layer {
+                Layer::Flags(section) => self.overrides.get(section, key).map(|(flag, _)| flag.to_owned()),
+                Layer::Environment(section) => Some(variable(section, key))
+                    .filter(|name| self.environment.get(name).is_some_and(|text| !text.is_empty())),
+                Layer::File(section) => {
+                    if let Some(value) = section.get(key) {
+                        return self.complain(&value.span(), format!("{}{key}: {wrong}", section.label));
+                    }
+                    None
+                }
+            };
+            if let Some(name) = named {
+                let problem = Problem { place: None, message: format!("{name}: {wrong}") };
+                return self.problems.push((usize::MAX, problem));
+            }
+        }
+    }
+
     /// A value of the file.
     pub(super) fn value_of<F: Form>(
         &mut self,
@@ -303,8 +324,15 @@ pub(super) fn unknown_variables(
     known: &[String],
     used: &[String],
 ) -> Vec<String> {
-    let prefixes =
-        ["NEXUS_SERVER_", "NEXUS_LOG_", "NEXUS_LIMITS_", "NEXUS_WATCH_", "NEXUS_ALERTS_", "NEXUS_DEFAULTS_"];
+    let prefixes = [
+        "NEXUS_SERVER_",
+        "NEXUS_ACCESS_",
+        "NEXUS_LOG_",
+        "NEXUS_LIMITS_",
+        "NEXUS_WATCH_",
+        "NEXUS_ALERTS_",
+        "NEXUS_DEFAULTS_",
+    ];
     let strange = environment.keys().filter(|name| {
         prefixes.iter().any(|prefix| name.starts_with(prefix))
             && !known.contains(name)

@@ -21,6 +21,7 @@ pub(super) fn masked_toml(config: &Config) -> String {
     lines.extend(config.included.iter().map(|file| format!("# Included {:?}", file.display().to_string())));
     let groups = [
         ("server", config.server.literals()),
+        ("access", config.access.literals()),
         ("log", config.log.literals()),
         ("limits", config.limits.literals()),
         ("watch", config.watch.literals()),

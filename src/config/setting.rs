@@ -1,6 +1,6 @@
 //! How one value of the configuration is written, read and printed.
 
-use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::config::problem::may_hold_secret;
 
@@ -225,25 +225,18 @@ impl Form for Share {
     }
 }
 
-/// An address to listen on, on the loopback interface: whoever reaches the daemon may change every
-/// database, and there is neither TLS nor authentication yet.
-pub(super) struct Loopback;
+/// An address to listen on. What one that other machines reach takes is for those to say who know the
+/// other settings.
+pub(super) struct ListenAddress;
 
-impl Form for Loopback {
+impl Form for ListenAddress {
     type Value = SocketAddr;
     const TYPES: &'static [&'static str] = &["string"];
-    const EXPECTED: &'static str =
-        "a loopback address with a port such as \"127.0.0.1:7421\" or \"[::1]:7421\"";
+    const EXPECTED: &'static str = "an address with a port such as \"127.0.0.1:7421\" or \"[::1]:7421\"";
 
     fn parse(text: &str) -> Result<SocketAddr, String> {
         let port = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-        let address: SocketAddr = port.as_deref().unwrap_or(text).parse().map_err(|_| Self::unlike(text))?;
-        if address.ip().is_loopback() {
-            return Ok(address);
-        }
-        let mut refusal = format!("{address} is refused: it can be reached from other machines, and nexusd ");
-        let _ = write!(refusal, "has no TLS and no authentication yet; use 127.0.0.1:{}", address.port());
-        Err(refusal)
+        port.as_deref().unwrap_or(text).parse().map_err(|_| Self::unlike(text))
     }
 
     fn literal(value: &SocketAddr) -> String {

@@ -3,17 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Router, Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::layer::util::{Identity, Stack};
 
 use crate::{
+    access::Authenticate,
     alert::Alerts,
+    daemon::connection::Connection,
     fleet::{Fleet, Reload, audit::Audits, strategy::Strategies},
     rpc::{
+        access::AccessLayer,
         alert::AlertRpc,
         audit,
         operation::OperationRpc,
@@ -54,13 +56,18 @@ pub(super) struct Services {
     pub(super) audits: Arc<Audits>,
     pub(super) reload: Reload,
     pub(super) strategies: Arc<Strategies>,
+    /// Says who asks.
+    pub(super) authenticate: Authenticate,
 }
 
-/// What the server listens on.
+/// The connections of the port and of the socket.
 pub(super) struct Incoming {
-    pub(super) tcp: TcpListener,
-    pub(super) unix: Option<UnixListener>,
+    pub(super) tcp: Connections,
+    pub(super) unix: Option<Connections>,
 }
+
+/// Connections, as they come in.
+pub(super) type Connections = ReceiverStream<std::io::Result<Connection>>;
 
 /// How the server ends.
 #[derive(Clone)]
@@ -100,7 +107,7 @@ pub(super) async fn start(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the descriptors of proto/ are not fit for reflection")?;
-    let Services { fleet, alerts, audits, reload, strategies } = services;
+    let Services { fleet, alerts, audits, reload, strategies, authenticate } = services;
     let alerts = AlertRpc::new(alerts, fleet.clone());
     let operations = OperationRpc::new(fleet.clone());
     let service = Service::new(fleet, reload, strategies);
@@ -108,6 +115,7 @@ pub(super) async fn start(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .max_concurrent_streams(MAX_STREAMS)
         .layer(RpcLayer::new(metrics, SERVICES))
+        .layer(AccessLayer::new(authenticate))
         .add_service(MigrationServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(FleetServiceServer::new(service).max_decoding_message_size(MAX_REQUEST))
         .add_service(AlertServiceServer::new(alerts).max_decoding_message_size(MAX_REQUEST))
@@ -118,23 +126,16 @@ pub(super) async fn start(
         .add_service(health_service)
         .add_service(reflection);
     if let Some(socket) = incoming.unix {
-        let stream = UnixListenerStream::new(socket);
-        tasks.spawn_vital("grpc-socket", serve(router.clone(), stream, ends.clone()));
+        tasks.spawn_vital("grpc-socket", serve(router.clone(), socket, ends.clone()));
     }
-    tasks.spawn_vital("grpc", serve(router, TcpListenerStream::new(incoming.tcp), ends.clone()));
+    tasks.spawn_vital("grpc", serve(router, incoming.tcp, ends.clone()));
     Ok(health)
 }
 
-async fn serve<I, IO>(router: Router<Stack<RpcLayer, Identity>>, incoming: I, ends: Ends)
-where
-    I: tokio_stream::Stream<Item = std::io::Result<IO>>,
-    IO: tokio::io::AsyncRead
-        + tokio::io::AsyncWrite
-        + tonic::transport::server::Connected
-        + Unpin
-        + Send
-        + 'static,
-{
+/// The layers around the services, the outermost last.
+type Layers = Stack<AccessLayer, Stack<RpcLayer, Identity>>;
+
+async fn serve(router: Router<Layers>, incoming: Connections, ends: Ends) {
     let served = router.serve_with_incoming_shutdown(incoming, ends.close.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "the gRPC server failed");

@@ -4,12 +4,21 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use crate::{config::ServerConfig, daemon::grpc::Incoming};
+use crate::{
+    config::ServerConfig,
+    daemon::{
+        connection::{Listener, incoming},
+        grpc::{Connections, Incoming},
+        tls::{Protocol, Tls},
+    },
+    runtime::Tasks,
+};
 
 /// Everything that the daemon listens on.
 pub(super) struct Listeners {
@@ -47,8 +56,13 @@ impl Listeners {
         Ok(Self { grpc, http, socket, addresses })
     }
 
-    pub(super) fn split(self) -> (Addresses, TcpListener, Incoming) {
-        (self.addresses, self.http, Incoming { tcp: self.grpc, unix: self.socket })
+    /// Begins to accept connections: those for HTTP, and those for gRPC.
+    pub(super) fn accept(self, tasks: &Tasks, tls: Option<&Arc<Tls>>) -> (Addresses, Connections, Incoming) {
+        let port = |listener, protocol| Listener::Tcp(listener, protocol, tls.cloned());
+        let http = incoming(tasks, "accept-http", port(self.http, Protocol::Http1));
+        let unix = self.socket.map(|socket| incoming(tasks, "accept-socket", Listener::Unix(socket)));
+        let tcp = incoming(tasks, "accept-grpc", port(self.grpc, Protocol::Http2));
+        (self.addresses, http, Incoming { tcp, unix })
     }
 }
 

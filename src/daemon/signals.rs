@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT stop the daemon, a second one at once; SIGHUP reopens the log and
-//! reads the inventory anew.
+//! reads the inventory, the certificates and those who are let in anew.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    daemon::{inventories::Inventories, service_manager},
+    daemon::{access::Doors, inventories::Inventories, service_manager},
     telemetry::jsonl::JsonlLog,
 };
 
@@ -31,7 +31,11 @@ pub(super) fn stop(stop: CancellationToken) -> anyhow::Result<()> {
 }
 
 /// Begins to reopen the log and to read the inventory anew at each SIGHUP.
-pub(super) fn hangup(log: Arc<JsonlLog>, inventories: Arc<Inventories>) -> anyhow::Result<()> {
+pub(super) fn hangup(
+    log: Arc<JsonlLog>,
+    inventories: Arc<Inventories>,
+    doors: Arc<Doors>,
+) -> anyhow::Result<()> {
     let mut hangup = listen(SignalKind::hangup())?;
     // It ends with the process.
     drop(crate::runtime::spawn_owned(async move {
@@ -42,6 +46,7 @@ pub(super) fn hangup(log: Arc<JsonlLog>, inventories: Arc<Inventories>) -> anyho
                 Err(error) => tracing::error!(%error, "the migration log could not be reopened"),
             }
             // What is wrong is told where it is found.
+            doors.reload_now().await;
             drop(inventories.reload().await);
             service_manager::ready().await;
         }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 
 use crate::{
+    access::Permit,
     config::{
         self, AuditConfig, Config, ConfigError, DatabaseConfig, DatabaseSettings, DiscoverConfig, Problem,
     },
@@ -109,7 +110,7 @@ pub(super) fn audits(config: &Config) -> anyhow::Result<Vec<Scheduled>> {
 /// Warns of audits that would look at no database: its databases may yet come.
 pub(super) fn warn_of_idle(audits: &[Scheduled], inventory: &Inventory) {
     for Scheduled { name, selection, .. } in audits {
-        if let Err(failure) = inventory.select(selection, Need::Any) {
+        if let Err(failure) = inventory.select(selection, Need::Any, &Permit::of_the_daemon()) {
             tracing::warn!(audit = name, %failure, "the audit will not be made");
         }
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    access::Permit,
     control::Control,
     engine::Depth,
     fleet::{
@@ -82,24 +83,29 @@ impl Audits {
     }
 
     /// Audits the selected databases now. It goes on where whoever asked for it goes away.
-    pub async fn request(self: &Arc<Self>, selection: Selection) -> Result<Arc<AuditReport>, Failure> {
+    pub async fn request(
+        self: &Arc<Self>,
+        selection: Selection,
+        permit: Permit,
+    ) -> Result<Arc<AuditReport>, Failure> {
         let audits = self.clone();
-        let audit = async move { Ok(audits.end(audits.look(MANUAL, &selection).await?).await) };
+        let audit = async move { Ok(audits.end(audits.look(MANUAL, &selection, &permit).await?).await) };
         let ended = self.fleet.tasks.spawn("audit", audit).await;
         ended.map_err(|_| Failure::new(Code::Internal, "The audit ended unexpectedly"))?
     }
 
-    /// The last audits, the newest first.
-    pub async fn list(&self, limit: usize) -> Vec<Arc<AuditReport>> {
+    /// The last audits, the newest first, with the databases that the caller may see.
+    pub async fn list(&self, limit: usize, permit: &Permit) -> Vec<Arc<AuditReport>> {
         self.hear_of_others().await;
-        self.remembered().iter().take(limit).cloned().collect()
+        self.seen(permit).take(limit).collect()
     }
 
-    /// The one audit whose id begins so; the newest where nothing is given.
-    pub async fn find(&self, id: &str) -> Result<Arc<AuditReport>, Failure> {
+    /// The one audit whose id begins so; the newest where nothing is given. It has the databases that the
+    /// caller may see.
+    pub async fn find(&self, id: &str, permit: &Permit) -> Result<Arc<AuditReport>, Failure> {
         self.hear_of_others().await;
         let id = id.to_ascii_lowercase();
-        let remembered = self.remembered();
+        let remembered: Vec<_> = self.seen(permit).collect();
         let is_meant = |report: &&Arc<AuditReport>| report.id.to_string().starts_with(&id);
         let mut found = remembered.iter().filter(is_meant);
         match (found.next(), found.next()) {
@@ -111,6 +117,20 @@ impl Audits {
             }
             (Some(report), _) => Ok(report.clone()),
         }
+    }
+
+    /// The audits, the newest first, as far as the caller may see them.
+    fn seen(&self, permit: &Permit) -> impl Iterator<Item = Arc<AuditReport>> + use<> {
+        let remembered: Vec<_> = self.remembered().iter().cloned().collect();
+        let (sight, sees_everything) = (self.fleet.sight(permit), permit.sees_everything());
+        remembered.into_iter().filter_map(move |report| {
+            if sees_everything {
+                return Some(report);
+            }
+            let mut report = AuditReport::clone(&report);
+            report.databases.retain(|seen| sight.sees(&seen.database));
+            (!report.databases.is_empty()).then(|| Arc::new(report))
+        })
     }
 
     /// The up files of the migrations that an audit's findings are about, by version, for each of its
@@ -171,7 +191,7 @@ impl Audits {
         if !leads() {
             return;
         }
-        let made = self.look(&scheduled.name, &scheduled.selection).await;
+        let made = self.look(&scheduled.name, &scheduled.selection, &Permit::of_the_daemon()).await;
         // Whoever leads by now makes it.
         if !leads() {
             return;
@@ -186,10 +206,15 @@ impl Audits {
         }
     }
 
-    async fn look(&self, name: &str, selection: &Selection) -> Result<AuditReport, Failure> {
+    async fn look(
+        &self,
+        name: &str,
+        selection: &Selection,
+        permit: &Permit,
+    ) -> Result<AuditReport, Failure> {
         let (started, clock) = (Timestamp::now(), Instant::now());
         let databases = tokio::select! {
-            databases = self.fleet.observe(selection, Depth::Everything) => databases?,
+            databases = self.fleet.observe(selection, Depth::Everything, permit) => databases?,
             () = self.fleet.stop.drain.cancelled() => {
                 return Err(Failure::new(Code::ShuttingDown, "The daemon is stopping"));
             }

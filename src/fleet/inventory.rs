@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    access::Permit,
     engine::Database,
     fleet::{
         monitor::Counters,
@@ -207,11 +208,20 @@ impl Inventory {
         servers
     }
 
-    /// Those that a request means, in the order of their names.
-    pub fn select(&self, selection: &Selection, need: Need) -> Result<Vec<Arc<Member>>, Failure> {
-        let facts: Vec<Facts<'_>> = self.members().map(|member| member.facts()).collect();
+    /// Those that a request means, in the order of their names. What its caller may not see is not there;
+    /// what they may see, and not do this to, is refused.
+    pub fn select(
+        &self,
+        selection: &Selection,
+        need: Need,
+        permit: &Permit,
+    ) -> Result<Vec<Arc<Member>>, Failure> {
+        let seen = self.members().map(|member| member.facts()).filter(|facts| permit.sees(facts));
+        let facts: Vec<Facts<'_>> = seen.collect();
         let names = selection.resolve(&facts, need)?;
-        Ok(names.into_iter().filter_map(|name| self.get(name).cloned()).collect())
+        let members: Vec<_> = names.into_iter().filter_map(|name| self.get(name).cloned()).collect();
+        permit.require(members.iter().map(|member| member.facts()))?;
+        Ok(members)
     }
 
     /// What is another in this one than in the one before. Whether it is all that there should be is for

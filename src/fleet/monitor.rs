@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    access::Permit,
     engine::{self, Compared, Depth, Memory},
     fleet::{
         Fleet,
@@ -64,8 +65,13 @@ impl Fleet {
 
     /// Looks at the selected databases, tells what it saw of each, and returns it in the order of
     /// their names.
-    pub async fn observe(&self, selection: &Selection, depth: Depth) -> Result<Vec<Observation>, Failure> {
-        let members = self.inventory().select(selection, Need::Any)?;
+    pub async fn observe(
+        &self,
+        selection: &Selection,
+        depth: Depth,
+        permit: &Permit,
+    ) -> Result<Vec<Observation>, Failure> {
+        let members = self.inventory().select(selection, Need::Any, permit)?;
         let look = |member: Arc<Member>| async move {
             let compared = member.compared_with().await;
             let place = member.looks.places.acquire().await;

@@ -436,6 +436,7 @@ mod tests {
             strategy: Strategy::default(),
             plan,
             trace: None,
+            permit: crate::access::Permit::of_the_daemon(),
         };
         let verb = operation.verb();
         assert!(operation.is_of(&verb, &request(None)));

@@ -64,7 +64,7 @@ impl Held {
 impl Fleet {
     /// Shows what a verb would do now.
     pub async fn plan(&self, request: &Request, verb: &Verb) -> Result<FleetPlan, Failure> {
-        let members = self.inventory().select(&request.selection, Need::Named)?;
+        let members = self.inventory().select(&request.selection, Need::Named, &request.permit)?;
         let waves = waves(&request.strategy, &members)?;
         let author = self.author(request.id.unwrap_or_else(Uuid::now_v7), request);
         let plan = |member: Arc<Member>| {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    access::Permit,
     control::{Control, errands::Errand, listen::Ear},
     engine::Lease,
     fleet::{
@@ -266,8 +267,10 @@ impl Fleet {
     async fn obey_errand(self: &Arc<Self>, errand: &Errand) -> Result<(), Failure> {
         let (command, by, accept_new_catalog) = kept::read_order(&errand.document).map_err(unreadable)?;
         let id = errand.operation.unwrap_or_default().to_string();
-        let operation = self.operation(&id)?;
-        let order = Order { id, by, accept_new_catalog };
+        let operation = self.operations().find(&id)?;
+        // Whoever asks was asked what they may do by the daemon that they asked.
+        let permit = Permit::of_the_daemon();
+        let order = Order { id, by, permit, accept_new_catalog };
         self.obey(&operation, &order, command).await?;
         let _ = tokio::time::timeout(KEPT, operation.is_kept()).await;
         Ok(())

@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
+    access::Permit,
     engine::{self, Lease, Stop, Verb},
     fleet::{
         Fleet, Overlap, Request, Shared,
@@ -37,12 +38,14 @@ const LEAST_OF_AN_ID: usize = 8;
 const MOST_NAMES: usize = 5;
 
 /// What a command says of itself.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Order {
     /// The operation's id, or the beginning of it where that is enough.
     pub id: String,
     /// Who gives it.
     pub by: String,
+    /// What they may do.
+    pub permit: Permit,
     /// Going on is meant although the migration directories have changed since the beginning.
     pub accept_new_catalog: bool,
 }
@@ -52,15 +55,16 @@ impl Fleet {
     /// started before.
     pub async fn start(self: &Arc<Self>, request: &Request, verb: Verb) -> Result<Arc<Operation>, Failure> {
         let id = request.id.unwrap_or_else(Uuid::now_v7);
-        if let Some(known) = of_request(&self.operations(), id, &verb, request)? {
-            return Ok(known);
+        let known = of_request(&self.operations(), id, &verb, request)?;
+        if let Some(known) = known {
+            return self.permitted(known, &request.permit);
         }
         self.admit()?;
         if request.strategy.on_failure == OnFailure::RollBack && !matches!(verb, Verb::Apply(_)) {
             let message = format!("What a {} did is not rolled back: --on-failure stop", verb.name());
             return Err(Failure::new(Code::BadStrategy, message));
         }
-        let members = self.inventory().select(&request.selection, Need::Named)?;
+        let members = self.inventory().select(&request.selection, Need::Named, &request.permit)?;
         let waves = plan::waves(&request.strategy, &members)?;
         let held = request.plan.as_ref().map(|held| held.bases(&members)).transpose()?;
         let now = Timestamp::now();
@@ -100,13 +104,14 @@ impl Fleet {
         let keeping = self.shared().map(Shared::keeping);
         let operation = Arc::new(Operation::new(record, work, keeping, asked_plan));
         if let Some(known) = self.add(&operation, request)? {
-            return Ok(known);
+            return self.permitted(known, &request.permit);
         }
         match self.create(&operation).await {
             Ok(true) => {}
             Ok(false) => {
                 self.operations().take_back(id);
-                return self.of_another_daemon(id, &operation.verb(), request).await;
+                let known = self.of_another_daemon(id, &operation.verb(), request).await?;
+                return self.permitted(known, &request.permit);
             }
             Err(failure) => {
                 self.operations().take_back(id);
@@ -194,11 +199,6 @@ impl Fleet {
         Stop { drain: self.stop.drain.child_token(), cancel: self.stop.cancel.child_token(), lease }
     }
 
-    /// The one operation whose id begins so.
-    pub fn operation(&self, id: &str) -> Result<Arc<Operation>, Failure> {
-        self.operations().find(id)
-    }
-
     /// The one operation that an order means: what may be looked up by any beginning of an id is not
     /// changed by one that is met by chance.
     fn ordered(&self, order: &Order) -> Result<Arc<Operation>, Failure> {
@@ -209,7 +209,8 @@ impl Fleet {
             );
             return Err(Failure::new(Code::BadRequest, message));
         }
-        self.operation(id)
+        let operation = self.operation(id, &order.permit)?;
+        self.permitted(operation, &order.permit)
     }
 
     /// The operations that are remembered, the newest first.
@@ -241,6 +242,7 @@ impl Fleet {
 
     async fn command(self: &Arc<Self>, order: &Order, command: Command) -> Result<Arc<Operation>, Failure> {
         let operation = self.ordered(order)?;
+        self.refuse_too_far(&operation, command, &order.permit)?;
         if let Some(shared) = self.shared() {
             return self.order_shared(shared, operation, order, command).await;
         }

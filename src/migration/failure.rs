@@ -121,6 +121,10 @@ pub enum Kind {
     Aborted,
     /// The database or the log cannot be reached now.
     Unavailable,
+    /// It is not known who asks.
+    Unauthenticated,
+    /// Who asks may not do it.
+    PermissionDenied,
     /// It was cancelled.
     Cancelled,
     /// The migration's SQL failed.
@@ -296,6 +300,18 @@ codes! {
     UnknownStrategy = "NX0083", NotFound, "name one that the daemon's configuration has, or say it with flags: --canary, --wave, --max-failures";
     /// What a plan was made over is not what is there now.
     PlanMoved = "NX0084", FailedPrecondition, "run nexusctl plan again with the same flags, read what has changed, and apply with its new digest";
+    /// Nothing says who asks, and the daemon wants to know.
+    NoCredential = "NX0085", Unauthenticated, "give a token or a certificate: nexusctl context add, or --token-file; docs/security.md says which there are";
+    /// What was given to say who asks is not known to the daemon.
+    BadCredential = "NX0086", Unauthenticated, "see whether the token is one of this daemon's, whole, and still in its file of tokens";
+    /// The token has expired.
+    ExpiredCredential = "NX0087", Unauthenticated, "have an admin make a new one: nexusctl token create";
+    /// Whoever asks has no role that is high enough.
+    RoleTooLow = "NX0088", PermissionDenied, "ask somebody who has the role, or have an admin grant it: docs/security.md";
+    /// The role is granted, but not on these databases.
+    NotGranted = "NX0089", PermissionDenied, "leave these databases out, or have an admin grant the role on them: docs/security.md";
+    /// More is to be rolled back than an operator may.
+    RollbackTooFar = "NX0090", PermissionDenied, "roll back fewer steps, ask an admin, or raise max_rollback_steps";
     /// A bug.
     Internal = "NX0099", Internal, "please report it, with the daemon's log";
     /// The control database cannot be used.

@@ -166,6 +166,8 @@ pub struct RollbackRequest {
     pub no_auto_recover: bool,
     /// Which down script; `None`: the file, or the kept text where the file is gone or differs.
     pub source: Option<Source>,
+    /// At most this many on a database; more is refused. `None` is without a limit.
+    pub most: Option<u32>,
 }
 
 /// How far a rollback goes.

@@ -8,6 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access::Permit,
     alert::Alerts,
     fleet::{
         Fleet,
@@ -15,7 +16,7 @@ use crate::{
     },
     migration::{Acknowledgement, Alert, AlertState, Code, Failure},
     rpc::{
-        convert,
+        access, convert,
         proto::{self, alert_service_server::AlertService},
         status::of_failure,
     },
@@ -30,8 +31,13 @@ pub struct AlertRpc {
     fleet: Arc<Fleet>,
 }
 
-/// The databases that a request is about; `None`: all, and the daemon itself.
-type Chosen = Option<BTreeSet<String>>;
+/// The databases that a request is about, of those that its caller may see.
+struct Chosen {
+    /// `None`: all, and the daemon itself.
+    names: Option<BTreeSet<String>>,
+    fleet: Arc<Fleet>,
+    permit: Permit,
+}
 
 impl AlertRpc {
     /// A service over alerts; the fleet knows what the names of databases mean.
@@ -39,19 +45,44 @@ impl AlertRpc {
         Self { alerts, fleet }
     }
 
-    fn chosen(&self, databases: Vec<String>) -> Result<Chosen, Status> {
-        if databases.is_empty() {
-            return Ok(None);
+    fn chosen(&self, databases: Vec<String>, permit: Permit) -> Result<Chosen, Status> {
+        let names = if databases.is_empty() {
+            None
+        } else {
+            let selection = Selection { databases, ..Selection::default() };
+            let members = self.fleet.inventory().select(&selection, Need::Any, &permit);
+            let members = members.map_err(|failure| of_failure(&failure))?;
+            Some(members.iter().map(|member| member.name().to_owned()).collect())
+        };
+        Ok(Chosen { names, fleet: self.fleet.clone(), permit })
+    }
+
+    /// Refuses an alert of a database on which the role is not granted; one that may not be seen is not
+    /// there.
+    fn permitted(&self, id: &str, permit: &Permit) -> Result<(), Failure> {
+        if permit.is_everywhere() {
+            return Ok(());
         }
-        let selection = Selection { databases, ..Selection::default() };
-        let members = self.fleet.inventory().select(&selection, Need::Any);
-        let members = members.map_err(|failure| of_failure(&failure))?;
-        Ok(Some(members.iter().map(|member| member.name().to_owned()).collect()))
+        let sight = self.fleet.sight(permit);
+        let id = id.trim().to_ascii_lowercase();
+        for alert in self.alerts.list() {
+            if alert.id.to_string().starts_with(&id) {
+                if !sight.sees(&alert.database) {
+                    return Err(Failure::new(Code::UnknownAlert, format!("No alert {id:?}")));
+                }
+                sight.require([&alert.database])?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn is_chosen(chosen: &Chosen, alert: &Alert) -> bool {
-    chosen.as_ref().is_none_or(|names| names.contains(&alert.database))
+impl Chosen {
+    /// Whether an alert is to be told. Databases may have come and gone since the last one was.
+    fn includes(&self, alert: &Alert) -> bool {
+        self.names.as_ref().is_none_or(|names| names.contains(&alert.database))
+            && self.fleet.sight(&self.permit).sees(&alert.database)
+    }
 }
 
 #[tonic::async_trait]
@@ -62,10 +93,11 @@ impl AlertService for AlertRpc {
         &self,
         request: Request<proto::ListAlertsRequest>,
     ) -> Result<Response<proto::ListAlertsResponse>, Status> {
+        let permit = access::permit(&request)?;
         let proto::ListAlertsRequest { databases, resolved } = request.into_inner();
-        let chosen = self.chosen(databases)?;
+        let chosen = self.chosen(databases, permit)?;
         let mut alerts = self.alerts.list();
-        alerts.retain(|alert| is_chosen(&chosen, alert) && (resolved || alert.resolved.is_none()));
+        alerts.retain(|alert| chosen.includes(alert) && (resolved || alert.resolved.is_none()));
         Ok(Response::new(proto::ListAlertsResponse { alerts: alerts.iter().map(message).collect() }))
     }
 
@@ -73,7 +105,8 @@ impl AlertService for AlertRpc {
         &self,
         request: Request<proto::WatchAlertsRequest>,
     ) -> Result<Response<Self::WatchAlertsStream>, Status> {
-        let chosen = self.chosen(request.into_inner().databases)?;
+        let permit = access::permit(&request)?;
+        let chosen = self.chosen(request.into_inner().databases, permit)?;
         let (mut standing, receiver) = self.alerts.watch();
         standing.retain(|alert| alert.resolved.is_none());
         let changes = futures_util::stream::unfold(Some(receiver), |receiver| async move {
@@ -91,7 +124,8 @@ impl AlertService for AlertRpc {
         let alerts = alerts.take_until(self.alerts.ending());
         let told = alerts.filter_map(move |alert| {
             let told = match alert {
-                Ok(alert) => is_chosen(&chosen, &alert)
+                Ok(alert) => chosen
+                    .includes(&alert)
                     .then(|| Ok(proto::WatchAlertsResponse { alert: Some(message(&alert)) })),
                 Err(status) => Some(Err(status)),
             };
@@ -104,7 +138,9 @@ impl AlertService for AlertRpc {
         &self,
         request: Request<proto::AcknowledgeAlertRequest>,
     ) -> Result<Response<proto::AcknowledgeAlertResponse>, Status> {
+        let permit = access::permit(&request)?;
         let message = request.into_inner();
+        self.permitted(&message.id, &permit).map_err(|failure| of_failure(&failure))?;
         let plain =
             |text: &str, most| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>();
         let until = message.until.map(|until| {
@@ -113,7 +149,7 @@ impl AlertService for AlertRpc {
             })
         });
         let acknowledgement = Acknowledgement {
-            by: plain(&message.requested_by, 200),
+            by: convert::requested_by(&permit, &message.requested_by),
             reason: plain(&message.reason, LONGEST_REASON),
             until: until.transpose()?,
         };

@@ -9,7 +9,7 @@ use crate::{
     fleet::audit::{Audits, Scheduled},
     migration::{AuditReport, Observation, Severity},
     rpc::{
-        convert,
+        access, convert,
         proto::{self, audit_service_server::AuditService},
         status::of_failure,
     },
@@ -47,8 +47,9 @@ impl AuditService for Service {
         &self,
         request: Request<proto::RunAuditRequest>,
     ) -> Result<Response<proto::RunAuditResponse>, Status> {
+        let permit = access::permit(&request)?;
         let selection = convert::selection(request.into_inner().selection);
-        let report = self.audits.request(selection).await.map_err(|failure| of_failure(&failure))?;
+        let report = self.audits.request(selection, permit).await.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::RunAuditResponse { audit: Some(self.whole(&report).await) }))
     }
 
@@ -56,13 +57,14 @@ impl AuditService for Service {
         &self,
         request: Request<proto::ListAuditsRequest>,
     ) -> Result<Response<proto::ListAuditsResponse>, Status> {
+        let permit = access::permit(&request)?;
         let limit = match request.into_inner().limit {
             0 => DEFAULT_LIMIT,
             limit => limit as usize,
         };
         let now = Timestamp::now();
         Ok(Response::new(proto::ListAuditsResponse {
-            audits: self.audits.list(limit).await.iter().map(|report| audit(report)).collect(),
+            audits: self.audits.list(limit, &permit).await.iter().map(|report| audit(report)).collect(),
             schedules: self.audits.scheduled().iter().map(|scheduled| schedule(scheduled, now)).collect(),
         }))
     }
@@ -71,7 +73,8 @@ impl AuditService for Service {
         &self,
         request: Request<proto::GetAuditRequest>,
     ) -> Result<Response<proto::GetAuditResponse>, Status> {
-        let report = self.audits.find(&request.into_inner().id).await;
+        let permit = access::permit(&request)?;
+        let report = self.audits.find(&request.into_inner().id, &permit).await;
         let report = report.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::GetAuditResponse { audit: Some(self.whole(&report).await) }))
     }

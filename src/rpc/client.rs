@@ -1,6 +1,7 @@
 //! The client's side of the control plane: an address, a connection, and errors that carry the stable code.
 
 mod address;
+mod credentials;
 mod health;
 
 use std::{error::Error as _, time::Duration};
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub use address::{Address, AddressError, DEFAULT_ADDRESS};
+pub use credentials::Credentials;
 
 /// The type URL under which a status carries a whole [`proto::Failure`].
 pub const FAILURE_TYPE_URL: &str = "type.googleapis.com/nexus.v1.Failure";
@@ -55,12 +57,24 @@ pub enum ClientError {
         reason: String,
     },
     /// The daemon does not know who asks.
-    #[error("nexusd at {address} did not accept who you are: {reason}")]
+    #[error("nexusd at {address} did not accept who you are: {}", failure.message)]
     Unauthenticated {
         /// The daemon.
         address: Address,
         /// What it said.
+        failure: Box<proto::Failure>,
+    },
+    /// A certificate, a key or a token is none.
+    #[error("The credentials cannot be used: {reason}")]
+    Credentials {
+        /// What is wrong with them.
         reason: String,
+    },
+    /// A token would be read by whoever is on the way.
+    #[error("A token is not sent to {address}: it would be readable on its way")]
+    InTheClear {
+        /// The daemon.
+        address: Address,
     },
     /// The daemon understood the request and refused it.
     #[error("{}", .0.message)]
@@ -72,11 +86,26 @@ impl ClientError {
     pub fn failure(&self) -> proto::Failure {
         let hint = match self {
             Self::Refused(failure) => return proto::Failure::clone(failure),
+            Self::Unreachable { address, .. } if address.is_tls() => {
+                "is nexusd running there, with TLS? --ca names the authority of its certificate, where the system does not trust it"
+            }
             Self::Unreachable { .. } => {
                 "is nexusd running there? `nexusd serve --config nexus.toml` starts it; --server or NEXUS_SERVER names another address"
             }
             Self::Lost { .. } => "see whether nexusd still runs there, and ask again",
-            Self::Unauthenticated { .. } => "see whether --server or NEXUS_SERVER names the daemon you mean",
+            Self::Unauthenticated { failure, .. } => {
+                let hint = if failure.hint.is_empty() {
+                    "see whether --server or NEXUS_SERVER names the daemon you mean"
+                } else {
+                    &failure.hint
+                };
+                let (message, hint) = (self.to_string(), hint.to_owned());
+                return proto::Failure { message, hint, ..proto::Failure::clone(failure) };
+            }
+            Self::Credentials { .. } => "see --token-file, --cert, --key and --ca, or nexusctl context list",
+            Self::InTheClear { .. } => {
+                "use https://, or the Unix socket, or ssh -L to the machine's loopback"
+            }
         };
         proto::Failure { message: self.to_string(), hint: hint.to_owned(), ..Default::default() }
     }
@@ -87,17 +116,23 @@ impl ClientError {
 pub struct Client {
     channel: Channel,
     address: Address,
-    traced: Traced,
+    headers: Headers,
 }
 
-/// Puts the caller's place in a trace into every request, as W3C's Trace Context has it.
+/// Puts into every request the caller's place in a trace, as W3C's Trace Context has it, and their token.
 #[derive(Debug, Clone, Default)]
-pub struct Traced(Option<AsciiMetadataValue>);
+pub struct Headers {
+    parent: Option<AsciiMetadataValue>,
+    authorization: Option<AsciiMetadataValue>,
+}
 
-impl Interceptor for Traced {
+impl Interceptor for Headers {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(parent) = &self.0 {
-            request.metadata_mut().insert("traceparent", parent.clone());
+        let headers = [("traceparent", &self.parent), ("authorization", &self.authorization)];
+        for (name, value) in headers {
+            if let Some(value) = value {
+                request.metadata_mut().insert(name, value.clone());
+            }
         }
         Ok(request)
     }
@@ -106,7 +141,12 @@ impl Interceptor for Traced {
 impl Client {
     /// Connects within `deadline`. A daemon that falls silent later is asked after as long whether it
     /// is there, and given up after as long again.
-    pub async fn connect(address: &Address, deadline: Duration) -> Result<Self, ClientError> {
+    pub async fn connect(
+        address: &Address,
+        credentials: &Credentials,
+        deadline: Duration,
+    ) -> Result<Self, ClientError> {
+        let headers = Headers { parent: None, authorization: credentials.authorization(address)? };
         let unreachable = |reason: String| ClientError::Unreachable { address: address.clone(), reason };
         let endpoint = Endpoint::from_shared(address.to_string())
             .map_err(|error| unreachable(innermost(&error)))?
@@ -115,8 +155,9 @@ impl Client {
             .connect_timeout(deadline)
             .http2_keep_alive_interval(deadline.max(KEEP_ALIVE))
             .keep_alive_timeout(deadline);
+        let endpoint = credentials.secure(endpoint, address)?;
         match tokio::time::timeout(deadline, endpoint.connect()).await {
-            Ok(Ok(channel)) => Ok(Self { channel, address: address.clone(), traced: Traced::default() }),
+            Ok(Ok(channel)) => Ok(Self { channel, address: address.clone(), headers }),
             Ok(Err(error)) => Err(unreachable(innermost(&error))),
             Err(_) => Err(unreachable(format!("no answer within {}", humantime::format_duration(deadline)))),
         }
@@ -125,7 +166,8 @@ impl Client {
     /// The same, with requests that belong to a trace.
     #[must_use]
     pub fn traced(self, context: TraceContext) -> Self {
-        Self { traced: Traced(context.to_string().parse().ok()), ..self }
+        let headers = Headers { parent: context.to_string().parse().ok(), ..self.headers };
+        Self { headers, ..self }
     }
 
     /// Where it is connected to.
@@ -134,32 +176,32 @@ impl Client {
     }
 
     /// The service that works on migrations.
-    pub fn migrations(&self) -> MigrationServiceClient<InterceptedService<Channel, Traced>> {
-        MigrationServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+    pub fn migrations(&self) -> MigrationServiceClient<InterceptedService<Channel, Headers>> {
+        MigrationServiceClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The service that tells of the daemon and its databases.
-    pub fn fleet(&self) -> FleetServiceClient<InterceptedService<Channel, Traced>> {
-        FleetServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+    pub fn fleet(&self) -> FleetServiceClient<InterceptedService<Channel, Headers>> {
+        FleetServiceClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The service that tells of alerts.
-    pub fn alerts(&self) -> AlertServiceClient<InterceptedService<Channel, Traced>> {
-        AlertServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+    pub fn alerts(&self) -> AlertServiceClient<InterceptedService<Channel, Headers>> {
+        AlertServiceClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The service that audits.
-    pub fn audits(&self) -> AuditServiceClient<InterceptedService<Channel, Traced>> {
-        AuditServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+    pub fn audits(&self) -> AuditServiceClient<InterceptedService<Channel, Headers>> {
+        AuditServiceClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The service that tells of operations and steers them.
-    pub fn operations(&self) -> OperationServiceClient<InterceptedService<Channel, Traced>> {
-        OperationServiceClient::with_interceptor(self.channel.clone(), self.traced.clone())
+    pub fn operations(&self) -> OperationServiceClient<InterceptedService<Channel, Headers>> {
+        OperationServiceClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }
 
@@ -186,8 +228,11 @@ impl Client {
             return ClientError::Lost { address, reason: innermost(status) };
         }
         match (status.code(), failure_of(status)) {
+            (Code::Unauthenticated, failure) => {
+                let unknown = || proto::Failure { message: reason(), ..Default::default() };
+                ClientError::Unauthenticated { address, failure: Box::new(failure.unwrap_or_else(unknown)) }
+            }
             (_, Some(failure)) => ClientError::Refused(Box::new(failure)),
-            (Code::Unauthenticated, None) => ClientError::Unauthenticated { address, reason: reason() },
             (Code::Unavailable, None) => ClientError::Unreachable { address, reason: reason() },
             (Code::Unimplemented, None) => ClientError::Refused(Box::new(proto::Failure {
                 message: format!("nexusd at {address} does not know this request"),
@@ -250,7 +295,7 @@ mod tests {
     fn client() -> Client {
         let channel = Endpoint::from_static(DEFAULT_ADDRESS).connect_lazy();
         let address = DEFAULT_ADDRESS.parse().expect("the default is an address");
-        Client { channel, address, traced: Traced::default() }
+        Client { channel, address, headers: Headers::default() }
     }
 
     #[tokio::test]
@@ -288,10 +333,14 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address: Address = listener.local_addr().expect("bound").to_string().parse().expect("an address");
         drop(listener);
-        let error = Client::connect(&address, Duration::from_secs(5)).await.expect_err("nobody listens");
+        let error = Client::connect(&address, &Credentials::default(), Duration::from_secs(5))
+            .await
+            .expect_err("nobody listens");
         assert!(error.to_string().contains("Connection refused"), "{error}");
         let socket: Address = "unix:/nowhere/nexus.sock".parse().expect("an address");
-        let error = Client::connect(&socket, Duration::from_secs(5)).await.expect_err("no such socket");
+        let error = Client::connect(&socket, &Credentials::default(), Duration::from_secs(5))
+            .await
+            .expect_err("no such socket");
         assert!(error.to_string().contains("No such file"), "{error}");
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
+    access::Permit,
     engine::{RepairAction, Verb},
     fleet::{self, MemberStatus, inventory::Member, selector::Selection, strategy::Strategy},
     migration::{
@@ -33,6 +34,7 @@ pub fn request(
     selection: Option<proto::Selection>,
     context: Option<proto::RequestContext>,
     trace: Option<TraceContext>,
+    permit: Permit,
 ) -> Result<fleet::Request, Failure> {
     let context = context.unwrap_or_default();
     let id = match context.request_id.as_str() {
@@ -41,10 +43,15 @@ pub fn request(
             Some(Uuid::parse_str(text).map_err(|_| bad(format!("The request id {text:?} is not a UUID")))?)
         }
     };
-    let requested_by = plain(&context.requested_by, LONGEST_NAME);
+    let requested_by = requested_by(&permit, &context.requested_by);
     let reason = plain(&context.reason, LONGEST_REASON);
     let (selection, strategy) = (self::selection(selection), Strategy::default());
-    Ok(fleet::Request { id, requested_by, reason, selection, strategy, plan: None, trace })
+    Ok(fleet::Request { id, requested_by, reason, selection, strategy, plan: None, trace, permit })
+}
+
+/// Who asks: by what is proven, else by what they say of themselves.
+pub(super) fn requested_by(permit: &Permit, claimed: &str) -> String {
+    permit.requested_by(&plain(claimed, LONGEST_NAME))
 }
 
 /// A text of somebody's, on one line and not too long.
@@ -81,7 +88,8 @@ pub fn rollback(request: &proto::RollbackRequest) -> Result<Verb, Failure> {
         proto::DownSource::File => Some(Source::File),
         proto::DownSource::Journal => Some(Source::Journal),
     };
-    Ok(Verb::Rollback(RollbackRequest { extent, no_auto_recover: request.no_auto_recover, source }))
+    let no_auto_recover = request.no_auto_recover;
+    Ok(Verb::Rollback(RollbackRequest { extent, no_auto_recover, source, most: None }))
 }
 
 /// Reads what a repair is asked to do.

@@ -7,13 +7,14 @@ use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access::Permit,
     fleet::{
-        Fleet, Order,
+        Fleet, Order, Sight,
         operation::{DatabaseRecord, Encode, Operation, Record, Told, Watcher},
     },
     migration::{DatabaseState, EventKind, GateOutcome, OperationState, event::WaveOf},
     rpc::{
-        convert::{self, LONGEST_NAME, plain},
+        access, convert,
         proto::{self, operation_service_server::OperationService},
         status::of_failure,
     },
@@ -35,20 +36,22 @@ impl OperationRpc {
         Self { fleet }
     }
 
-    fn find(&self, id: &str) -> Result<Arc<Operation>, Status> {
-        self.fleet.operation(id).map_err(|failure| of_failure(&failure))
+    fn find(&self, id: &str, permit: &Permit) -> Result<Arc<Operation>, Status> {
+        self.fleet.operation(id, permit).map_err(|failure| of_failure(&failure))
     }
 }
 
-/// The events of an operation, from the first to the last.
-pub(super) fn follow(watcher: Watcher) -> Events<proto::Event> {
-    let events = futures_util::stream::unfold(watcher, |mut watcher| async move {
+/// The events of an operation that may be seen, from the first to the last.
+pub(super) fn follow(watcher: Watcher, sight: Sight) -> Events<proto::Event> {
+    let events = futures_util::stream::unfold((watcher, sight), |(mut watcher, sight)| async move {
         let event = match watcher.next().await? {
-            Ok(Told::Here(event)) => convert::event(&event).map(Ok),
-            Ok(Told::Elsewhere(event)) => Some(read_event(&event.body)),
+            Ok(Told::Here(event)) => convert::event(&event).and_then(|event| seen(event, &sight)).map(Ok),
+            Ok(Told::Elsewhere(event)) => {
+                read_event(&event.body).map(|event| seen(event, &sight)).transpose()
+            }
             Err(failure) => Some(Err(of_failure(&failure))),
         };
-        Some((event, watcher))
+        Some((event, (watcher, sight)))
     });
     Box::pin(events.filter_map(futures_util::future::ready))
 }
@@ -56,6 +59,28 @@ pub(super) fn follow(watcher: Watcher) -> Events<proto::Event> {
 /// Encodes events for other daemons, as they are sent to whoever watches.
 pub fn encode() -> Encode {
     Arc::new(|event| convert::event(event).map(|event| event.encode_to_vec()))
+}
+
+/// What a caller may know of something that happened in an operation.
+fn seen(mut event: proto::Event, sight: &Sight) -> Option<proto::Event> {
+    use proto::event::Kind;
+    if sight.sees_everything() {
+        return Some(event);
+    }
+    if !event.database.is_empty() && !sight.sees(&event.database) {
+        return None;
+    }
+    match &mut event.kind {
+        Some(Kind::OperationStarted(it)) => it.databases.retain(|name| sight.sees(name)),
+        Some(Kind::OperationFinished(it)) => {
+            it.not_begun.retain(|name| sight.sees(name));
+            it.why.clear();
+        }
+        Some(Kind::OperationChanged(it)) => it.why.clear(),
+        Some(Kind::GateChecked(it)) => it.reason.clear(),
+        _ => {}
+    }
+    Some(event)
 }
 
 fn read_event(body: &[u8]) -> Result<proto::Event, Status> {
@@ -71,18 +96,20 @@ impl OperationService for OperationRpc {
         &self,
         request: Request<proto::ListOperationsRequest>,
     ) -> Result<Response<proto::ListOperationsResponse>, Status> {
+        let sight = self.fleet.sight(&access::permit(&request)?);
         let asked = request.into_inner();
         let limit = if asked.limit == 0 { DEFAULT_LIMIT } else { asked.limit as usize };
         let is_meant = |record: &Record| {
             let state = self::state(record.state);
             let is_about = |name: &String| record.databases.contains_key(name);
-            (asked.states.is_empty() || asked.states().any(|meant| meant == state))
+            !record.databases.is_empty()
+                && (asked.states.is_empty() || asked.states().any(|meant| meant == state))
                 && (asked.databases.is_empty() || asked.databases.iter().any(is_about))
         };
         let operations = self.fleet.list_operations();
-        let summaries = operations
-            .iter()
-            .filter_map(|operation| operation.look(|record| is_meant(record).then(|| summary(record))));
+        let summaries = operations.iter().filter_map(|operation| {
+            operation.look(|record| Some(sight.of(record)).filter(|it| is_meant(it)).map(|it| summary(&it)))
+        });
         Ok(Response::new(proto::ListOperationsResponse { operations: summaries.take(limit).collect() }))
     }
 
@@ -90,7 +117,10 @@ impl OperationService for OperationRpc {
         &self,
         request: Request<proto::GetOperationRequest>,
     ) -> Result<Response<proto::GetOperationResponse>, Status> {
-        let operation = self.find(&request.into_inner().id)?.look(whole);
+        let permit = access::permit(&request)?;
+        let sight = self.fleet.sight(&permit);
+        let operation = self.find(&request.into_inner().id, &permit)?;
+        let operation = operation.look(|record| whole(&sight.of(record)));
         Ok(Response::new(proto::GetOperationResponse { operation: Some(operation) }))
     }
 
@@ -98,17 +128,20 @@ impl OperationService for OperationRpc {
         &self,
         request: Request<proto::WatchOperationRequest>,
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
-        let watcher = self.find(&request.into_inner().id)?.watch();
+        let permit = access::permit(&request)?;
+        let sight = self.fleet.sight(&permit);
+        let watcher = self.find(&request.into_inner().id, &permit)?.watch();
         let wrap = |event| proto::WatchOperationResponse { event: Some(event) };
-        Ok(Response::new(Box::pin(follow(watcher).map(move |event| event.map(wrap)))))
+        Ok(Response::new(Box::pin(follow(watcher, sight).map(move |event| event.map(wrap)))))
     }
 
     async fn pause_operation(
         &self,
         request: Request<proto::PauseOperationRequest>,
     ) -> Result<Response<proto::PauseOperationResponse>, Status> {
+        let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let operation = self.fleet.pause(&order(asked.id, &asked.requested_by, false)).await;
+        let operation = self.fleet.pause(&order(asked.id, &asked.requested_by, false, permit)).await;
         let operation = operation.map_err(|failure| of_failure(&failure))?.look(summary);
         Ok(Response::new(proto::PauseOperationResponse { operation: Some(operation) }))
     }
@@ -117,8 +150,9 @@ impl OperationService for OperationRpc {
         &self,
         request: Request<proto::ResumeOperationRequest>,
     ) -> Result<Response<proto::ResumeOperationResponse>, Status> {
+        let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = order(asked.id, &asked.requested_by, asked.accept_new_catalog);
+        let order = order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
         let operation = self.fleet.resume(&order).await.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::ResumeOperationResponse { operation: Some(operation.look(summary)) }))
     }
@@ -127,8 +161,9 @@ impl OperationService for OperationRpc {
         &self,
         request: Request<proto::CancelOperationRequest>,
     ) -> Result<Response<proto::CancelOperationResponse>, Status> {
+        let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let operation = self.fleet.cancel(&order(asked.id, &asked.requested_by, false)).await;
+        let operation = self.fleet.cancel(&order(asked.id, &asked.requested_by, false, permit)).await;
         let operation = operation.map_err(|failure| of_failure(&failure))?.look(summary);
         Ok(Response::new(proto::CancelOperationResponse { operation: Some(operation) }))
     }
@@ -137,15 +172,16 @@ impl OperationService for OperationRpc {
         &self,
         request: Request<proto::RetryOperationRequest>,
     ) -> Result<Response<proto::RetryOperationResponse>, Status> {
+        let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = order(asked.id, &asked.requested_by, asked.accept_new_catalog);
+        let order = order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
         let operation = self.fleet.retry(&order).await.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::RetryOperationResponse { operation: Some(operation.look(summary)) }))
     }
 }
 
-fn order(id: String, by: &str, accept_new_catalog: bool) -> Order {
-    Order { id, by: plain(by, LONGEST_NAME), accept_new_catalog }
+fn order(id: String, by: &str, accept_new_catalog: bool, permit: Permit) -> Order {
+    Order { id, by: convert::requested_by(&permit, by), permit, accept_new_catalog }
 }
 
 /// Tells an operation without its databases.

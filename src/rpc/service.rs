@@ -6,6 +6,7 @@ use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access::Permit,
     engine::Verb,
     fleet::{
         self, Fleet, Reload,
@@ -14,7 +15,7 @@ use crate::{
     },
     migration::{Code, Event, EventKind, Failure, OperationState, TraceContext},
     rpc::{
-        convert, inventory, operation,
+        access, convert, inventory, operation,
         overview::{self, Scope},
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
         status::of_failure,
@@ -61,7 +62,8 @@ impl Service {
             self.fleet.hold(&mut request, &verb).await.map_err(|failure| of_failure(&failure))?;
             let operation = self.fleet.start(&request, verb).await;
             let operation = operation.map_err(|failure| of_failure(&failure))?;
-            Box::pin(operation::follow(operation.watch()))
+            let sight = self.fleet.sight(&request.permit);
+            Box::pin(operation::follow(operation.watch(), sight))
         };
         Ok(Response::new(Box::pin(events.map(move |event| event.map(wrap)))))
     }
@@ -72,9 +74,9 @@ impl Service {
     fn apply_asked(
         &self,
         mut message: proto::ApplyRequest,
-        trace: Option<TraceContext>,
+        (trace, permit): Given,
     ) -> Result<(fleet::Request, Verb), Failure> {
-        let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
+        let mut request = convert::request(message.selection.take(), message.context.take(), trace, permit)?;
         let given = message.strategy.take();
         request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, true)?;
         request.plan = strategy::held(&message.plan_digest)?;
@@ -85,21 +87,22 @@ impl Service {
     fn rollback_asked(
         &self,
         mut message: proto::RollbackRequest,
-        trace: Option<TraceContext>,
+        (trace, permit): Given,
     ) -> Result<(fleet::Request, Verb), Failure> {
-        let mut request = convert::request(message.selection.take(), message.context.take(), trace)?;
+        let mut request = convert::request(message.selection.take(), message.context.take(), trace, permit)?;
         let given = message.strategy.take();
         request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, false)?;
         request.plan = strategy::held(&message.plan_digest)?;
-        Ok((request, convert::rollback(&message)?))
+        let verb = self.fleet.within_limits(&request, convert::rollback(&message)?)?;
+        Ok((request, verb))
     }
 
     fn recover_asked(
         &self,
         message: proto::RecoverRequest,
-        trace: Option<TraceContext>,
+        (trace, permit): Given,
     ) -> Result<(fleet::Request, Verb), Failure> {
-        let mut request = convert::request(message.selection, message.context, trace)?;
+        let mut request = convert::request(message.selection, message.context, trace, permit)?;
         let (name, given) = (&message.strategy_name, message.strategy);
         request.strategy = strategy::strategy(&self.strategies, name, given, false)?;
         request.plan = strategy::held(&message.plan_digest)?;
@@ -107,9 +110,13 @@ impl Service {
     }
 }
 
-/// A request's message, and its place in a trace, which the layer around the services has read.
-fn traced<T>(request: Request<T>) -> (Option<TraceContext>, T) {
-    (request.extensions().get().copied(), request.into_inner())
+/// What the layers around the services have read of a request: its place in a trace, and what it may do.
+type Given = (Option<TraceContext>, Permit);
+
+/// What the layers have read of a request, and its message.
+fn opened<T>(request: Request<T>) -> Result<(Given, T), Status> {
+    let given = (request.extensions().get().copied(), access::permit(&request)?);
+    Ok((given, request.into_inner()))
 }
 
 /// The events that tell a plan.
@@ -153,9 +160,9 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::ApplyRequest>,
     ) -> Result<Response<Self::ApplyStream>, Status> {
-        let (trace, message) = traced(request);
+        let (given, message) = opened(request)?;
         let dry_run = message.dry_run;
-        let (request, verb) = self.apply_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        let (request, verb) = self.apply_asked(message, given).map_err(|failure| of_failure(&failure))?;
         self.run(request, verb, dry_run, |event| proto::ApplyResponse { event: Some(event) }).await
     }
 
@@ -163,9 +170,9 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::RollbackRequest>,
     ) -> Result<Response<Self::RollbackStream>, Status> {
-        let (trace, message) = traced(request);
+        let (given, message) = opened(request)?;
         let dry_run = message.dry_run;
-        let (request, verb) = self.rollback_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        let (request, verb) = self.rollback_asked(message, given).map_err(|failure| of_failure(&failure))?;
         self.run(request, verb, dry_run, |event| proto::RollbackResponse { event: Some(event) }).await
     }
 
@@ -173,9 +180,9 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::RecoverRequest>,
     ) -> Result<Response<Self::RecoverStream>, Status> {
-        let (trace, message) = traced(request);
+        let (given, message) = opened(request)?;
         let dry_run = message.dry_run;
-        let (request, verb) = self.recover_asked(message, trace).map_err(|failure| of_failure(&failure))?;
+        let (request, verb) = self.recover_asked(message, given).map_err(|failure| of_failure(&failure))?;
         self.run(request, verb, dry_run, |event| proto::RecoverResponse { event: Some(event) }).await
     }
 
@@ -183,9 +190,9 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::RepairRequest>,
     ) -> Result<Response<proto::RepairResponse>, Status> {
-        let (trace, mut message) = traced(request);
+        let ((trace, permit), mut message) = opened(request)?;
         let repair = async {
-            let request = convert::request(message.selection.take(), message.context.take(), trace)?;
+            let request = convert::request(message.selection.take(), message.context.take(), trace, permit)?;
             let action = convert::repair(&message)?;
             self.fleet.repair(&request, action, message.version, message.reason).await
         };
@@ -199,12 +206,12 @@ impl MigrationService for Service {
         request: Request<proto::PlanRequest>,
     ) -> Result<Response<proto::PlanResponse>, Status> {
         use proto::plan_request::Request as Asked;
-        let (trace, message) = traced(request);
+        let (given, message) = opened(request)?;
         let plan = async {
             let (request, verb) = match message.request {
-                Some(Asked::Apply(message)) => self.apply_asked(message, trace)?,
-                Some(Asked::Rollback(message)) => self.rollback_asked(message, trace)?,
-                Some(Asked::Recover(message)) => self.recover_asked(message, trace)?,
+                Some(Asked::Apply(message)) => self.apply_asked(message, given)?,
+                Some(Asked::Rollback(message)) => self.rollback_asked(message, given)?,
+                Some(Asked::Recover(message)) => self.recover_asked(message, given)?,
                 None => {
                     let message = "A plan is of an apply, a rollback or a recovery";
                     return Err(Failure::new(Code::BadRequest, message));
@@ -225,14 +232,14 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::StatusRequest>,
     ) -> Result<Response<proto::StatusResponse>, Status> {
-        let message = request.into_inner();
+        let ((_, permit), message) = opened(request)?;
         let selection = convert::selection(message.selection);
         let scope = Scope { is_brief: message.brief, missing: &message.missing };
         let told = if message.cached {
-            let members = self.fleet.inventory().select(&selection, fleet::selector::Need::Any);
+            let members = self.fleet.inventory().select(&selection, fleet::selector::Need::Any, &permit);
             members.and_then(|members| overview::cached(&members, &scope))
         } else {
-            self.fleet.status(&selection).await.and_then(|read| overview::live(&read, &scope))
+            self.fleet.status(&selection, &permit).await.and_then(|read| overview::live(&read, &scope))
         };
         let databases = told.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::StatusResponse { databases, store: self.store().into() }))
@@ -242,11 +249,11 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::HistoryRequest>,
     ) -> Result<Response<proto::HistoryResponse>, Status> {
-        let message = request.into_inner();
+        let ((_, permit), message) = opened(request)?;
         let selection = convert::selection(message.selection);
         let version = Some(message.version.as_str()).filter(|version| !version.is_empty());
         let limit = if message.limit == 0 { DEFAULT_HISTORY } else { message.limit };
-        let read = self.fleet.history(&selection, version, limit).await;
+        let read = self.fleet.history(&selection, version, limit, &permit).await;
         let mut response = proto::HistoryResponse::default();
         for (member, attempts) in read.map_err(|failure| of_failure(&failure))? {
             match attempts {
@@ -272,9 +279,10 @@ impl FleetService for Service {
         &self,
         request: Request<proto::ListDatabasesRequest>,
     ) -> Result<Response<proto::ListDatabasesResponse>, Status> {
-        let selection = convert::selection(request.into_inner().selection);
+        let ((_, permit), message) = opened(request)?;
+        let selection = convert::selection(message.selection);
         let known = self.fleet.inventory();
-        let members = known.select(&selection, fleet::selector::Need::Any);
+        let members = known.select(&selection, fleet::selector::Need::Any, &permit);
         let members = members.map_err(|failure| of_failure(&failure))?;
         let databases = members.iter().map(|member| inventory::database(&known, member)).collect();
         Ok(Response::new(proto::ListDatabasesResponse { databases }))

@@ -23,6 +23,8 @@ pub fn of_failure(failure: &Failure) -> Status {
         Kind::FailedPrecondition | Kind::Failed => Code::FailedPrecondition,
         Kind::Aborted => Code::Aborted,
         Kind::Unavailable => Code::Unavailable,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::PermissionDenied => Code::PermissionDenied,
         Kind::Cancelled => Code::Cancelled,
         Kind::Internal => Code::Internal,
     };

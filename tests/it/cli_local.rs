@@ -121,7 +121,7 @@ fn wrong_usage_exits_2() {
         "apply -l =prod",
         "repair forget 0010_x",
         "repair forget 0010_x --reason=",
-        "--server https://x status",
+        "--server ftp://x status",
         "--server host:port status",
     ] {
         let (code, stdout, stderr) = run(nexusctl(project.path()).args(line.split_whitespace()));

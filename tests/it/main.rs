@@ -1,8 +1,10 @@
 //! Everything that needs the built binaries or a PostgreSQL server, in one binary.
 
+mod access;
 mod alerts;
 mod audit;
 mod catalog;
+mod certificates;
 mod cli_local;
 mod cli_stub;
 mod concurrency;
@@ -34,5 +36,6 @@ mod service;
 mod service_manager;
 mod strategy;
 mod support;
+mod tls;
 mod traces;
 mod watch;

@@ -1,6 +1,7 @@
 //! The answers as documents, described in `docs/json-output.md`. Every key is always there; what is
 //! absent is null; the values of enumerations are lower-case words.
 
+mod access;
 mod alerts;
 mod answers;
 mod audits;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{cli::report::Report, rpc::proto};
 
+pub use access::{Contexts, NewToken};
 pub use alerts::{Alert, Alerts};
 pub use answers::{Checksums, Created, Databases, Health, History, Reloaded, Repaired, Versions};
 pub use audits::{Audited, Audits};

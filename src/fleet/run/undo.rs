@@ -25,7 +25,7 @@ impl Attempt {
             // The journal kept the down scripts of what was applied, but for large ones: those are
             // read from the files, as the operation has found them.
             let extent = Extent::Exactly { versions, operation: self.operation.id() };
-            let request = RollbackRequest { extent, no_auto_recover: false, source: None };
+            let request = RollbackRequest { extent, ..RollbackRequest::default() };
             database::take_back(&self.fleet, self.operation.clone(), &name, Verb::Rollback(request)).await
         };
         let reports = futures_util::stream::iter(touched.into_iter().map(undo));

@@ -13,8 +13,8 @@ use crate::migration::{
 
 /// Plans to roll back the newest rows, the dirty ones among them included: one that was never
 /// committed is forgotten, any other is undone. Refuses before anything is done: fewer than one
-/// step or more than there are rows, an unknown `to`, a row without a down script, dirty rows where
-/// recovery is off.
+/// step or more than there are rows, more than the request may, an unknown `to`, a row without a down
+/// script, dirty rows where recovery is off.
 pub fn plan_rollback(
     catalog: &Catalog,
     tracked: &Tracked,
@@ -30,6 +30,10 @@ pub fn plan_rollback(
             return exactly(catalog, tracked, is_meant, request, policy);
         }
     };
+    if let Some(most) = request.most.filter(|&most| count > most as usize) {
+        let message = format!("At most {most} may be rolled back at once, and these are {count}");
+        return Err(Failure::new(Code::RollbackTooFar, message));
+    }
     let mut plan = Plan::default();
     for row in tracked.rows.iter().rev().take(count) {
         let step = step(catalog, row, request, policy, &mut plan.notices)?;

@@ -361,7 +361,7 @@ fn exactly_what_an_operation_applied_is_rolled_back() {
     let check = |rows: &[(&str, i64)], versions: &[&str], expected: Result<&[&str], Code>| {
         let versions_meant = versions.iter().map(|version| Version::from_row(version)).collect();
         let extent = Extent::Exactly { versions: versions_meant, operation: own };
-        let request = RollbackRequest { extent, no_auto_recover: false, source: None };
+        let request = RollbackRequest { extent, ..RollbackRequest::default() };
         let planned = plan_rollback(&catalog, &tracked(rows), &request, Policy::default());
         let planned = planned.map(|plan| {
             assert!(plan.steps.iter().all(|it| it.source.is_none() || it.source == Some(Source::Journal)));

@@ -2,13 +2,15 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::rpc::client::credentials::is_loopback;
+
 /// Where `nexusd` listens unless its configuration says otherwise.
 pub const DEFAULT_ADDRESS: &str = "http://127.0.0.1:7421";
 
 /// The port of [`DEFAULT_ADDRESS`].
 const DEFAULT_PORT: u16 = 7421;
 
-/// Where a daemon is: `host:port`, `http://host:port` or `unix:/path`.
+/// Where a daemon is: `host:port`, `http://host:port`, `https://host:port` or `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address(String);
 
@@ -16,11 +18,8 @@ pub struct Address(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Neither form fits.
-    #[error("expected host:port, http://host:port or unix:/path")]
+    #[error("expected host:port, https://host:port, http://host:port or unix:/path")]
     Form,
-    /// It asks for TLS.
-    #[error("nexusd does not speak TLS yet: use http://, or unix:/path")]
-    Tls,
     /// The socket's path is missing.
     #[error("the path after unix: is missing")]
     NoPath,
@@ -38,10 +37,11 @@ impl FromStr for Address {
                 Ok(Self(format!("unix:{path}")))
             };
         }
-        if text.starts_with("https://") {
-            return Err(AddressError::Tls);
-        }
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let (scheme, rest) = match text.strip_prefix("https://") {
+            Some(rest) => ("https", rest),
+            None => ("http", text.strip_prefix("http://").unwrap_or(text)),
+        };
+        let authority = rest.trim_end_matches('/');
         let parsed: http::uri::Authority = authority.parse().map_err(|_| AddressError::Form)?;
         // A user before the host leaves no port where one is looked for, and is refused with it.
         let host = parsed.host();
@@ -52,7 +52,20 @@ impl FromStr for Address {
         if host.is_empty() || port == 0 {
             return Err(AddressError::Form);
         }
-        Ok(Self(format!("http://{host}:{port}")))
+        Ok(Self(format!("{scheme}://{host}:{port}")))
+    }
+}
+
+impl Address {
+    /// Whether TLS is spoken there.
+    pub fn is_tls(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+
+    /// Whether nobody on the way could read what is said: by TLS, or as it does not leave the machine.
+    pub fn is_private(&self) -> bool {
+        let host = self.0.strip_prefix("http://").and_then(|authority| authority.rsplit_once(':'));
+        host.is_none_or(|(host, _)| is_loopback(host))
     }
 }
 
@@ -79,7 +92,8 @@ mod tests {
         check("unix:/run/nexus.sock", Ok("unix:/run/nexus.sock"));
         check("unix:///run/nexus.sock", Ok("unix:/run/nexus.sock"));
         check("unix:", Err(AddressError::NoPath));
-        check("https://localhost", Err(AddressError::Tls));
+        check("https://nexus.example.com", Ok("https://nexus.example.com:7421"));
+        check("https://[::1]:443/", Ok("https://[::1]:443"));
         for wrong in ["", "http://", "host:port", "host:99999", "host:0", "host:", "user@host:1", "host/path"]
         {
             check(wrong, Err(AddressError::Form));

@@ -9,7 +9,7 @@ use crate::rpc::client::{Client, ClientError};
 impl Client {
     /// Whether the daemon as a whole says that it serves; it does not while it starts or stops.
     pub async fn is_serving(&self) -> Result<bool, ClientError> {
-        let mut health = HealthClient::with_interceptor(self.channel.clone(), self.traced.clone());
+        let mut health = HealthClient::with_interceptor(self.channel.clone(), self.headers.clone());
         let response = health.check(HealthCheckRequest { service: String::new() }).await;
         Ok(self.answer(response)?.status() == ServingStatus::Serving)
     }

@@ -1,0 +1,51 @@
+//! Certificates for tests: an authority, and what it signs.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+
+/// An authority.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key is made");
+        Self(CertifiedIssuer::self_signed(params, key).expect("it is signed"))
+    }
+
+    /// Writes its certificate.
+    pub(crate) fn write(&self, path: &Path) -> PathBuf {
+        fs::write(path, self.0.pem()).expect("it is written");
+        path.to_owned()
+    }
+
+    /// Signs a certificate for a name, and writes it with its key. `uri:` and `email:` make other names
+    /// than those of hosts.
+    pub(crate) fn sign(&self, name: &str, certificate: &Path, key: &Path) -> Certificate {
+        let ascii = |text: &str| text.try_into().expect("it is ASCII");
+        let name = match name.split_once(':') {
+            Some(("uri", uri)) => SanType::URI(ascii(uri)),
+            Some(("email", address)) => SanType::Rfc822Name(ascii(address)),
+            _ => SanType::DnsName(ascii(name)),
+        };
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.subject_alt_names.push(name);
+        let pair = KeyPair::generate().expect("a key is made");
+        let signed = params.signed_by(&pair, &self.0).expect("it is signed");
+        fs::write(certificate, signed.pem()).expect("it is written");
+        private(key, &pair.serialize_pem());
+        signed
+    }
+}
+
+/// Writes a file for its owner only.
+pub(crate) fn private(path: &Path, text: &str) {
+    fs::write(path, text).expect("it is written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("its mode is set");
+}
