@@ -227,7 +227,7 @@ impl MigrationService for Service {
             let members = self.fleet.inventory().select(&selection, fleet::selector::Need::Any);
             members.and_then(|members| overview::cached(&members, &scope))
         } else {
-            self.fleet.status(&selection).await.and_then(|read| overview::live(&read, &scope))
+            self.fleet.status(&selection, message.brief).await.and_then(|read| overview::live(&read, &scope))
         };
         let databases = told.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::StatusResponse { databases }))
