@@ -12,9 +12,9 @@ use crate::postgres::{
 /// Whatever is written to a table is counted, and so is a table that is made, dropped or emptied, as
 /// it is a row of the catalog. A server that crashed, and one told to, begins to count anew. A standby
 /// does not count what it replays: it tells nothing, as one whose counting is switched off, for all or
-/// for some.
+/// for some. A superuser who switches it off in a session of his own is found by the next sweep.
 const WRITTEN: &str = "select d.datname as counted, pg_catalog.concat_ws(' ', d.datid, \
-     d.tup_inserted, d.tup_updated, d.tup_deleted, d.stats_reset, b.stats_reset) as written \
+     d.tup_inserted, d.tup_updated, d.tup_deleted, d.stats_reset, b.stats_reset, pg_catalog.pg_postmaster_start_time()) as written \
      from pg_catalog.pg_stat_database d, pg_catalog.pg_stat_bgwriter b where d.datname is not null \
      and not pg_catalog.pg_is_in_recovery() and pg_catalog.current_setting('track_counts')::boolean \
      and not exists (select from pg_catalog.pg_db_role_setting s \

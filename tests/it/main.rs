@@ -30,6 +30,7 @@ mod runbook;
 mod scripts;
 mod servers;
 mod service_manager;
+mod standing;
 mod strategy;
 mod support;
 mod traces;
