@@ -53,9 +53,9 @@ fn what_nobody_can_have_written_to_is_not_opened_and_what_somebody_has_is() {
 
     // A session counts what it wrote only when it is idle; what is committed is seen all the same.
     let written = std::thread::scope(|scope| {
-        let writes = "begin; update schema_migrations set dirty = true where version = '0002_t2'; commit; \
+        let sql = "begin; update schema_migrations set dirty = true where version = '0002_t2'; commit; \
                       select pg_sleep(600)";
-        let writer = scope.spawn(|| b.try_sql(writes));
+        let writer = scope.spawn(|| b.try_sql(sql));
         b.await_row("select 1 from schema_migrations where dirty");
         let shown = world.ctl(&["status", "--all"]).expect(0);
         let end = "select pg_terminate_backend(pid) from pg_stat_activity where query like 'begin; update%'";
