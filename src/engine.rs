@@ -41,7 +41,7 @@ pub use history::history;
 pub use observe::{Compared, Depth, Glance, Memory, OF_THE_SCHEMA, observe, observe_again};
 pub use repair::{RepairAction, repair};
 pub use run::{plan, run};
-pub use status::{Status, status};
+pub use status::{LeftOut, Status, status};
 
 /// One database, as the engine needs to know it.
 #[derive(Debug)]

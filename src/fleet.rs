@@ -44,6 +44,7 @@ pub mod strategy;
 mod watching;
 
 use inventory::{Inventory, Member};
+use monitor::Directories;
 use operation::Operations;
 use selector::{Need, Selection};
 use strategy::Strategy;
@@ -214,19 +215,35 @@ impl Fleet {
         }
     }
 
-    /// Reads how the selected databases stand.
-    pub async fn status(&self, selection: &Selection, permit: &Permit) -> Result<Vec<MemberStatus>, Failure> {
+    /// Reads how the selected databases stand. Of several, `is_brief` leaves out what is applied and well:
+    /// then those are not read of which it is certain that nothing was written since the last look.
+    pub async fn status(
+        &self,
+        selection: &Selection,
+        is_brief: bool,
+        permit: &Permit,
+    ) -> Result<Vec<MemberStatus>, Failure> {
+        let since = Instant::now();
         let members = self.inventory().select(selection, Need::Any, permit)?;
-        let read = |member: Arc<Member>| async move {
-            let (status, catalog_failure) = match member.compared_with().await {
-                Ok((catalog, failure)) => {
-                    let _place = member.reading_place().await;
-                    let status = engine::status(&member.database, &catalog).await;
-                    (status.map(|status| (status, catalog.notices().to_vec())), failure)
-                }
-                Err(failure) => (Err(failure), None),
-            };
-            MemberStatus { member, status, catalog_failure }
+        let is_brief = is_brief && members.len() > 1;
+        let directories = Directories::default();
+        let read = |member: Arc<Member>| {
+            let directories = &directories;
+            async move {
+                let compared = directories.compared_with(&member, since).await;
+                let in_order = if is_brief { self.in_order(&member, &compared, since).await } else { None };
+                let (status, catalog_failure) = match (in_order, compared) {
+                    (Some(status), Ok((catalog, failure))) => (Ok((status, catalog)), failure),
+                    (_, Ok((catalog, failure))) => {
+                        let _place = member.reading_place().await;
+                        let status = engine::status(&member.database, &catalog).await;
+                        (status.map(|status| (status, catalog)), failure)
+                    }
+                    (_, Err(failure)) => (Err(failure), None),
+                };
+                let status = status.map(|(status, catalog)| (status, catalog.notices().to_vec()));
+                MemberStatus { member, status, catalog_failure }
+            }
         };
         Ok(run::bounded(self.max_parallel(), members, read).await)
     }

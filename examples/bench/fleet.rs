@@ -24,6 +24,12 @@ const MIGRATIONS: usize = 10;
 /// Pairs of runs, in turn.
 const PAIRS: usize = 3;
 
+/// How many databases are asked for their status.
+const ASKED: [usize; 3] = [10, 100, 1_000];
+
+/// On how many databases psql is run at once beside a status.
+const PARALLEL: usize = 8;
+
 /// How many databases are watched: the points of the curve.
 const WATCHED: [usize; 3] = [10, 100, 1_000];
 
@@ -139,21 +145,38 @@ pub(crate) fn apply(bench: &Bench) -> anyhow::Result<()> {
     drop_all(bench, &theirs)
 }
 
-/// The status of 100 databases that are up to date: the first one of a daemon, and the next ones.
+/// The status of databases that are up to date: the first one of a daemon, the next ones, and what the daemon
+/// saw last; beside psql, which connects to each of them.
 pub(crate) fn status(bench: &Bench) -> anyhow::Result<()> {
     let (directory, _) = migrations(bench)?;
-    let names = names("ours", DATABASES);
-    make(bench, &names)?;
-    let configuration = databases(bench, &names, &directory);
-    bench.daemon("status", &configuration)?.ctl(&["apply", "--all"])?;
-    let daemon = bench.daemon("status", &configuration)?;
-    let cold = daemon.ctl(&["status", "--all"])?;
-    let mut warm: Vec<_> = (0..15).map(|_| daemon.ctl(&["status", "--all"])).collect::<Result<_, _>>()?;
-    warm.sort_unstable();
-    say(&format!("| status of {DATABASES} databases, cold | {:.1} ms | – | – |", cold.as_secs_f64() * 1e3))?;
-    say(&format!("| … warm | {:.1} ms | – | – |", warm[7].as_secs_f64() * 1e3))?;
-    drop(daemon);
-    drop_all(bench, &names)
+    for count in ASKED {
+        let names = names("ours", count);
+        make(bench, &names)?;
+        let configuration = databases(bench, &names, &directory);
+        bench.daemon("status", &configuration)?.ctl(&["apply", "--all"])?;
+        let query = bench.home.path().join("status.sql");
+        fs::write(&query, "select version, checksum, dirty from schema_migrations;\n")?;
+        let theirs = xargs(bench, &names, &query, PARALLEL)?;
+        let daemon = bench.daemon("status", &configuration)?;
+        let cold = daemon.ctl(&["status", "--all"])?;
+        say(&format!(
+            "| status of {count} databases, cold (psql: a SELECT each, `xargs -P {PARALLEL}`) | {:.1} ms | {:.1} ms | {:.2} |",
+            cold.as_secs_f64() * 1e3,
+            theirs.as_secs_f64() * 1e3,
+            cold.as_secs_f64() / theirs.as_secs_f64()
+        ))?;
+        let median = |arguments: &[&str]| -> anyhow::Result<f64> {
+            let mut took = (0..15).map(|_| daemon.ctl(arguments)).collect::<Result<Vec<_>, _>>()?;
+            took.sort_unstable();
+            Ok(took[7].as_secs_f64() * 1e3)
+        };
+        say(&format!("| … warm | {:.1} ms | – | – |", median(&["status", "--all"])?))?;
+        say(&format!("| … `--cached` | {:.1} ms | – | – |", median(&["status", "--all", "--cached"])?))?;
+        say(&format!("| … the daemon, resident | {} KiB | – | – |", daemon.resident()?))?;
+        drop(daemon);
+        drop_all(bench, &names)?;
+    }
+    Ok(())
 }
 
 /// What it costs to watch databases that do not change: schemas of one database, and databases of

@@ -119,7 +119,11 @@ impl<'a> Steps<'a> {
             let flush = self.told.when_to_flush(step, index + 1 == total);
             self.told.blockers.clear();
             // The server is at work on this step's mark while the next step's script is read.
-            let next = async { steps.peek().map(|(_, (step, prepared))| scripts::feed(run, step, prepared)) };
+            let next = async {
+                // What was said to the server is on its way only when the connection has had its turn.
+                tokio::task::yield_now().await;
+                steps.peek().map(|(_, (step, prepared))| scripts::feed(run, step, prepared))
+            };
             let script_of_step = script.take().unwrap_or_else(|| scripts::feed(run, step, prepared));
             let span = trace::step(&run.database, run.author.operation, step);
             let work = self.step(step, prepared, script_of_step, flush).instrument(span.clone());

@@ -28,8 +28,10 @@ use crate::{
     source::Directory,
 };
 
+mod load;
 mod member;
 
+use load::Load;
 pub use member::{Member, Rows, Seen};
 
 /// All databases, by name.
@@ -62,6 +64,8 @@ pub(super) struct Looks {
     pub(super) doubtful: Semaphore,
     /// What the server says of all its databases at once.
     pub(super) counters: Counters,
+    /// Who is at work there, whom looks let go first.
+    pub(super) load: Load,
 }
 
 /// The places of one server.
@@ -78,6 +82,7 @@ impl Server {
             places: places(per_server / 2),
             doubtful: places(per_server / 4),
             counters: Counters::default(),
+            load: Load::default(),
         };
         Self { work: Arc::new(places(per_server)), looks: Arc::new(looks) }
     }
@@ -139,6 +144,7 @@ impl<'a> Successor<'a> {
             nudged: watch::Sender::new(Instant::now()),
             hold: predecessor.map_or_else(Arc::default, |old| old.hold.clone()),
             seen: Mutex::new(predecessor.filter(is_same_place).map(|old| old.seen()).unwrap_or_default()),
+            sight: tokio::sync::Mutex::default(),
             database: Arc::new(database),
             server,
         };

@@ -6,7 +6,11 @@
 //! process's; a database that did not answer waits among its like, so that a silent one delays
 //! nobody else.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex as Lock, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, Semaphore, SemaphorePermit},
@@ -17,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     access::Permit,
-    engine::{self, Compared, Depth, Memory},
+    engine::{self, Compared, Depth},
     fleet::{
         Fleet,
         inventory::{Looks, Member},
@@ -30,10 +34,12 @@ use crate::{
 mod counters;
 pub(super) mod listen;
 mod rhythm;
+mod sight;
 
 pub(super) use counters::Counters;
-use counters::Quiet;
+use counters::Reading;
 use rhythm::Rhythm;
+pub(super) use sight::Sight;
 
 /// How old a catalog may be that a poll compares with: the databases of one directory share a
 /// reading of it.
@@ -42,6 +48,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// The least pause between two looks at one database: a run of a thousand migrations makes a
 /// thousand nudges.
 const LEAST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long looks let those go first who are at work on their server; not longer than a poll.
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// How many databases that did not answer are tried at once, in the whole process.
 const DOUBTFUL: usize = 16;
@@ -106,7 +115,6 @@ pub(super) async fn watch(
 ) {
     let mut rhythm = Rhythm::new(poll);
     let mut nudged = member.nudged.subscribe();
-    let (mut memory, mut quiet) = (Memory::default(), Quiet::new());
     let mut is_nudged = true;
     let mut is_doubtful = false;
     // One may be there from when the setting was another one.
@@ -116,14 +124,42 @@ pub(super) async fn watch(
     loop {
         // On the heap only while it lasts: there may be thousands of databases that wait for theirs.
         let look = Box::pin(async {
-            let compared = recent.get(&member, since).await;
-            let still = quiet.still(&member, since, is_nudged, &compared, &mut memory).await;
-            if let Some(observation) = still {
-                return observation;
+            let until = Instant::now() + LONGEST_DELAY.min(poll);
+            let left = || until.saturating_duration_since(Instant::now());
+            let load = &member.looks.load;
+            load.calm(left()).await;
+            // What was told of meanwhile is seen by the same look.
+            if nudged.has_changed().unwrap_or(false) {
+                since = *nudged.borrow_and_update();
+                is_nudged = true;
             }
-            let _places = places.take(&member.looks, is_doubtful).await;
-            let limit = fleet.settings.pending_limit;
-            let observation = engine::observe_again(&member.database, &compared, limit, &mut memory).await;
+            let compared = recent.get(&member, since).await;
+            let reading = Reading::of(&member, since).await;
+            if !is_nudged {
+                let mut sight = member.sight.lock().await;
+                if let Some(observation) = sight.still(&reading, &compared) {
+                    fleet.saw(&member, &sight, &observation);
+                    return observation;
+                }
+            }
+            let _places = loop {
+                let taken = places.take(&member.looks, is_doubtful).await;
+                if load.is_calm() || left().is_zero() {
+                    break taken;
+                }
+                drop(taken);
+                load.calm(left()).await;
+            };
+            let mut sight = member.sight.lock().await;
+            // Somebody who asked may have looked by now.
+            let observation = if let Some(observation) = sight.since(since) {
+                observation
+            } else {
+                let observation = sight.look(&member, since, (&compared, fleet.settings.pending_limit), reading).await;
+                fleet.saw(&member, &sight, &observation);
+                observation
+            };
+            drop(sight);
             if may_have_trigger && !has(&observation, FindingKind::DatabaseUnreachable) {
                 may_have_trigger = !listen::remove(&member).await;
             }
@@ -135,11 +171,6 @@ pub(super) async fn watch(
             () = stop.cancelled() => return,
             observation = look => observation,
         };
-        // A look that could not even tell that is none: what was told before stands.
-        if !observation.unknown.contains(&FindingKind::DatabaseUnreachable) {
-            member.saw(&observation, memory.glance());
-            fleet.tell(&observation);
-        }
         is_doubtful = has(&observation, FindingKind::DatabaseUnreachable);
         let is_busy = !is_doubtful && observation.unknown.contains(&FindingKind::Dirty);
         tokio::select! {
@@ -180,6 +211,20 @@ impl Places {
         let of_server = server.places.acquire().await.ok();
         let of_process = if is_doubtful { &self.doubtful } else { &self.healthy };
         [doubtful, of_server, of_process.acquire().await.ok()]
+    }
+}
+
+/// The directories that a request compares with, each of them read once.
+#[derive(Default)]
+pub(super) struct Directories(Lock<HashMap<usize, Arc<Recent>>>);
+
+impl Directories {
+    /// What a database's directory was at `since` or later.
+    pub(super) async fn compared_with(&self, member: &Member, since: Instant) -> Compared {
+        let directory = Arc::as_ptr(&member.directory).addr();
+        let recent =
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(directory).or_default().clone();
+        recent.get(member, since).await
     }
 }
 

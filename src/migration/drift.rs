@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use crate::migration::{
-    AppliedRow, Catalog, FindingKind, Tracked, Version,
+    AppliedRow, Catalog, FindingKind, Migration, Tracked, Version,
     checksum::Comparison,
     evidence::{self, Verdict},
 };
@@ -39,24 +39,28 @@ pub enum State {
 pub fn examine(catalog: &Catalog, tracked: &Tracked) -> Vec<Standing> {
     let newest = tracked.newest_clean();
     let mut standings: Vec<_> = tracked.rows.iter().map(|row| examine_row(catalog, row)).collect();
-    standings.extend(catalog.migrations().iter().filter(|it| tracked.get(&it.version).is_none()).map(|it| {
-        let mut findings = Vec::new();
-        if newest.is_some_and(|newest| it.version.number() <= newest.number()) {
-            findings.push(FindingKind::OutOfOrder);
-        }
-        if it.down.is_none() {
-            findings.push(FindingKind::NoDown);
-        }
-        Standing {
-            version: it.version.clone(),
-            state: State::Pending,
-            applied_at: None,
-            checksum: it.up.checksums.raw.hex(),
-            findings,
-        }
-    }));
+    let missing = catalog.migrations().iter().filter(|it| tracked.get(&it.version).is_none());
+    standings.extend(missing.map(|it| pending(it, newest)));
     standings.sort_by(|a, b| a.version.cmp(&b.version));
     standings
+}
+
+/// How a migration stands that no row is about; `newest` is the newest one that is in place.
+pub fn pending(migration: &Migration, newest: Option<&Version>) -> Standing {
+    let mut findings = Vec::new();
+    if newest.is_some_and(|newest| migration.version.number() <= newest.number()) {
+        findings.push(FindingKind::OutOfOrder);
+    }
+    if migration.down.is_none() {
+        findings.push(FindingKind::NoDown);
+    }
+    Standing {
+        version: migration.version.clone(),
+        state: State::Pending,
+        applied_at: None,
+        checksum: migration.up.checksums.raw.hex(),
+        findings,
+    }
 }
 
 fn examine_row(catalog: &Catalog, row: &AppliedRow) -> Standing {

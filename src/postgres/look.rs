@@ -90,7 +90,7 @@ fn pulse_queries(session: &Session, shape: Shape) -> String {
              from {journal} j order by j.id desc limit 1"
         ));
     }
-    queries.push(session.holder_query());
+    queries.push(session.held_query());
     queries.join("; ")
 }
 
@@ -119,7 +119,7 @@ pub async fn look(session: &Session, is_deep: bool) -> Result<Look, SessionError
     if is_deep {
         queries.push(leftovers_queries(&session.names));
     }
-    queries.push(session.holder_query());
+    queries.push(session.held_query());
     let rows = session.rows(&format!("{BEGIN}{}; commit", queries.join("; "))).await?;
     let journal = rows.iter().filter_map(|row| {
         Some((text(row, "journal_version")?.to_owned(), tracking::time(row, "journal_time")))

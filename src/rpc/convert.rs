@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     access::Permit,
-    engine::{RepairAction, Verb},
+    engine::{LeftOut, RepairAction, Verb},
     fleet::{self, MemberStatus, inventory::Member, selector::Selection, strategy::Strategy},
     migration::{
         Attempt, Code, Event, EventKind, Failure, Finding, FindingKind, Mode, Severity, Step, StepAction,
@@ -291,6 +291,10 @@ pub fn status(status: &MemberStatus) -> proto::DatabaseStatus {
     };
     message.notices.clone_from(notices);
     message.lock_holder = status.lock_holder.clone().unwrap_or_default();
+    if let Some(LeftOut { applied, newest, .. }) = &status.left_out {
+        message.applied = *applied;
+        message.current_version = newest.as_ref().map(ToString::to_string).unwrap_or_default();
+    }
     for standing in &status.standings {
         let has = |finding| u32::from(standing.findings.contains(&finding));
         match standing.state {

@@ -27,7 +27,13 @@ pub fn live(read: &[MemberStatus], scope: &Scope<'_>) -> Result<Vec<proto::Datab
     let lacks = |read: &MemberStatus| {
         let Ok((status, _)) = &read.status else { return Lacks::Unknown };
         let meant = status.standings.iter().find(|it| it.version.is_meant_by(scope.missing));
-        meant.map_or(Lacks::NoSuch, |it| if it.state == State::Applied { Lacks::No } else { Lacks::Yes })
+        let left_out = status.left_out.as_ref().and_then(|it| it.catalog.find(scope.missing));
+        match meant {
+            Some(it) if it.state == State::Applied => Lacks::No,
+            Some(_) => Lacks::Yes,
+            None if left_out.is_some() => Lacks::No,
+            None => Lacks::NoSuch,
+        }
     };
     let told = |read: &MemberStatus| {
         let mut status = convert::status(read);

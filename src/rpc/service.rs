@@ -239,7 +239,8 @@ impl MigrationService for Service {
             let members = self.fleet.inventory().select(&selection, fleet::selector::Need::Any, &permit);
             members.and_then(|members| overview::cached(&members, &scope))
         } else {
-            self.fleet.status(&selection, &permit).await.and_then(|read| overview::live(&read, &scope))
+            let read = self.fleet.status(&selection, message.brief, &permit).await;
+            read.and_then(|read| overview::live(&read, &scope))
         };
         let databases = told.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::StatusResponse { databases, store: self.store().into() }))

@@ -34,6 +34,7 @@ mod scripts;
 mod servers;
 mod service;
 mod service_manager;
+mod standing;
 mod strategy;
 mod support;
 mod tls;

@@ -16,7 +16,10 @@ use uuid::Uuid;
 
 use crate::{
     engine::{Compared, Database, Glance, Run},
-    fleet::inventory::Looks,
+    fleet::{
+        inventory::{Looks, load::Loaded},
+        monitor::Sight,
+    },
     migration::{Catalog, Code, Counts, EventKind, Failure, Observation, Version, catalog::CatalogResult},
     selector::Facts,
     source::Directory,
@@ -48,6 +51,8 @@ pub struct Member {
     pub(super) hold: Arc<Hold>,
     /// What the monitor saw of it last.
     pub(super) seen: StdMutex<Arc<Seen>>,
+    /// What is known of it from one look to the next.
+    pub(in crate::fleet) sight: Mutex<Sight>,
 }
 
 /// What was last seen of a database.
@@ -156,15 +161,17 @@ impl Member {
     }
 
     /// Waits for a place among those who work on the same server.
-    pub(in crate::fleet) async fn place(&self, run: &Run) -> Result<SemaphorePermit<'_>, Failure> {
+    pub(in crate::fleet) async fn place(&self, run: &Run) -> Result<Place<'_>, Failure> {
+        let loaded = self.looks.load.enter();
         if let Ok(place) = self.server_places.try_acquire() {
-            return Ok(place);
+            return Ok(Place { _place: place, _loaded: loaded });
         }
         let message = "waits until other databases of the same server are done".to_owned();
         run.events.emit(self.name(), EventKind::Notice { version: None, message });
         tokio::select! {
             place = self.server_places.acquire() => {
-                place.map_err(|_| Failure::new(Code::Internal, "The server's places were closed"))
+                let place = place.map_err(|_| Failure::new(Code::Internal, "The server's places were closed"))?;
+                Ok(Place { _place: place, _loaded: loaded })
             }
             () = run.stop.drain.cancelled() => Err(Failure::new(Code::Cancelled, "The operation was cancelled")),
         }
@@ -172,9 +179,11 @@ impl Member {
 
     /// A place among those who look at the same server, to read its rows for a request: whoever works
     /// there, maybe for hours, does not keep a reader waiting.
-    pub(in crate::fleet) async fn reading_place(&self) -> Option<SemaphorePermit<'_>> {
+    pub(in crate::fleet) async fn reading_place(&self) -> Option<Place<'_>> {
+        let loaded = self.looks.load.enter();
         // They are never closed; without a place, reading would still only be reading.
-        self.looks.places.acquire().await.ok()
+        let place = self.looks.places.acquire().await.ok()?;
+        Some(Place { _place: place, _loaded: loaded })
     }
 
     /// A place among those who work on the same server, to ask a gate: its limit holds for them too.
@@ -206,6 +215,12 @@ impl Member {
             () = run.stop.drain.cancelled() => Err(Failure::new(Code::Cancelled, "The operation was cancelled")),
         }
     }
+}
+
+/// A place on a server; as long as somebody has one, or waits for it, the monitor's looks wait.
+pub(in crate::fleet) struct Place<'a> {
+    _place: SemaphorePermit<'a>,
+    _loaded: Loaded<'a>,
 }
 
 /// Held by the one who works on a database.

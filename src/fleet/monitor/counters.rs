@@ -13,11 +13,12 @@ use tokio::{
 };
 
 use crate::{
-    engine::{Compared, Memory},
+    engine::{Compared, Database, Memory},
     fleet::inventory::Member,
     migration::Observation,
     postgres::{
-        Pool, counters,
+        Pool,
+        counters::{self, Counted},
         pool::{self, Pooled},
     },
 };
@@ -38,8 +39,8 @@ pub(in crate::fleet) struct Counters {
     last: Mutex<Option<(Instant, Option<Written>)>>,
 }
 
-/// What was written in each database, by its name.
-type Written = Arc<HashMap<String, String>>;
+/// What the server says of each database, by its name.
+type Written = Arc<HashMap<String, Counted>>;
 
 impl Counters {
     /// These can be asked from now on, and nobody else.
@@ -47,8 +48,8 @@ impl Counters {
         *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = pools;
     }
 
-    /// What was written in a database, as of `since` or later; `None` where nobody tells.
-    async fn of(&self, dbname: &str, since: Instant) -> Option<String> {
+    /// What the server says of a database, as of `since` or later; `None` where nobody tells.
+    async fn of(&self, dbname: &str, since: Instant) -> Option<Counted> {
         let mut last = self.last.lock().await;
         if last.as_ref().is_none_or(|(at, _)| *at < since) {
             let at = Instant::now();
@@ -72,7 +73,7 @@ impl Counters {
 }
 
 /// A connection that did not answer is closed: it would stand in the way of the next reading.
-async fn read(pool: &Pool) -> Option<HashMap<String, String>> {
+async fn read(pool: &Pool) -> Option<HashMap<String, Counted>> {
     let connection = Box::pin(pool.get(LIMIT)).await.ok()?;
     let written = timeout(LIMIT, counters::read(&connection)).await;
     if let Ok(Ok(written)) = written {
@@ -89,34 +90,57 @@ pub(super) struct Quiet {
     polls: u32,
 }
 
+/// What the counters say before a database is opened.
+#[derive(Default)]
+pub(super) struct Reading(Option<String>);
+
+impl Reading {
+    /// Where the database is opened whatever they say, and asked itself the next time, it is none.
+    pub(super) async fn of(member: &Member, since: Instant) -> Self {
+        let Database { dbname, keeps_looks, .. } = &*member.database;
+        if *keeps_looks {
+            return Self::default();
+        }
+        Self(member.looks.counters.of(dbname, since).await.map(|counted| counted.written))
+    }
+}
+
 impl Quiet {
     /// Nothing yet; where many begin at once, their sweeps spread.
     pub(super) fn new() -> Self {
         Self { written: None, polls: fastrand::u32(..SWEEP) }
     }
 
-    /// What was seen last, where nothing can have changed since. `nudged` says that something has.
-    pub(super) async fn still(
+    /// What was seen last, where nothing that is counted has changed since: so many times in turn.
+    pub(super) fn still(
         &mut self,
-        member: &Member,
-        since: Instant,
-        nudged: bool,
+        reading: &Reading,
         compared: &Compared,
         memory: &mut Memory,
     ) -> Option<Observation> {
-        if member.database.keeps_looks {
-            return None;
-        }
-        // Read before the database is opened: what is written in between counts as new.
-        let written = member.looks.counters.of(&member.database.dbname, since).await;
-        let is_quiet = !nudged && written.is_some() && written == self.written && self.polls + 1 < SWEEP;
-        if is_quiet && let Some(observation) = memory.unchanged(compared) {
-            self.polls += 1;
-            return Some(observation);
-        }
+        let is_quiet = reading.0.is_some() && reading.0 == self.written && self.polls + 1 < SWEEP;
+        let observation = if is_quiet { memory.unchanged(compared) } else { None };
+        self.polls += u32::from(observation.is_some());
+        observation
+    }
+
+    /// A database was opened after this reading: what is written in between counts as new.
+    pub(super) fn opened(&mut self, Reading(written): Reading) {
         // The first look is everybody's: from it on, the sweeps spread.
         let polls = if self.written.is_none() { self.polls } else { 0 };
         *self = Self { written, polls };
-        None
+    }
+
+    /// Whether nothing was written since it was opened last, at `since` at the latest, not even by
+    /// somebody whose writing may not be counted yet; and nobody holds its lock.
+    pub(super) async fn is_certain(&self, member: &Member, since: Instant) -> bool {
+        let Database { dbname, names, .. } = &*member.database;
+        // Of several hosts, another one may tell than the one where the database was opened.
+        if self.written.is_none() || member.server.contains(',') {
+            return false;
+        }
+        let counted = member.looks.counters.of(dbname, since).await;
+        let key = names.lock_key(dbname);
+        counted.is_some_and(|it| Some(&it.written) == self.written.as_ref() && it.is_settled(key))
     }
 }

@@ -70,13 +70,11 @@ impl Session {
     /// Ends the session of the same operation that holds the lock: whoever opened it is frozen, or cut
     /// off, and its server does not know. What it was doing is rolled back, or settled by evidence.
     async fn end_namesakes(&self) -> Result<(), SessionError> {
-        let (high, low) = self.key_halves();
         let sql = format!(
             "select pg_catalog.pg_terminate_backend(l.pid) from pg_catalog.pg_locks l \
              join pg_catalog.pg_stat_activity a on a.pid = l.pid \
-             where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
-             and l.classid = {high} and l.objid = {low} and a.datname = pg_catalog.current_database() \
-             and a.application_name = {name} and l.pid <> pg_catalog.pg_backend_pid()",
+             where {others} and a.application_name = {name}",
+            others = self.of_others_sql(),
             name = quote_literal(&self.application_name)
         );
         self.rows(&sql).await.map(drop)
@@ -114,7 +112,7 @@ impl Session {
 
     /// A role without `pg_read_all_stats` sees less of other sessions: what it cannot see is left out.
     pub(in crate::postgres) fn holder_query(&self) -> String {
-        let (high, low) = self.key_halves();
+        let others = self.of_others_sql();
         format!(
             "select pg_catalog.format('pid %s (%s%s)%s', l.pid, \
                coalesce(nullif(a.application_name, ''), 'unknown'), \
@@ -122,10 +120,23 @@ impl Session {
                coalesce(', connected since ' || \
                  pg_catalog.to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS\"Z\"'), '')) as holder \
              from pg_catalog.pg_locks l left join pg_catalog.pg_stat_activity a on a.pid = l.pid \
-             where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
+             where {others} limit 1"
+        )
+    }
+
+    /// The process alone, for those who look: all that is known of it costs what beginning a session costs.
+    pub(in crate::postgres) fn held_query(&self) -> String {
+        format!("select l.pid as holder from pg_catalog.pg_lock_status() l where {}", self.of_others_sql())
+    }
+
+    /// A condition that a row of the server's list of locks is this one, held by somebody else.
+    fn of_others_sql(&self) -> String {
+        let (high, low) = self.key_halves();
+        format!(
+            "l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
              and l.classid = {high} and l.objid = {low} and l.database = (select d.oid \
              from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()) \
-             and l.pid <> pg_catalog.pg_backend_pid() limit 1"
+             and l.pid <> pg_catalog.pg_backend_pid()"
         )
     }
 }
