@@ -280,7 +280,7 @@ settings! {
 }
 
 /// What may stand at the top of the file.
-const ROOT: [&str; 13] = [
+const ROOT: [&str; 14] = [
     "include",
     "server",
     "access",

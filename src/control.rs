@@ -132,7 +132,7 @@ impl Control {
     }
 
     /// Runs one statement, in one round trip. A warm connection may have died with its server: then a
-    /// new one is tried, once; every statement here may be run twice.
+    /// new one is tried, once: what is run twice does no harm, though its first answer is lost.
     async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
         let mut answer = self.query_once(sql, parameters).await;
         if matches!(answer, Err(Trouble::Lost(_))) {

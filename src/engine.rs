@@ -117,9 +117,12 @@ impl Lease {
         Instant::now() < *self.end()
     }
 
-    /// Has it end at another time.
-    pub fn renew(&self, end: Instant) {
-        *self.end() = end;
+    /// Has it end later. One that has ended stays so: whoever relied on it has stopped by then.
+    pub fn renew(&self, later: Instant) {
+        let mut end = self.end();
+        if Instant::now() < *end {
+            *end = later.max(*end);
+        }
     }
 
     fn end(&self) -> MutexGuard<'_, Instant> {

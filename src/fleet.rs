@@ -5,7 +5,10 @@
 //! to [`Fleet::publish`] when the log has it; whoever watches the operation reads it from there.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,7 @@ use crate::{
 };
 
 pub mod audit;
+mod begin;
 pub mod discovery;
 pub mod inventory;
 mod kept;
@@ -73,6 +77,8 @@ pub struct Fleet {
     stop: Stop,
     settings: Settings,
     started: Timestamp,
+    /// Every discovery has answered: what is not there is gone.
+    inventory_is_complete: AtomicBool,
     alerts: OnceLock<OpenAlerts>,
 }
 
@@ -154,6 +160,7 @@ impl Fleet {
             stop: Stop::default(),
             settings,
             started: Timestamp::now(),
+            inventory_is_complete: AtomicBool::new(false),
             alerts: OnceLock::new(),
         })
     }
@@ -161,6 +168,10 @@ impl Fleet {
     /// The databases as they are now; whoever goes on with them keeps this very inventory.
     pub fn inventory(&self) -> Arc<Inventory> {
         self.inventory.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_inventory_complete(&self) -> bool {
+        self.inventory_is_complete.load(Ordering::Relaxed)
     }
 
     /// The daemon's instance, as in the journal.

@@ -52,6 +52,12 @@ impl Control {
             if let Some(answer) = self.answer(id, is_last).await? {
                 return Ok(answer);
             }
+            if is_last && self.is_taken(id).await? {
+                // It is done, or will be: only the answer is missing.
+                let message = "The nexusd that was asked has taken the order and has not answered";
+                let hint = "look at what has become of it: nexusctl operation show";
+                return Err(Failure::new(Code::OwnerSilent, message).hint(hint));
+            }
             if is_last {
                 let whom = operation.map_or_else(|| "leads".to_owned(), |id| format!("owns operation {id}"));
                 let patience = humantime::format_duration(patience);
@@ -64,21 +70,30 @@ impl Control {
     /// The answer, where there is one: then, and where whoever asked gives up before anybody has taken
     /// it, the errand is over.
     async fn answer(&self, id: Uuid, gives_up: bool) -> Result<Option<String>, Failure> {
-        let sql = "delete from errand where id = $1 and (answer is not null or $2) returning answer::text";
+        let sql = "delete from errand where id = $1 and (answer is not null or ($2 and taken_by is null)) \
+             returning answer::text";
         let rows = self.query(sql, &[(&id, Type::UUID), (&gives_up, Type::BOOL)]).await?;
         Ok(rows.first().and_then(|row| row.get("answer")))
+    }
+
+    async fn is_taken(&self, id: Uuid) -> Result<bool, Failure> {
+        let rows = self.query("select from errand where id = $1", &[(&id, Type::UUID)]).await?;
+        Ok(!rows.is_empty())
     }
 
     /// Takes an errand about one of these operations, or, as the leader, one of the leader's.
     pub async fn take_errand(&self, operations: &[Uuid], leads: bool) -> Result<Option<Errand>, Failure> {
         let sql = "update errand set taken_by = $1 where id = (select id from errand \
-             where taken_by is null and (operation = any ($2) or (operation is null and $3)) \
+             where taken_by is null and made > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $4) \
+             and (operation = any ($2) or (operation is null and $3)) \
              order by made limit 1 for update skip locked) \
              returning id, operation, document::text as document";
         let parameters: &[_] = &[
             (&self.instance() as _, Type::TEXT),
             (&operations as _, Type::UUID_ARRAY),
             (&leads as _, Type::BOOL),
+            // Whoever asked earlier has given up, or is gone.
+            (&(self.lease() + PATIENCE).as_secs_f64() as _, Type::FLOAT8),
         ];
         let rows = self.query(sql, parameters).await?;
         Ok(rows.first().map(|row| Errand {

@@ -57,8 +57,6 @@ pub struct Kept {
     pub document: String,
     /// How often it has changed.
     pub revision: i64,
-    /// Who owns it, or did so last.
-    pub owner: String,
     /// The databases that have changed since the revision that was asked for.
     pub databases: Vec<(String, String)>,
     /// The events behind the number that was asked for.
@@ -72,6 +70,8 @@ pub struct Place {
     pub id: Uuid,
     /// How often it has changed.
     pub revision: i64,
+    /// Whether somebody has to be at work on it.
+    pub is_active: bool,
 }
 
 impl Control {
@@ -119,7 +119,7 @@ impl Control {
                ended = pg_catalog.to_timestamp($7::float8 / 1e6), \
                owner = case when $8 then '' else owner end, \
                lease_until = case when $8 then null else {lease} end \
-               where id = $1 and owner = $4 and fence = $5 returning id), \
+               where id = $1 and owner = $4 and fence = $5 and revision <= $3 returning id), \
              databases as (insert into operation_database (operation, name, document, revision) \
                select held.id, it.name, it.document::jsonb, $3 \
                from held, unnest($9::text[], $10::text[]) as it (name, document) \
@@ -195,9 +195,10 @@ impl Control {
         self.claim(condition, (&but, Type::UUID_ARRAY)).await
     }
 
-    /// Takes over this operation, where nobody owns it.
+    /// Takes this operation, where nobody has to be at work on it and nobody owns it.
     pub async fn take(&self, id: Uuid) -> Result<Option<i64>, Failure> {
-        let condition = "id = $2 and coalesce(lease_until, '-infinity') < pg_catalog.clock_timestamp()";
+        let condition =
+            "id = $2 and not is_active and coalesce(lease_until, '-infinity') < pg_catalog.clock_timestamp()";
         Ok(self.claim(condition, (&id, Type::UUID)).await?.map(|(_, fence)| fence))
     }
 
@@ -219,15 +220,20 @@ impl Control {
 
     /// Where the newest operations are, the newest first.
     pub async fn places(&self, limit: i64) -> Result<Vec<Place>, Failure> {
-        let sql = "select id, revision from operation order by created desc limit $1";
+        let sql = "select id, revision, is_active from operation order by created desc limit $1";
         let rows = self.query(sql, &[(&limit, Type::INT8)]).await?;
-        Ok(rows.iter().map(|row| Place { id: row.get("id"), revision: row.get("revision") }).collect())
+        let place = |row: &tokio_postgres::Row| Place {
+            id: row.get("id"),
+            revision: row.get("revision"),
+            is_active: row.get("is_active"),
+        };
+        Ok(rows.iter().map(place).collect())
     }
 
     /// Reads an operation: what has changed since a revision, and the events behind a number.
     pub async fn read(&self, id: Uuid, since: i64, behind: i64) -> Result<Option<Kept>, Failure> {
         // One statement sees one moment.
-        let sql = "select o.document::text as document, o.revision, o.owner, \
+        let sql = "select o.document::text as document, o.revision, \
              (select pg_catalog.array_agg(name order by name) from operation_database d \
                where d.operation = o.id and d.revision > $2) as names, \
              (select pg_catalog.array_agg(d.document::text order by name) from operation_database d \
@@ -250,7 +256,6 @@ impl Control {
             Kept {
                 document: row.get("document"),
                 revision: row.get("revision"),
-                owner: row.get("owner"),
                 databases: texts("names").into_iter().zip(texts("documents")).collect(),
                 events: events
                     .map(|(((number, database), class), body)| KeptEvent { number, database, class, body })
@@ -262,6 +267,7 @@ impl Control {
     /// Forgets operations that ended longer ago than `days`; says how many.
     pub async fn forget_operations(&self, days: i32) -> Result<u64, Failure> {
         let sql = "with gone as (delete from operation where not is_active \
+             and document->>'state' <> 'halted' \
              and ended < pg_catalog.now() - pg_catalog.make_interval(days => $1) returning 1) \
              select count(*) as gone from gone";
         let rows = self.query(sql, &[(&days, Type::INT4)]).await?;

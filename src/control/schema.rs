@@ -110,7 +110,7 @@ impl EventSink for Told {
             EventKind::StepFinished(done) => {
                 tracing::info!(version = %done.step.version, "the control schema was upgraded");
             }
-            EventKind::Notice { message, .. } => tracing::info!("the control schema: {message}"),
+            EventKind::Notice { message, .. } => tracing::info!(message, "about the control schema"),
             _ => {}
         }
     }

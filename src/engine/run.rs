@@ -147,7 +147,9 @@ pub(super) async fn lock(
         run.emit(EventKind::LockWaiting { holder: holder.to_owned() });
     };
     let deadline = started + run.database.lock_wait;
-    let locked = session.lock(deadline, cancel, run.takes_over, waiting).await;
+    // One whose own lease has ended may not end the session of whoever has taken over from it.
+    let takes_over = || run.takes_over && !run.stop.is_draining();
+    let locked = session.lock(deadline, cancel, takes_over, waiting).await;
     let shape = locked.map_err(|error| of_session(error, "taking the database's lock"))?.shape;
     if is_held {
         run.emit(EventKind::LockTaken { waited: started.elapsed() });

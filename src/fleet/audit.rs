@@ -206,12 +206,7 @@ impl Audits {
         }
     }
 
-    async fn look(
-        &self,
-        name: &str,
-        selection: &Selection,
-        permit: &Permit,
-    ) -> Result<AuditReport, Failure> {
+    async fn look(&self, name: &str, selection: &Selection, permit: &Permit) -> Result<AuditReport, Failure> {
         let (started, clock) = (Timestamp::now(), Instant::now());
         let databases = tokio::select! {
             databases = self.fleet.observe(selection, Depth::Everything, permit) => databases?,

@@ -155,7 +155,8 @@ pub(super) async fn watch(
             let observation = if let Some(observation) = sight.since(since) {
                 observation
             } else {
-                let observation = sight.look(&member, since, (&compared, fleet.settings.pending_limit), reading).await;
+                let observation =
+                    sight.look(&member, since, (&compared, fleet.settings.pending_limit), reading).await;
                 fleet.saw(&member, &sight, &observation);
                 observation
             };

@@ -222,12 +222,17 @@ impl Operation {
         })
     }
 
-    /// The pause that it came to by itself has an end, unless its state has changed more often than `moved`.
-    pub(super) fn pauses_until(&self, moved: u64, until: Timestamp) {
+    /// Nothing more is expected of a wave. Where there is a reason to pause and it runs, it does so, until
+    /// a time or until somebody resumes it. Returns how often its state has changed then.
+    pub(super) fn settle(&self, wave: usize, why: Option<String>, until: Option<Timestamp>) -> Option<u64> {
         let mut record = self.edit();
-        if self.moved() == moved {
-            record.pauses_until = Some(until);
+        if let Some(wave) = record.waves.get_mut(wave) {
+            wave.is_settled = true;
         }
+        let why = why.filter(|_| record.state == OperationState::Running)?;
+        (record.why, record.pauses_until) = (why, until);
+        self.change(&mut record, OperationState::Paused, "");
+        Some(self.moved())
     }
 
     /// The end of the pause that it is in, and how often its state has changed.
@@ -270,6 +275,11 @@ impl Operation {
         self.change(&mut record, to, "");
         self.finish_in(&mut record);
         to
+    }
+
+    /// Tells the end that whoever was at work on it did not come to tell.
+    pub(super) fn tell_end(&self) {
+        self.finish_in(&mut self.edit());
     }
 
     fn finish_in(&self, record: &mut Record) {

@@ -160,12 +160,7 @@ impl Attempt {
                     }
                 }
             }
-            self.operation.update(|record| {
-                if let Some(wave) = record.waves.get_mut(index) {
-                    wave.is_settled = true;
-                }
-            });
-            self.pause(index).await;
+            self.settle(index).await;
         }
         End::Done
     }
@@ -258,34 +253,31 @@ impl Attempt {
         }
     }
 
-    /// What lies between a wave and the next one in which something is to be done.
-    async fn pause(&self, index: usize) {
+    /// Nothing more is expected of a wave; and what lies between it and the next one in which something is
+    /// to be done. The two are one change: whoever takes over sees both, or neither.
+    async fn settle(&self, index: usize) {
         let next = self
             .operation
             .look(|record| (index + 1..record.waves.len()).find(|&wave| !record.to_do(wave).is_empty()));
-        let (Some(wave), Some(next)) = (self.waves.get(index), next.and_then(|next| self.waves.get(next)))
-        else {
-            return;
-        };
-        let between = format!("after {}, before {}", wave.name, next.name);
-        match self.strategy.pause {
-            Pause::None => {}
-            Pause::Manual => {
-                let why = format!("waits to be resumed {between}");
-                self.operation.go(&[OperationState::Running], OperationState::Paused, &why);
+        let next = next.and_then(|next| self.waves.get(next));
+        let between = self.waves.get(index).zip(next);
+        let pause = between.and_then(|(wave, next)| {
+            let between = format!("after {}, before {}", wave.name, next.name);
+            match self.strategy.pause {
+                Pause::None => None,
+                Pause::Manual => Some((format!("waits to be resumed {between}"), None)),
+                Pause::For(time) => {
+                    let why = format!("pauses for {} {between}", humantime::format_duration(time));
+                    Some((why, Some(time)))
+                }
             }
-            Pause::For(time) => self.pause_for(time, &between).await,
+        });
+        let time = pause.as_ref().and_then(|(_, time)| *time);
+        let until = time.map(|time| Timestamp::now().saturating_add(time).unwrap_or(Timestamp::MAX));
+        let moved = self.operation.settle(index, pause.map(|(why, _)| why), until);
+        if let (Some(time), Some(moved)) = (time, moved) {
+            self.rest_of_a_pause(time, moved).await;
         }
-    }
-
-    async fn pause_for(&self, time: Duration, between: &str) {
-        let why = format!("pauses for {} {between}", humantime::format_duration(time));
-        let Some(moved) = self.operation.go(&[OperationState::Running], OperationState::Paused, &why) else {
-            return;
-        };
-        let until = Timestamp::now().saturating_add(time).unwrap_or(Timestamp::MAX);
-        self.operation.pauses_until(moved, until);
-        self.rest_of_a_pause(time, moved).await;
     }
 
     /// Waits for the end of the pause that the daemon before began.

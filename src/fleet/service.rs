@@ -89,6 +89,7 @@ impl Fleet {
     pub async fn share(self: &Arc<Self>, patience: Duration) {
         let Some(shared) = self.shared() else { return };
         self.tasks.spawn_vital("service", self.clone().serve());
+        self.tasks.spawn_vital("leases", self.clone().hold_leases());
         if tokio::time::timeout(patience, shared.control.opened()).await.is_err() {
             tracing::warn!(
                 "the control database cannot be used yet: new operations are refused until it can"
@@ -111,7 +112,6 @@ impl Fleet {
             let done = async {
                 self.keep_operations(shared).await?;
                 if is_due {
-                    self.renew(shared).await?;
                     if ear.is_none() {
                         ear = Some(shared.control.listen().await?);
                     }
@@ -122,7 +122,6 @@ impl Fleet {
                 Ok::<_, Failure>(())
             };
             let failed = done.await.is_err();
-            self.leave_what_is_not_held();
             if is_due && !failed {
                 due = Instant::now() + SWEEP.min(shared.control.lease() / 4);
             }
@@ -140,24 +139,48 @@ impl Fleet {
             }
         }
         // The attempts that are under way end now; what becomes of them is still to be kept.
-        while self.list_operations().iter().any(|operation| operation.is_under_way()) {
+        while self.is_at_work() {
             let _ = self.keep_operations(shared).await;
             tokio::time::sleep(PAUSE / 10).await;
         }
     }
 
-    /// Keeps what has changed of the operations that this daemon owns.
-    async fn keep_operations(&self, shared: &Shared) -> Result<(), Failure> {
-        for operation in self.owned_operations() {
-            let Some(unsaved) = operation.unsaved() else { continue };
-            let asked = Instant::now();
-            if shared.control.save(&unsaved.change).await? {
-                operation.saved(unsaved, shared.until(asked));
-            } else {
-                lost(&operation);
+    /// Keeps the leases, whatever else takes its time, until nothing is under way any more.
+    async fn hold_leases(self: Arc<Self>) {
+        let Some(shared) = self.shared() else { return };
+        while !self.stop.drain.is_cancelled() || self.is_at_work() {
+            let _ = self.renew(shared).await;
+            self.leave_what_is_not_held();
+            let pause = tokio::time::sleep(shared.control.lease() / 4);
+            tokio::select! {
+                () = pause => {}
+                () = self.stop.drain.cancelled() => tokio::time::sleep(PAUSE).await,
             }
         }
-        Ok(())
+    }
+
+    /// Whether an attempt of any operation is under way in this daemon.
+    fn is_at_work(&self) -> bool {
+        self.list_operations().iter().any(|operation| operation.is_under_way())
+    }
+
+    /// Keeps what has changed of the operations that this daemon owns: all of it that can be.
+    async fn keep_operations(&self, shared: &Shared) -> Result<(), Failure> {
+        let mut kept = Ok(());
+        for operation in self.owned_operations() {
+            let no_order = operation.keeping().and_then(Keeping::no_order);
+            let Some(unsaved) = operation.unsaved(no_order.is_some()) else { continue };
+            let asked = Instant::now();
+            match shared.control.save(&unsaved.change).await {
+                Ok(true) => operation.saved(unsaved, shared.until(asked)),
+                Ok(false) => lost(&operation),
+                Err(failure) => {
+                    tracing::debug!(operation = %operation.id(), %failure, "the operation is not kept yet");
+                    kept = Err(failure);
+                }
+            }
+        }
+        kept
     }
 
     /// Keeps the leases.
@@ -216,31 +239,51 @@ impl Fleet {
     pub(super) async fn order_shared(
         self: &Arc<Self>,
         shared: &Shared,
-        operation: Arc<Operation>,
+        operation: &Arc<Operation>,
         order: &Order,
         command: Command,
-    ) -> Result<Arc<Operation>, Failure> {
+    ) -> Result<(), Failure> {
+        // As long as it is held, what is owned is not let go.
+        let ordering = match operation.keeping() {
+            Some(keeping) => Some(keeping.order().await),
+            None => None,
+        };
         if !operation.is_owned() && operation.state().is_at_rest() {
             // What would be refused, or is so already, takes nobody's lease.
             if operation::state::obey(operation.state(), command)?.is_none() {
-                return Ok(operation);
+                return Ok(());
             }
-            self.take(shared, &operation).await?;
+            self.take(shared, operation).await?;
         }
         if operation.is_owned() {
-            let obeyed = self.obey(&operation, order, command).await;
-            // One that stays at rest is given back.
-            operation.update(|_| {});
-            // One that is told that it was done, and sees that it was not, is worse off than one who waits.
-            let _ = tokio::time::timeout(KEPT, operation.is_kept()).await;
-            obeyed?;
+            self.obey_and_keep(operation, order, command).await?;
         } else {
+            drop(ordering);
             let document = kept::order(command, &order.by, order.accept_new_catalog);
             let answer = shared.control.ask(Some(operation.id()), &document).await?;
             kept::read_answer(&answer)?;
             self.mirror(shared, operation.id()).await?;
         }
-        Ok(operation)
+        Ok(())
+    }
+
+    /// Obeys, and makes sure that whoever would go on with the operation knows of it.
+    async fn obey_and_keep(
+        self: &Arc<Self>,
+        operation: &Arc<Operation>,
+        order: &Order,
+        command: Command,
+    ) -> Result<(), Failure> {
+        self.obey(operation, order, command).await?;
+        if tokio::time::timeout(KEPT, operation.is_kept()).await == Ok(true) {
+            return Ok(());
+        }
+        let message = format!(
+            "The operation is {} here, but that could not be kept: another nexusd may go on with it as it was",
+            command.done()
+        );
+        let hint = "look at it when the control database is back: nexusctl operation show";
+        Err(Failure::new(Code::ControlUnavailable, message).hint(hint))
     }
 
     /// Does what other daemons ask of the operations that this one owns.
@@ -271,9 +314,15 @@ impl Fleet {
         // Whoever asks was asked what they may do by the daemon that they asked.
         let permit = Permit::of_the_daemon();
         let order = Order { id, by, permit, accept_new_catalog };
-        self.obey(&operation, &order, command).await?;
-        let _ = tokio::time::timeout(KEPT, operation.is_kept()).await;
-        Ok(())
+        let _ordering = match operation.keeping() {
+            Some(keeping) => Some(keeping.order().await),
+            None => None,
+        };
+        if !operation.is_owned() {
+            let message = "The nexusd that was asked does not own the operation any more";
+            return Err(Failure::new(Code::OwnerSilent, message));
+        }
+        self.obey_and_keep(&operation, &order, command).await
     }
 
     /// Hands the operations that are not over to other daemons, so that nobody waits for a lease.

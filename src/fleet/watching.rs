@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -149,6 +149,7 @@ impl Fleet {
     /// Tells how the inventory has changed, or that nothing has, and all that is wrong with it; then begins
     /// to watch what is new: nobody would take a first look for a database's of which he has not heard.
     pub fn tell_inventory(self: &Arc<Self>, change: InventoryChange, faults: &[InventoryFault]) {
+        self.inventory_is_complete.store(change.is_complete, Ordering::Relaxed);
         let finding = |InventoryFault { subject, failure }: &InventoryFault| {
             Finding::new(FindingKind::InventoryInvalid, subject.as_str(), failure.message.clone())
                 .evidence([failure.code.to_string()])

@@ -318,8 +318,6 @@ codes! {
     ControlUnavailable = "NX0100", Unavailable, "what runs ends its step and goes on when the control database is back; until then nothing new is begun: see the daemon's log, and [control] in its configuration";
     /// The daemon that has to do it does not answer.
     OwnerSilent = "NX0101", Unavailable, "try again: another nexusd takes over from one that is silent, within its lease";
-    /// Nobody knows what an operation has done on a database before its daemon ended.
-    DoneUnknown = "NX0105", FailedPrecondition, "look at it: nexusctl status, nexusctl history; when the database can be reached, nexusctl operation retry goes on";
 }
 
 impl fmt::Display for Code {

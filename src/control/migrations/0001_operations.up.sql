@@ -16,7 +16,9 @@ create table operation (
     lease_until timestamptz,
     fence bigint not null
 );
-create index operation_active on operation (lease_until) where is_active;
+create index operation_created on operation (created);
+-- Not of the lease, which is renewed all the while.
+create index operation_active on operation (created) where is_active;
 create index operation_ended on operation (ended) where not is_active;
 
 create table operation_database (

@@ -104,7 +104,7 @@ impl Fleet {
             return engine::Status::of(&observation, &*sight.memory.glance()?);
         }
         let reading = Reading::of(member, since).await;
-        let observation = sight.look(member, since, (compared, self.pending_limit), reading).await;
+        let observation = sight.look(member, since, (compared, self.settings.pending_limit), reading).await;
         let is_member = self.inventory().get(member.name()).is_some_and(|it| Arc::ptr_eq(it, member));
         if is_member {
             self.saw(member, &sight, &observation);

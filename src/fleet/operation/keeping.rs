@@ -43,6 +43,8 @@ pub(in crate::fleet) struct Keeping {
     /// How many changes are kept.
     kept: watch::Sender<u64>,
     unkept: Mutex<Unkept>,
+    /// Whoever gives an order holds it, so that the operation is not released meanwhile.
+    orders: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -50,6 +52,10 @@ struct Unkept {
     owned: Option<Owned>,
     /// The revision that was kept or read last.
     revision: i64,
+    /// The revision that was tried last: one that did not answer may still come to be kept.
+    tried: i64,
+    /// Counts how often it was disowned.
+    epoch: u64,
     /// Counts the changes, and how many of them are kept.
     changes: u64,
     kept: u64,
@@ -61,14 +67,21 @@ struct Unkept {
 
 impl Keeping {
     pub(in crate::fleet) fn new(encode: Encode, bell: watch::Sender<()>) -> Self {
-        Self { encode, bell, kept: watch::Sender::new(0), unkept: Mutex::default() }
+        Self {
+            encode,
+            bell,
+            kept: watch::Sender::new(0),
+            unkept: Mutex::default(),
+            orders: tokio::sync::Mutex::default(),
+        }
     }
 
     /// From now on this daemon may change the operation.
     pub(in crate::fleet) fn own(&self, owned: Owned, record: &Record, revision: i64) {
         let mut unkept = self.unkept();
-        let (databases, changes, kept) = (record.databases.clone(), unkept.changes, unkept.changes);
-        *unkept = Unkept { owned: Some(owned), revision, databases, changes, kept, ..Unkept::default() };
+        let (databases, changes, epoch) = (record.databases.clone(), unkept.changes, unkept.epoch);
+        let (owned, tried, kept) = (Some(owned), revision, changes);
+        *unkept = Unkept { owned, revision, tried, databases, changes, kept, epoch, ..Unkept::default() };
     }
 
     /// By what right this daemon changes the operation; `None`: another one does, or nobody.
@@ -80,7 +93,8 @@ impl Keeping {
     pub(in crate::fleet) fn disown(&self) {
         let mut unkept = self.unkept();
         // What comes to be read is read as a whole: its revision is 0.
-        *unkept = Unkept { changes: unkept.changes, kept: unkept.changes, ..Unkept::default() };
+        let (changes, kept, epoch) = (unkept.changes, unkept.kept, unkept.epoch + 1);
+        *unkept = Unkept { changes, kept, epoch, ..Unkept::default() };
     }
 
     /// Everything is kept, and nobody has to own it.
@@ -138,24 +152,37 @@ impl Keeping {
 
     /// Waits until what has changed by now is kept; false where this daemon may not change it any more.
     pub(in crate::fleet) async fn is_kept(&self) -> bool {
-        let wanted = {
+        let (wanted, epoch) = {
             let unkept = self.unkept();
-            if unkept.owned.is_none() {
-                return false;
-            }
-            unkept.changes
+            (unkept.changes, unkept.epoch)
         };
         let mut kept = self.kept.subscribe();
         loop {
-            let until = match self.owned() {
-                Some(owned) if owned.lease.is_held() => tokio::time::sleep(LOOK),
-                _ => return false,
-            };
-            tokio::select! {
-                _ = kept.wait_for(|kept| *kept >= wanted) => return self.owned().is_some(),
-                () = until => {}
+            {
+                let unkept = self.unkept();
+                if unkept.epoch != epoch {
+                    return false;
+                }
+                // Also where it is released by now.
+                if unkept.kept >= wanted {
+                    return true;
+                }
+                if unkept.owned.as_ref().is_none_or(|owned| !owned.lease.is_held()) {
+                    return false;
+                }
             }
+            let _ = tokio::time::timeout(LOOK, kept.wait_for(|kept| *kept >= wanted)).await;
         }
+    }
+
+    /// Keeps the operation from being released as long as an order is given.
+    pub(in crate::fleet) async fn order(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.orders.lock().await
+    }
+
+    /// The same for whoever releases it; `None` while an order is given.
+    pub(in crate::fleet) fn no_order(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.orders.try_lock().ok()
     }
 
     fn unkept(&self) -> MutexGuard<'_, Unkept> {
@@ -169,11 +196,9 @@ const LOOK: Duration = Duration::from_millis(100);
 impl Unkept {
     fn forget(&mut self, number: u64) {
         let number = i64::try_from(number).unwrap_or(i64::MAX);
-        let before = self.events.len();
         self.events.retain(|event| event.number != number);
-        if self.events.len() == before {
-            self.gone.push(number);
-        }
+        // Also one that is only on its way.
+        self.gone.push(number);
     }
 }
 
@@ -185,25 +210,31 @@ pub(in crate::fleet) struct Unsaved {
 }
 
 impl Operation {
-    /// What is to be kept, where there is something.
-    pub(in crate::fleet) fn unsaved(&self) -> Option<Unsaved> {
+    /// What is to be kept, where there is something. One that is at rest may be let go with it.
+    pub(in crate::fleet) fn unsaved(&self, may_release: bool) -> Option<Unsaved> {
         let keeping = self.keeping()?;
         let beside = self.beside();
         let record = self.record();
-        let unkept = keeping.unkept();
-        let owned = unkept.owned.as_ref().filter(|_| unkept.changes > unkept.kept)?;
+        let mut unkept = keeping.unkept();
+        let is_at_rest = record.state.is_at_rest() && self.log.is_finished();
+        let is_released = is_at_rest && may_release;
+        let fence = unkept.owned.as_ref()?.fence;
+        if unkept.changes == unkept.kept && !is_released {
+            return None;
+        }
+        unkept.tried += 1;
         let is_another =
             |(name, database): &(&String, &DatabaseRecord)| unkept.databases.get(*name) != Some(*database);
         let databases = record.databases.iter().filter(is_another);
         let databases: BTreeMap<_, _> =
             databases.map(|(name, database)| (name.clone(), database.clone())).collect();
-        let is_active = !record.state.is_at_rest();
         let change = Change {
             id: self.id(),
-            fence: owned.fence,
-            revision: unkept.revision + 1,
-            is_active,
-            is_released: !is_active && self.log.is_finished(),
+            fence,
+            revision: unkept.tried,
+            // Somebody has to tell its end, too.
+            is_active: !is_at_rest,
+            is_released,
             ended: record.ended.map(Timestamp::as_microsecond),
             document: kept::operation(&record, &beside),
             databases: databases.iter().map(|(name, it)| (name.clone(), kept::database(it))).collect(),
@@ -237,6 +268,12 @@ impl Operation {
         let changed = changed.collect::<Result<Vec<_>, String>>()?;
         self.with_work(|work| work.author.requested_by = beside.by);
         let mut record = self.record();
+        // It was taken, or read by somebody else, while it was read here.
+        if let Some(keeping) = &self.keeping
+            && (keeping.owned().is_some() || kept.revision < keeping.revision())
+        {
+            return Ok(());
+        }
         new.databases = std::mem::take(&mut record.databases);
         new.databases.extend(changed);
         if new.attempt > record.attempt {
@@ -282,7 +319,8 @@ impl Operation {
         unkept.kept = changes;
         unkept.databases.extend(databases);
         // What was told meanwhile is still to be kept.
-        unkept.events.retain(|event| !change.events.iter().any(|kept| kept.number == event.number));
+        let last = change.events.last().map(|event| event.number);
+        unkept.events.retain(|event| Some(event.number) > last);
         unkept.gone.retain(|number| !change.gone.contains(number));
         drop(unkept);
         keeping.kept.send_replace(changes);

@@ -81,6 +81,8 @@ pub struct DatabaseRecord {
     pub taken_back: usize,
     /// The migration whose up file was run last, where that failed.
     pub failed_at: Option<Version>,
+    /// The operation may have done more than that: only the journal of the database knows.
+    pub is_unknown: bool,
     /// Why it failed, was cancelled or was skipped.
     pub failure: Option<Failure>,
     /// Who holds its lock, while it is waited for.
@@ -103,6 +105,7 @@ impl DatabaseRecord {
             done: Vec::new(),
             taken_back: 0,
             failed_at: None,
+            is_unknown: false,
             failure: None,
             waits_for: String::new(),
             gate: None,
@@ -163,6 +166,8 @@ impl DatabaseRecord {
                 self.failure = self.failure.take().filter(|_| *outcome == DatabaseOutcome::RolledBack);
                 self.state = match outcome {
                     DatabaseOutcome::Succeeded => DatabaseState::Succeeded,
+                    // What is there was done by an attempt before this one.
+                    DatabaseOutcome::UpToDate if !self.done.is_empty() => DatabaseState::Succeeded,
                     DatabaseOutcome::UpToDate | DatabaseOutcome::Planned => DatabaseState::UpToDate,
                     DatabaseOutcome::RolledBack => DatabaseState::RolledBack,
                 };
@@ -188,27 +193,31 @@ impl DatabaseRecord {
         }
     }
 
-    /// Whoever worked on it is gone, and this is what the journal says that was done.
-    pub(in crate::fleet) fn take_over(&mut self, known: Option<Result<Done, Failure>>) {
+    /// Whoever worked on it is gone: what he has done there has to be asked before anything else.
+    pub(in crate::fleet) fn take_over(&mut self) {
         if self.state == DatabaseState::Running {
             self.state = DatabaseState::Waiting;
+            self.is_unknown = true;
         }
         self.waits_for.clear();
-        match known {
-            None => {}
-            Some(Ok(Done { steps, failed_at })) => {
-                (self.done, self.failed_at, self.taken_back) = (steps, failed_at, 0);
-            }
-            Some(Err(failure)) => {
-                self.state = DatabaseState::Failed;
-                self.failure = Some(failure);
-            }
+    }
+
+    /// It was not begun after all.
+    pub(in crate::fleet) fn hold_back(&mut self) {
+        self.state = DatabaseState::Waiting;
+    }
+
+    /// Nothing is left here of what the operation did: it was taken back as a whole.
+    pub(in crate::fleet) fn note_taken_back(&mut self) {
+        if self.state == DatabaseState::Waiting && !self.done.is_empty() && self.touched().is_empty() {
+            self.state = DatabaseState::RolledBack;
         }
     }
 
-    /// Whether the operation may have done something here of which nobody knows.
-    pub(in crate::fleet) fn is_unknown(&self) -> bool {
-        self.failure.as_ref().is_some_and(|failure| failure.code == Code::DoneUnknown)
+    /// What the journal says that the operation has done there.
+    pub(in crate::fleet) fn learn(&mut self, Done { steps, failed_at }: Done) {
+        (self.done, self.failed_at, self.taken_back) = (steps, failed_at, 0);
+        self.is_unknown = false;
     }
 
     /// Whoever worked on it is gone: what became of it is not known.

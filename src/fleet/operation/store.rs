@@ -1,5 +1,5 @@
 //! The operations that the daemon remembers: those that are not over, and the last ones that are.
-//! They are kept in memory: a daemon that starts again begins with none.
+//! A daemon that starts again begins with none, or with those that the control database keeps.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -11,12 +11,13 @@ use crate::{
     fleet::{
         Fleet,
         inventory::Member,
-        operation::{Operation, Record, Turn, Work},
+        operation::{DatabaseRecord, Operation, Record, Turn, Work},
         run::refused,
     },
     migration::{
-        Code, EventKind, EventSink, Failure,
+        Code, EventKind, EventSink, Failure, StepAction,
         event::{DatabaseOutcome, DatabaseReport},
+        plan::{ApplyRequest, Extent, RollbackRequest},
     },
 };
 
@@ -128,14 +129,92 @@ async fn begin_and_run(
         if operation.may_begin(member.name(), closed) {
             // Whoever would go on with it has to know that it was begun.
             if !operation.is_kept().await {
-                operation.update_database(member.name(), |database| database.take_over(None));
+                operation.update_database(member.name(), DatabaseRecord::hold_back);
                 return None;
             }
-            let report = engine::run(&run, verb).await;
+            if let Err(failure) = learn(operation, &run).await {
+                return Some(Err(failure));
+            }
+            let Some(verb) = rest_of(operation, member.name(), verb) else {
+                return Some(Ok(nothing_left(&run)));
+            };
+            let report = engine::run(&run, &verb).await;
             drop(places);
             return Some(Ok(report));
         }
     }
+}
+
+/// Asks the journal what the operation has done, where only that knows.
+pub(super) async fn learn(operation: &Operation, run: &Run) -> Result<(), Failure> {
+    let name = &run.database.name;
+    if operation.look(|record| record.databases.get(name).is_some_and(|it| it.is_unknown)) {
+        let done = engine::done(run).await?;
+        operation.update_database(name, |database| database.learn(done));
+    }
+    Ok(())
+}
+
+/// The same of a database whose turn is not meant; says whether it is known now. What is all taken back
+/// already is told so.
+pub(super) async fn learn_of(fleet: &Arc<Fleet>, operation: &Operation, name: &str) -> bool {
+    let work = operation.to_work_with();
+    let Some(member) = work.members.get(name).cloned() else { return false };
+    let learned = async {
+        let run = prepare(fleet, &member, operation, &operation.verb(), work.sink)?;
+        let _busy = member.busy(&run).await?;
+        let _place = member.place(&run).await?;
+        learn(operation, &run).await
+    };
+    match learned.await {
+        Ok(()) => {
+            operation.update_database(name, DatabaseRecord::note_taken_back);
+            true
+        }
+        Err(failure) => {
+            operation.update_database(name, |database| database.failure = Some(failure));
+            false
+        }
+    }
+}
+
+/// What is left of a verb that says how many, after what the operation has done of it; `None` where
+/// that is all.
+fn rest_of(operation: &Operation, name: &str, verb: &Verb) -> Option<Verb> {
+    let count = |is_meant: fn(StepAction) -> bool| {
+        operation.look(|record| {
+            let done =
+                record.databases.get(name).map(|database| database.done.as_slice()).unwrap_or_default();
+            done.iter().filter(|(_, action)| is_meant(*action)).count()
+        })
+    };
+    match verb {
+        // An undo is not what was asked for: it says itself what it takes back.
+        _ if *verb != operation.verb() => Some(verb.clone()),
+        Verb::Rollback(request) => {
+            let Extent::Steps(steps) = request.extent else { return Some(verb.clone()) };
+            let done =
+                count(|it| matches!(it, StepAction::Rollback | StepAction::Undo | StepAction::ForgetAttempt));
+            let left = steps.saturating_sub(i64::try_from(done).unwrap_or(i64::MAX));
+            let rest = RollbackRequest { extent: Extent::Steps(left), ..request.clone() };
+            (done == 0 || left > 0).then_some(Verb::Rollback(rest))
+        }
+        Verb::Apply(request) => {
+            let Some(limit) = request.limit else { return Some(verb.clone()) };
+            let done = count(|it| matches!(it, StepAction::Apply | StepAction::Resume { .. }));
+            let left = limit.saturating_sub(u32::try_from(done).unwrap_or(u32::MAX));
+            let rest = ApplyRequest { limit: Some(left), ..request.clone() };
+            (done == 0 || left > 0).then_some(Verb::Apply(rest))
+        }
+        Verb::Recover { .. } => Some(verb.clone()),
+    }
+}
+
+/// The report on a database on which everything was done by an attempt before.
+fn nothing_left(run: &Run) -> DatabaseReport {
+    let result = Ok(DatabaseOutcome::UpToDate);
+    let report = DatabaseReport { result, ..refused(&run.database.name, internal()) };
+    tell(&*run.events, report)
 }
 
 fn prepare(

@@ -4,7 +4,10 @@ use futures_util::StreamExt as _;
 
 use crate::{
     engine::Verb,
-    fleet::run::{Attempt, database},
+    fleet::{
+        operation::Record,
+        run::{Attempt, database},
+    },
     migration::{
         Version,
         event::{DatabaseOutcome, DatabaseReport},
@@ -16,6 +19,7 @@ impl Attempt {
     /// Rolls back what the operation applied, beginning with the database that was done last; one
     /// that fails does not stop the others. Returns of how many it was not all rolled back.
     pub(super) async fn undo(&self) -> usize {
+        let unknown = self.learn_all().await;
         let mut touched: Vec<_> = self.operation.look(|record| {
             let touched = record.databases.iter().map(|(name, it)| (it.ended, name.clone(), it.touched()));
             touched.filter(|(.., versions)| !versions.is_empty()).collect()
@@ -34,8 +38,19 @@ impl Attempt {
             !matches!(result, Some(Ok(DatabaseOutcome::RolledBack)))
         };
         let reports: Vec<_> = reports.buffered(self.parallel()).collect().await;
-        let unknown =
-            self.operation.look(|record| record.databases.values().filter(|it| it.is_unknown()).count());
         unknown + reports.iter().filter(|report| is_left(report)).count()
+    }
+
+    /// Asks the journals of the databases of which nobody knows what was done there; returns of how many
+    /// that is still so.
+    async fn learn_all(&self) -> usize {
+        let unknown = |record: &Record| -> Vec<String> {
+            let unknown = record.databases.iter().filter(|(_, database)| database.is_unknown);
+            unknown.map(|(name, _)| name.clone()).collect()
+        };
+        let names = self.operation.look(unknown);
+        let ask = |name: String| async move { database::learn_of(&self.fleet, &self.operation, &name).await };
+        let asked = futures_util::stream::iter(names.into_iter().map(ask)).buffered(self.parallel());
+        asked.filter(|known| std::future::ready(!known)).count().await
     }
 }

@@ -28,7 +28,8 @@ impl Fleet {
             let known = self.operations().get(place.id);
             let is_left =
                 || self.operations().may_have_forgotten(place.id) || shared.unreadable().contains(&place.id);
-            if known.is_none() && is_left() {
+            let is_unreadable = shared.unreadable().contains(&place.id);
+            if known.is_none() && (is_unreadable || (!place.is_active && is_left())) {
                 continue;
             }
             let is_news = known

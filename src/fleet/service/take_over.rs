@@ -2,32 +2,58 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use uuid::Uuid;
+
 use crate::{
-    engine::{self, Done},
-    fleet::{Fleet, Shared, inventory::Member, operation::Operation, run, steer::read_catalogs},
-    migration::{Code, DatabaseState, Failure, OperationState},
+    fleet::{
+        Fleet, Shared,
+        inventory::Member,
+        operation::{DatabaseRecord, Operation},
+        steer::read_catalogs,
+    },
+    migration::{Failure, OperationState},
 };
 
 impl Fleet {
     /// Takes over every operation that somebody has to be at work on and nobody is.
     pub(super) async fn take_over_all(self: &Arc<Self>, shared: &Shared) -> Result<(), Failure> {
         loop {
-            // An attempt of this daemon's own may still be about to end.
-            let operations = self.list_operations();
-            let ending = operations.iter().filter(|operation| operation.is_under_way());
-            let mut but: Vec<_> = ending.map(|operation| operation.id()).collect();
-            but.extend(shared.unreadable().iter());
             let asked = Instant::now();
-            let Some((id, fence)) = shared.control.take_over(&but).await? else { return Ok(()) };
+            let Some((id, fence)) = shared.control.take_over(&self.left_to_others(shared)).await? else {
+                return Ok(());
+            };
             let Some(operation) = self.mirror(shared, id).await? else {
                 shared.control.hand_over(id, fence).await?;
                 continue;
             };
             self.own(shared, &operation, fence, asked);
+            // From here on it is under way, and not taken again.
+            let members = self.members_of(&operation);
+            operation.with_work(|work| work.members = Arc::new(members.clone()));
             tracing::info!(operation = %id, fence, "the operation is taken over: nobody was at work on it");
-            let fleet = self.clone();
-            drop(self.tasks.spawn("take-over", async move { fleet.go_on_with(operation).await }));
+            let (fleet, taken) = (self.clone(), operation.clone());
+            let work = self.tasks.spawn("take-over", async move { fleet.go_on_with(taken, members).await });
+            drop(self.tasks.spawn("take-over's end", async move {
+                if work.await.is_err() {
+                    operation.abandon();
+                }
+            }));
         }
+    }
+
+    /// The operations that this daemon does not take over now: those whose attempt of its own is about
+    /// to end, those that it cannot read, and those about databases that it does not know, as long as
+    /// some may still be found.
+    fn left_to_others(&self, shared: &Shared) -> Vec<Uuid> {
+        let (inventory, is_complete) = (self.inventory(), self.is_inventory_complete());
+        let is_known = |operation: &Operation| {
+            is_complete || operation.look(|it| it.databases.keys().all(|name| inventory.get(name).is_some()))
+        };
+        let operations = self.list_operations();
+        let left = operations.iter().filter(|operation| operation.is_under_way() || !is_known(operation));
+        let mut left: Vec<_> = left.map(|operation| operation.id()).collect();
+        left.extend(shared.unreadable().iter());
+        left
     }
 
     /// Takes an operation that is at rest, where nobody owns it.
@@ -37,10 +63,12 @@ impl Fleet {
         operation: &Arc<Operation>,
     ) -> Result<(), Failure> {
         let asked = Instant::now();
-        if let Some(fence) = shared.control.take(operation.id()).await? {
-            self.mirror(shared, operation.id()).await?;
-            self.own(shared, operation, fence, asked);
+        let Some(fence) = shared.control.take(operation.id()).await? else { return Ok(()) };
+        // It may be another nexusd's form by now, which this one cannot read.
+        if self.mirror(shared, operation.id()).await?.is_none() || !operation.state().is_at_rest() {
+            return shared.control.hand_over(operation.id(), fence).await;
         }
+        self.own(shared, operation, fence, asked);
         Ok(())
     }
 
@@ -54,17 +82,28 @@ impl Fleet {
     }
 
     /// Runs the next attempt of an operation that was taken over.
-    async fn go_on_with(self: Arc<Self>, operation: Arc<Operation>) {
-        let members = self.members_of(&operation);
-        let catalogs = read_catalogs(members.values()).await;
+    async fn go_on_with(self: Arc<Self>, operation: Arc<Operation>, members: BTreeMap<String, Arc<Member>>) {
+        if operation.state().is_at_rest() {
+            operation.leave();
+            operation.tell_end();
+            return;
+        }
+        let stop = operation.to_work_with().stop;
+        let catalogs = tokio::select! {
+            catalogs = read_catalogs(members.values()) => catalogs,
+            // The file system may hang.
+            () = stop.drain.cancelled() => Vec::new(),
+        };
+        if operation.is_suspended() || !operation.is_owned() {
+            operation.leave();
+            return;
+        }
         operation.with_work(|work| {
-            work.members = Arc::new(members.clone());
             work.take_catalogs(catalogs);
             work.takes_over = true;
         });
-        let known = self.known_of(&operation, &members).await;
         let moved = operation.refuse_moved_since(&members);
-        operation.take_over(known);
+        operation.take_over();
         if let Err(failure) = moved {
             let why = format!(
                 "the nexusd that was at work on it is gone, and the migrations are not those that it began with: {}",
@@ -75,47 +114,14 @@ impl Fleet {
         }
         self.work_on(&operation);
     }
-
-    /// What the journals say of the databases that were being worked on.
-    async fn known_of(
-        self: &Arc<Self>,
-        operation: &Arc<Operation>,
-        members: &BTreeMap<String, Arc<Member>>,
-    ) -> BTreeMap<String, Result<Done, Failure>> {
-        let was_running = |name: &str| {
-            operation.look(|record| {
-                record.databases.get(name).is_some_and(|it| it.state == DatabaseState::Running)
-            })
-        };
-        let running: Vec<_> = members.values().filter(|member| was_running(member.name())).cloned().collect();
-        let ask = |member: Arc<Member>| async move {
-            let work = operation.to_work_with();
-            let catalog = work.catalog(&member).and_then(|catalog| catalog.clone().ok()).unwrap_or_default();
-            let run =
-                engine::Run { stop: work.stop, takes_over: true, ..self.run(&member, catalog, work.author) };
-            let known = async {
-                let _place = member.place(&run).await?;
-                engine::done(&run).await
-            };
-            (member.name().to_owned(), known.await.map_err(|failure| unknown(&failure)))
-        };
-        run::bounded(self.max_parallel(), running, ask).await.into_iter().collect()
-    }
-}
-
-fn unknown(why: &Failure) -> Failure {
-    let message = format!("What the operation has done here before its nexusd ended is not known: {why}");
-    Failure::new(Code::DoneUnknown, message)
 }
 
 impl Operation {
-    /// What nobody is at work on any more waits for its turn, with what is known to be done.
-    fn take_over(&self, mut known: BTreeMap<String, Result<Done, Failure>>) {
+    /// What nobody is at work on any more waits for its turn.
+    fn take_over(&self) {
         self.update(|record| {
             self.begin_again(record);
-            for (name, database) in &mut record.databases {
-                database.take_over(known.remove(name));
-            }
+            record.databases.values_mut().for_each(DatabaseRecord::take_over);
         });
     }
 

@@ -20,7 +20,7 @@ impl Session {
         &mut self,
         deadline: Instant,
         cancel: &CancellationToken,
-        takes_over: bool,
+        takes_over: impl Fn() -> bool,
         mut waiting: impl FnMut(&str),
     ) -> Result<Locked, SessionError> {
         let sql = format!(
@@ -44,7 +44,7 @@ impl Session {
             if text(first, "locked") == Some("t") {
                 return Ok(Locked { shape: tracking::read_shape(&self.names, shape)? });
             }
-            if takes_over {
+            if takes_over() {
                 self.end_namesakes().await?;
             }
             let is_last = Instant::now() + pause >= deadline;

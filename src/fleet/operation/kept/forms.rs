@@ -50,6 +50,7 @@ struct KeptRollback {
     extent: KeptExtent,
     no_auto_recover: bool,
     from_journal: Option<bool>,
+    most: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -224,7 +225,8 @@ mod rollback {
             }
         };
         let from_journal = request.source.map(|source| source == Source::Journal);
-        KeptRollback { extent, no_auto_recover: request.no_auto_recover, from_journal }.serialize(serializer)
+        KeptRollback { extent, no_auto_recover: request.no_auto_recover, from_journal, most: request.most }
+            .serialize(serializer)
     }
 
     pub(in crate::fleet::operation::kept) fn deserialize<'de, D: Deserializer<'de>>(
@@ -240,6 +242,6 @@ mod rollback {
             }
         };
         let source = kept.from_journal.map(|journal| if journal { Source::Journal } else { Source::File });
-        Ok(RollbackRequest { extent, no_auto_recover: kept.no_auto_recover, source })
+        Ok(RollbackRequest { extent, no_auto_recover: kept.no_auto_recover, source, most: kept.most })
     }
 }
