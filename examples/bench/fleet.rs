@@ -6,7 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -108,6 +108,7 @@ fn xargs(bench: &Bench, names: &[String], all: &Path, parallel: usize) -> anyhow
         .args(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f"])
         .arg(all)
         .arg("-d")
+        .stdout(Stdio::null())
         .status()?;
     ensure!(status.success(), "xargs psql failed");
     Ok(began.elapsed())
