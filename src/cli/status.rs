@@ -56,8 +56,11 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     if console.is_json() {
         console.json(&render::json::Status::new(&answer, &findings))?;
     } else {
-        let text = text(args, &answer.databases, &findings, console.width());
-        console.data(&(text + render::status::store(answer.store())))?;
+        let mut text = text(args, &answer.databases, &findings, console.width());
+        if !answer.databases.is_empty() {
+            text.push_str(render::status::store(answer.store()));
+        }
+        console.data(&text)?;
     }
     let databases = answer.databases;
     remarks(&databases, console);
