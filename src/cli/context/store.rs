@@ -111,12 +111,13 @@ impl Contexts {
 fn refuse_open_directory(path: &Path) -> anyhow::Result<()> {
     let directory = path.parent().unwrap_or(path);
     let mode = fs::metadata(directory)?.mode();
-    if mode & 0o077 == 0 {
-        return Ok(());
+    if mode & 0o077 != 0 {
+        let (shown, mode) = (directory.display(), mode & 0o7777);
+        let message =
+            format!("{shown} has the mode {mode:04o}, so that others may use it: chmod 700 {shown}");
+        return Err(refused(message).into());
     }
-    let (shown, mode) = (directory.display(), mode & 0o7777);
-    let message = format!("{shown} has the mode {mode:04o}, so that others may use it: chmod 700 {shown}");
-    Err(refused(message).into())
+    Ok(())
 }
 
 /// Writes a file that only its owner may read.
