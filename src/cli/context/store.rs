@@ -71,16 +71,7 @@ impl Contexts {
             metadata => metadata.with_context(|| format!("Cannot read {}", path.display()))?,
         };
         refuse_others(path, &metadata).map_err(refused)?;
-        let directory = path.parent().unwrap_or(path);
-        let mode = fs::metadata(directory).map(|directory| directory.mode()).unwrap_or_default();
-        if mode & 0o077 != 0 {
-            let shown = directory.display();
-            let message = format!(
-                "{shown} has the mode {:04o}, so that others may use it: chmod 700 {shown}",
-                mode & 0o7777
-            );
-            return Err(refused(message).into());
-        }
+        refuse_open_directory(path)?;
         let text = fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
         let contexts = toml::from_str(&text).map_err(|error: toml::de::Error| {
             let line =
@@ -96,18 +87,37 @@ impl Contexts {
         let path = path().ok_or_else(|| {
             Refusal::new("There is no home directory to note a context in", "set HOME or XDG_CONFIG_HOME")
         })?;
-        self.write_to(&path).with_context(|| format!("Cannot write {}", path.display()))
+        match self.write_to(&path) {
+            Err(error) if !error.is::<Refusal>() => {
+                Err(error.context(format!("Cannot write {}", path.display())))
+            }
+            written => written,
+        }
     }
 
     fn write_to(&self, path: &Path) -> anyhow::Result<()> {
         if let Some(directory) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
+        refuse_open_directory(path)?;
         let new = path.with_extension("toml.new");
         let text = toml::to_string(self)?;
         write_for_its_owner(&new, text.as_bytes(), true)?;
         Ok(fs::rename(&new, path)?)
     }
+}
+
+/// Refuses a file's directory that others may use.
+fn refuse_open_directory(path: &Path) -> anyhow::Result<()> {
+    let directory = path.parent().unwrap_or(path);
+    let mode = fs::metadata(directory)?.mode();
+    if mode & 0o077 != 0 {
+        let (shown, mode) = (directory.display(), mode & 0o7777);
+        let message =
+            format!("{shown} has the mode {mode:04o}, so that others may use it: chmod 700 {shown}");
+        return Err(refused(message).into());
+    }
+    Ok(())
 }
 
 /// Writes a file that only its owner may read.
@@ -163,6 +173,7 @@ mod tests {
         set(&path, 0o600);
         set(path.parent().expect("a directory"), 0o755);
         check("chmod 700");
+        assert!(contexts.write_to(&path).is_err());
         set(path.parent().expect("a directory"), 0o700);
         fs::write(&path, "current = \"prod\"\nserver = 1\n").expect("it is written");
         check("contexts.toml:2: unknown field");
