@@ -239,8 +239,10 @@ impl Operation {
             for (name, database) in &record.databases {
                 let Some(member) = members.get(name) else { continue };
                 let applied = database.applied().into_iter();
-                let moved =
-                    applied.filter(|version| text(then, member, version) != text(now, member, version));
+                // What another daemon has read is not known here: the rows' checksums tell of it then.
+                let is_known = catalog_of(then, member).is_some();
+                let moved = applied
+                    .filter(|version| is_known && text(then, member, version) != text(now, member, version));
                 moved.for_each(|version| edited.entry(version).or_default().push(name.clone()));
             }
         });
