@@ -4,16 +4,13 @@
 //! The rules are tables, the judges are pure functions from texts to violations, and each judge is
 //! shown a planted violation, so that none of them can pass by being blind.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    error::Error,
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeSet, error::Error, fs, path::Path};
 
-use crate::names::paths;
+use crate::{codes::undocumented, names::paths};
 use nexus::migration::Code;
 
+#[path = "architecture/codes.rs"]
+mod codes;
 #[path = "architecture/findings.rs"]
 mod findings;
 #[path = "architecture/names.rs"]
@@ -341,26 +338,6 @@ fn ill_formed(path: &str, text: &str) -> Vec<String> {
         violations.push(format!("{path}: the first line does not say what the file is for (`//! …`)"));
     }
     violations
-}
-
-/// The codes without a section, the sections without a code, and what stands twice.
-fn undocumented(codes: &[&str], page: &str) -> Vec<String> {
-    let headings = page.lines().filter_map(|line| line.strip_prefix("## NX"));
-    let sections: Vec<_> =
-        headings.map(|rest| format!("NX{}", rest.split([' ', ':']).next().unwrap_or_default())).collect();
-    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for code in codes {
-        counts.entry(code).or_default().0 += 1;
-    }
-    for section in &sections {
-        counts.entry(section).or_default().1 += 1;
-    }
-    let wrong = counts.into_iter().filter(|(_, count)| *count != (1, 1));
-    wrong
-        .map(|(code, (codes, sections))| {
-            format!("{code}: {codes} in Code::ALL, {sections} in docs/errors.md")
-        })
-        .collect()
 }
 
 fn none(violations: &[String]) {
