@@ -11,11 +11,10 @@ use tonic_health::ServingStatus;
 use crate::{
     alert::Alerts,
     config::Config,
-    fleet::{self, Fleet, Gate, audit::Audits, inventory::Inventory},
+    fleet::{Fleet, Gate, audit::Audits, inventory::Inventory},
     http::{self, HttpState, Readiness},
     migration::{Event, EventKind},
     redact::redact_json,
-    rpc,
     runtime::Tasks,
     telemetry::{Metrics, Traces, jsonl::JsonlLog},
 };
@@ -172,17 +171,9 @@ impl Daemon {
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
         let control = control::start(&config, &instance, &tasks, &stop)?;
-        let settings = fleet::Settings {
-            gate: gate.clone(),
-            instance,
-            max_parallel: config.limits.max_parallel as usize,
-            pending_limit: config.watch.pending_limit,
-            overlap: wire::overlap(&config),
-            shared: control.clone().map(|control| fleet::Shared::new(control, rpc::operation::encode())),
-        };
+        let settings = wire::fleet(&config, gate.clone(), instance, control.clone());
         let of_fleet = Tasks::new(failed.clone());
         let fleet = Fleet::new(Inventory::default(), of_fleet, events.clone(), settings);
-
         let alerts = alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
         let telling = CancellationToken::new();

@@ -9,9 +9,10 @@ use crate::{
     config::{
         self, AuditConfig, Config, ConfigError, DatabaseConfig, DatabaseSettings, DiscoverConfig, Problem,
     },
+    control::Control,
     engine::{Database, Durability},
     fleet::{
-        Overlap,
+        self, Overlap,
         audit::Scheduled,
         discovery::{Discovery, Find, Found},
         inventory::{Inventory, Origin, Successor},
@@ -26,6 +27,7 @@ use crate::{
         session::{Limits, startup_settings},
     },
     redact::ExposeSecret as _,
+    rpc,
     selector::Pattern,
     source::{Directory, MissingDown, Options},
     telemetry::traces,
@@ -41,8 +43,25 @@ pub(super) fn traces(config: &config::TelemetryConfig) -> traces::Settings {
     traces::Settings { endpoint, sample_ratio, sql_text }
 }
 
+/// How the fleet works, by the configuration.
+pub(super) fn fleet(
+    config: &Config,
+    gate: fleet::Gate,
+    instance: String,
+    control: Option<Arc<Control>>,
+) -> fleet::Settings {
+    fleet::Settings {
+        gate,
+        instance,
+        max_parallel: config.limits.max_parallel as usize,
+        pending_limit: config.watch.pending_limit,
+        overlap: overlap(config),
+        shared: control.map(|control| fleet::Shared::new(control, rpc::operation::encode())),
+    }
+}
+
 /// What becomes of operations about the same database.
-pub(super) fn overlap(config: &Config) -> Overlap {
+fn overlap(config: &Config) -> Overlap {
     match config.limits.overlap {
         config::Overlap::Queue => Overlap::Queue,
         config::Overlap::Refuse => Overlap::Refuse,

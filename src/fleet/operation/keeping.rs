@@ -81,7 +81,7 @@ impl Keeping {
         let mut unkept = self.unkept();
         let (databases, changes, epoch) = (record.databases.clone(), unkept.changes, unkept.epoch);
         let (owned, tried, kept) = (Some(owned), revision, changes);
-        *unkept = Unkept { owned, revision, tried, databases, changes, kept, epoch, ..Unkept::default() };
+        *unkept = Unkept { owned, revision, tried, epoch, changes, kept, databases, ..Unkept::default() };
     }
 
     /// By what right this daemon changes the operation; `None`: another one does, or nobody.
@@ -94,7 +94,7 @@ impl Keeping {
         let mut unkept = self.unkept();
         // What comes to be read is read as a whole: its revision is 0.
         let (changes, kept, epoch) = (unkept.changes, unkept.kept, unkept.epoch + 1);
-        *unkept = Unkept { changes, kept, epoch, ..Unkept::default() };
+        *unkept = Unkept { epoch, changes, kept, ..Unkept::default() };
     }
 
     /// Everything is kept, and nobody has to own it.
