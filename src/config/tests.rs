@@ -405,7 +405,8 @@ fn every_key_and_default_is_documented() {
             [line, if line == "name = \"billing-prod\"" { "url_env = \"ORDERS_DATABASE_URL\"" } else { "" }]
         })
         .collect();
-    let environment = variables_of(&[("ORDERS_DATABASE_URL", "postgres://h/d")]);
+    let urls = ["ORDERS_DATABASE_URL", "CONTROL_DATABASE_URL"].map(|name| (name, "postgres://h/d"));
+    let environment = variables_of(&urls);
     let config = Config::parse(&uncommented.join("\n"), None, environment, &Overrides::default());
     assert_eq!(config.expect("every commented line is well-formed").databases.len(), 3);
 }
