@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
@@ -76,7 +77,9 @@ impl Fleet {
         }
         // Whoever asked may go away meanwhile.
         let (fleet, kept) = (self.clone(), operation.clone());
-        let created = self.tasks.spawn("create", async move { fleet.create_and_begin(kept).await }).await;
+        // The operation's span belongs under the request's.
+        let begin = async move { fleet.create_and_begin(kept).await }.in_current_span();
+        let created = self.tasks.spawn("create", begin).await;
         match created
             .unwrap_or_else(|_| Err(Failure::new(Code::Internal, "The operation could not be begun")))
         {

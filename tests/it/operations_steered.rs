@@ -7,9 +7,9 @@ use crate::{
     support::{Running, World, await_that},
 };
 
-/// The sessions that sleep in a migration.
-const SLEEPING: &str = "select count(*) from pg_stat_activity where query like '%pg_sleep%' \
-    and state = 'active' and pid <> pg_backend_pid() and datname = current_database()";
+/// The sessions that sleep in a migration; one that keeps its text in the journal does not.
+const SLEEPING: &str = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' \
+    and pid <> pg_backend_pid() and datname = current_database()";
 
 fn count(world: &Running, id: &str, state: &str) -> u64 {
     shown(world, id)["counts"][state].as_u64().unwrap_or(0)

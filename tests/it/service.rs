@@ -229,3 +229,83 @@ fn without_the_control_database_nothing_new_begins_and_all_goes_on_with_it() {
     assert_eq!(started(&world), 2);
     world.ctl(&["recover", "-d", "t-000", "--yes"]).expect(0);
 }
+
+/// The same with slow down files: there is time to kill whoever runs them.
+fn slow_to_undo(count: usize, control_url: &str) -> World {
+    let world = counted(count, control_url);
+    for number in 1..=MIGRATIONS {
+        let down = format!("select pg_sleep(0.3);\ndrop table m{number};\n");
+        world.write(&format!("{number:04}_m{number}.down.sql"), down);
+    }
+    world
+}
+
+fn rows_of(world: &World, schema: usize) -> usize {
+    let rows = world.database.try_sql(&format!("select count(*) from s{schema:03}.schema_migrations"));
+    // There is no table before the first run.
+    rows.map_or(0, |rows| rows[0].parse().expect("a number"))
+}
+
+fn tables_of(world: &World, schema: usize) -> usize {
+    let tables =
+        format!("select count(*) from pg_tables where schemaname = 's{schema:03}' and tablename like 'm_'");
+    world.database.sql(&tables)[0].parse().expect("a number")
+}
+
+#[test]
+fn a_rollback_that_changes_hands_goes_no_further() {
+    let kept = Database::new();
+    let mut world = slow_to_undo(6, &kept.url).start();
+    let second = world.second_daemon();
+    world.ctl(&["apply", "-d", "t-*"]).expect(0);
+    world.ctl(&["rollback", "-d", "t-*", "--steps", "2", "--parallel", "3", "--yes", "--detach"]).expect(0);
+    let id = newest(&world);
+    await_that("some are rolled back", || (0..6).any(|schema| rows_of(&world, schema) == 3));
+    world.daemon.kill();
+    await_that("the other one ends it", || show(&second, &id)["state"] == "succeeded");
+    assert_eq!(show(&second, &id)["attempt"], 2);
+    for schema in 0..6 {
+        assert_eq!((rows_of(&world, schema), tables_of(&world, schema)), (2, 2), "s{schema:03}");
+    }
+}
+
+#[test]
+fn an_undo_whose_owner_is_killed_is_ended_by_another() {
+    let kept = Database::new();
+    let mut world = slow_to_undo(6, &kept.url).start();
+    let second = world.second_daemon();
+    world.database.sql("create table s005.m2 (id int)");
+    let begun =
+        ["apply", "-d", "t-*", "--wave", "50%", "--on-failure", "rollback", "--parallel", "2", "--detach"];
+    world.ctl(&begun).expect(0);
+    let id = newest(&world);
+    await_that("it is being undone", || (0..6).any(|schema| matches!(rows_of(&world, schema), 1..=3)));
+    await_that("it says so", || {
+        shown(&world, &id)["why"].as_str().is_some_and(|why| why.contains("rolled back"))
+    });
+    world.daemon.kill();
+    await_that("the other one ends it", || show(&second, &id)["state"] == "failed");
+    let why = show(&second, &id)["why"].to_string();
+    assert!(why.contains("what the operation had applied was rolled back"), "{why}");
+    for schema in 0..6 {
+        let own = usize::from(schema == 5);
+        assert_eq!((rows_of(&world, schema), tables_of(&world, schema)), (0, own), "s{schema:03}");
+    }
+}
+
+#[test]
+fn a_step_that_is_longer_than_the_lease_ends_before_another_daemon_goes_on() {
+    let kept = Database::new();
+    let mut world = tenants(1).more(&control(&kept.url)).start();
+    let second = world.second_daemon();
+    world.migration("0001_slow", "create table slow (id int);\nselect pg_sleep(5);", "drop table slow;");
+    world.tables(2, 1);
+    world.ctl(&["apply", "-d", "t-000", "--detach"]).expect(0);
+    let id = newest(&world);
+    await_that("it is at work", || counts(&world.daemon, &id, "running") == 1);
+    world.daemon.signal(Signal::SIGTERM);
+    assert_eq!(world.daemon.wait(), Some(0));
+    await_that("the other one ends it", || show(&second, &id)["state"] == "succeeded");
+    let attempts = "select version, outcome from s000.nexus_journal order by id";
+    assert_eq!(world.database.sql(attempts), ["0001_slow|succeeded", "0002_t2|succeeded"]);
+}
