@@ -31,6 +31,12 @@ impl Permit {
         if is_enough { Ok(permit) } else { Err(permit.denied(rule)) }
     }
 
+    /// The same for what takes at least this role.
+    #[must_use]
+    pub fn at_least(self, role: Role) -> Self {
+        Self { least: self.least.max(role), ..self }
+    }
+
     /// Nothing at all: for what takes no role, from whoever asks.
     pub fn nothing(from: Origin) -> Self {
         let caller = Caller { name: String::new(), proof: Proof::None, from };

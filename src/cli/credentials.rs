@@ -16,8 +16,8 @@ use crate::{
 };
 
 impl Session {
-    /// The daemon, and what it is shown. Where `--server` names one, a context counts only where it is
-    /// named too: what one daemon is shown is no other's business.
+    /// The daemon, and what it is shown. Where `--server` names one, the current context does not count, and
+    /// one that is named too has to be that daemon's: what one daemon is shown is no other's business.
     pub fn target(&self) -> anyhow::Result<(Address, Credentials)> {
         let global = &self.global;
         let named = global.context.as_deref().filter(|name| !name.is_empty());
@@ -29,6 +29,16 @@ impl Session {
                 contexts.current.as_ref().map(|name| known(&contexts, name).cloned()).transpose()?
             }
         };
+        if let (Some(name), Some(noted), Some(server)) = (named, &noted, &global.server)
+            && !noted
+                .server
+                .parse()
+                .is_ok_and(|of_context: Address| of_context.to_string() == server.to_string())
+        {
+            let message = format!("The context {name:?} is for {}, and not for {server}", noted.server);
+            let hint = "leave out --server (NEXUS_SERVER) or --context (NEXUS_CONTEXT): what one daemon is shown is no other's business";
+            return Err(Refusal::new(message, hint).into());
+        }
         let noted = noted.unwrap_or_else(|| Noted {
             server: DEFAULT_ADDRESS.to_owned(),
             ca: None,

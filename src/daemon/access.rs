@@ -123,6 +123,11 @@ async fn watch(doors: Arc<Doors>, files: BTreeSet<PathBuf>, stop: CancellationTo
 /// Those that the file lets in.
 fn identities(config: &AccessConfig) -> anyhow::Result<Identities> {
     let own_uid = geteuid().as_raw();
+    // As that user come all whom the system does not know.
+    anyhow::ensure!(
+        config.file.is_none() || own_uid != OVERFLOW,
+        "nexusd runs as the user {OVERFLOW}, as whom everybody comes in by the socket whom the system does not know: run it as another one"
+    );
     let Some(file) = &config.file else { return Ok(Identities::open(own_uid)) };
     let entries = config::read_identities(file, own_uid).context("[access] file")?;
     let known: anyhow::Result<Vec<_>> = entries.into_iter().map(|entry| identity(entry, config)).collect();

@@ -12,7 +12,7 @@ use rustls::{
     Error, RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::{VerifierBuilderError, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
 };
 use tokio_rustls::TlsAcceptor;
 use x509_cert::{
@@ -175,7 +175,10 @@ impl Files {
             source: io::Error::other("it holds no private key in PEM"),
         })?;
         let chain = certificates("tls_cert", &self.certificate, &texts.certificate)?;
-        let config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+        let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+        // A session that is resumed is not verified again: a certificate would outlive its end.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         let speaking = |protocol: &[u8]| {
             let mut config = config.clone();
             config.alpn_protocols = vec![protocol.to_vec()];

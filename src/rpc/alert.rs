@@ -57,23 +57,31 @@ impl AlertRpc {
         Ok(Chosen { names, fleet: self.fleet.clone(), permit })
     }
 
-    /// Refuses an alert of a database on which the role is not granted; one that may not be seen is not
-    /// there.
-    fn permitted(&self, id: &str, permit: &Permit) -> Result<(), Failure> {
+    /// The whole id of the alert that is meant, of those that may be seen. Refuses one of a database on
+    /// which the role is not granted.
+    fn permitted(&self, id: String, permit: &Permit) -> Result<String, Failure> {
         if permit.is_everywhere() {
-            return Ok(());
+            return Ok(id);
         }
         let sight = self.fleet.sight(permit);
         let id = id.trim().to_ascii_lowercase();
-        for alert in self.alerts.list() {
-            if alert.id.to_string().starts_with(&id) {
-                if !sight.sees(&alert.database) {
-                    return Err(Failure::new(Code::UnknownAlert, format!("No alert {id:?}")));
-                }
+        let is_meant = |alert: &Alert| {
+            !id.is_empty() && alert.id.to_string().starts_with(&id) && sight.sees(&alert.database)
+        };
+        let (present, past): (Vec<_>, Vec<_>) =
+            self.alerts.list().into_iter().filter(is_meant).partition(|alert| alert.resolved.is_none());
+        match if present.is_empty() { past } else { present }.as_slice() {
+            [alert] => {
                 sight.require([&alert.database])?;
+                Ok(alert.id.to_string())
+            }
+            [] => Err(Failure::new(Code::UnknownAlert, format!("There is no alert {id:?}"))),
+            several => {
+                let message = format!("{} alerts begin with {id:?}", several.len());
+                let ids = several.iter().map(|alert| alert.id.to_string()).collect();
+                Err(Failure::new(Code::BadRequest, message).details(ids))
             }
         }
-        Ok(())
     }
 }
 
@@ -140,7 +148,7 @@ impl AlertService for AlertRpc {
     ) -> Result<Response<proto::AcknowledgeAlertResponse>, Status> {
         let permit = access::permit(&request)?;
         let message = request.into_inner();
-        self.permitted(&message.id, &permit).map_err(|failure| of_failure(&failure))?;
+        let id = self.permitted(message.id.clone(), &permit).map_err(|failure| of_failure(&failure))?;
         let plain =
             |text: &str, most| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>();
         let until = message.until.map(|until| {
@@ -153,7 +161,7 @@ impl AlertService for AlertRpc {
             reason: plain(&message.reason, LONGEST_REASON),
             until: until.transpose()?,
         };
-        let alert = self.alerts.acknowledge(&message.id, acknowledgement).await;
+        let alert = self.alerts.acknowledge(&id, acknowledgement).await;
         let alert = alert.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::AcknowledgeAlertResponse { alert: Some(self::message(&alert)) }))
     }

@@ -78,6 +78,7 @@ impl Service {
     ) -> Result<(fleet::Request, Verb), Failure> {
         let mut request = convert::request(message.selection.take(), message.context.take(), trace, permit)?;
         let given = message.strategy.take();
+        request.permit = strategy::permit(request.permit, given.as_ref());
         request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, true)?;
         request.plan = strategy::held(&message.plan_digest)?;
         let reversible = request.strategy.on_failure == OnFailure::RollBack;
@@ -91,6 +92,7 @@ impl Service {
     ) -> Result<(fleet::Request, Verb), Failure> {
         let mut request = convert::request(message.selection.take(), message.context.take(), trace, permit)?;
         let given = message.strategy.take();
+        request.permit = strategy::permit(request.permit, given.as_ref());
         request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, false)?;
         request.plan = strategy::held(&message.plan_digest)?;
         let verb = self.fleet.within_limits(&request, convert::rollback(&message)?)?;
@@ -104,6 +106,7 @@ impl Service {
     ) -> Result<(fleet::Request, Verb), Failure> {
         let mut request = convert::request(message.selection, message.context, trace, permit)?;
         let (name, given) = (&message.strategy_name, message.strategy);
+        request.permit = strategy::permit(request.permit, given.as_ref());
         request.strategy = strategy::strategy(&self.strategies, name, given, false)?;
         request.plan = strategy::held(&message.plan_digest)?;
         Ok((request, Verb::Recover { resume: message.resume }))

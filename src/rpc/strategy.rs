@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use crate::{
+    access::{Permit, Role},
     fleet::{
         plan::Held,
         strategy::{Canary, FailureLimit, Gate, OnFailure, Pause, Strategies, Strategy, Wave, WaveSize},
@@ -75,6 +76,13 @@ fn put(strategy: &mut Strategy, given: proto::Strategy) -> Result<(), Failure> {
         proto::OnFailure::RollBack => strategy.on_failure = OnFailure::RollBack,
     }
     put_gate(strategy, given.gate_sql, given.gate_no_alerts, (given.gate_wait_ms, given.gate_limit_ms))
+}
+
+/// What the request may do, where it brings a gate of its own: that is SQL which runs as nexusd's own
+/// role, beyond what an operator is granted. One of the configuration's is its author's.
+pub(super) fn permit(permit: Permit, given: Option<&proto::Strategy>) -> Permit {
+    let brings_sql = given.is_some_and(|given| given.gate_sql.is_some());
+    if brings_sql && !permit.is_for_reading() { permit.at_least(Role::Admin) } else { permit }
 }
 
 fn put_gate(
