@@ -97,11 +97,21 @@ impl Control {
 
     /// Opens it, again and again until that is done: a daemon may start before its control database.
     pub async fn open(&self) {
+        let mut told = String::new();
         while let Err(failure) = self.open_once().await {
-            tracing::debug!(%failure, "the control database is not open yet");
+            let reason = failure.to_string();
+            if reason != told {
+                tracing::warn!(reason, "the control database cannot be opened yet");
+                told = reason;
+            }
             tokio::time::sleep(RETRY.mul_f64(0.5 + fastrand::f64())).await;
         }
         self.opened.send_replace(true);
+    }
+
+    /// Refuses to say what is kept there before it was ever read.
+    pub fn known(&self) -> Result<(), Failure> {
+        if *self.opened.borrow() { Ok(()) } else { self.admit() }
     }
 
     /// Waits until it is open.

@@ -79,6 +79,11 @@ impl Fleet {
         self.permitted(operation, &order.permit)
     }
 
+    /// Refuses to tell of operations where they are kept elsewhere and were never read.
+    pub fn operations_are_known(&self) -> Result<(), Failure> {
+        self.shared().map_or(Ok(()), |shared| shared.control.known())
+    }
+
     /// The operations that are remembered, the newest first.
     pub fn list_operations(&self) -> Vec<Arc<Operation>> {
         self.operations().newest().cloned().collect()

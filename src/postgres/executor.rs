@@ -145,7 +145,13 @@ fn suffix(session: &Session, step: &Step, attempt: i64, flush: Flush) -> String 
 /// How many statements [`suffix`] has before the COMMIT: the guard, the four of [`end_sql`],
 /// the setting, and what closes the attempts that a recovery settles.
 fn statements_before_commit(step: &Step) -> usize {
-    6 + usize::from(step.action.settles())
+    6 + usize::from(settles(step))
+}
+
+/// Whether a step settles earlier attempts: one of a recovery's, or a rollback of what an earlier one has
+/// left, for which there is a reason then.
+fn settles(step: &Step) -> bool {
+    step.action.settles() || (step.action == StepAction::Rollback && !step.reason.is_empty())
 }
 
 /// Ends a step in the table and in the journal. It fails where a row is not there, or where
@@ -167,8 +173,7 @@ fn end_sql(names: &Names, step: &Step, attempt: i64) -> String {
         _ => (format!("delete from {tracking} where version = {version}"), format!("not {}", row(""))),
     };
     let is_not = |this: &str, that: &str| Session::fail_sql(&[("row", &format!("not ({this} and {that})"))]);
-    let settled =
-        if step.action.settles() { close_settled_sql(names, &version, attempt) } else { String::new() };
+    let settled = if settles(step) { close_settled_sql(names, &version, attempt) } else { String::new() };
     format!(
         "{before}; {change}; update {journal} set outcome = 'succeeded', statements_done = statements_total, \
          finished_at = pg_catalog.clock_timestamp(), \

@@ -266,6 +266,8 @@ fn a_rollback_that_changes_hands_goes_no_further() {
     assert_eq!(show(&second, &id)["attempt"], 2);
     for schema in 0..6 {
         assert_eq!((rows_of(&world, schema), tables_of(&world, schema)), (2, 2), "s{schema:03}");
+        let open = format!("select count(*) from s{schema:03}.nexus_journal where outcome = 'running'");
+        assert_eq!(world.database.sql(&open), ["0"], "what was cut off is settled");
     }
 }
 
