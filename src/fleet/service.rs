@@ -11,6 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::watch;
+use uuid::Uuid;
+
 use crate::{
     access::Permit,
     control::{Control, errands::Errand, listen::Ear},
@@ -22,8 +25,6 @@ use crate::{
     },
     migration::{Code, Failure},
 };
-use tokio::sync::watch;
-use uuid::Uuid;
 
 mod mirror;
 mod take_over;

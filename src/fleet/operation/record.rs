@@ -14,6 +14,7 @@ use crate::{
     migration::{
         Basis, Code, DatabaseState, Failure, GateOutcome, OperationState, PlanDigest, StepAction, Version,
         event::{DatabaseOutcome, DatabaseReport},
+        plan::{ApplyRequest, Extent, RollbackRequest},
     },
 };
 
@@ -136,6 +137,31 @@ impl DatabaseRecord {
         let mut touched = self.applied();
         touched.extend(self.failed_at.clone().filter(|version| !touched.contains(version)));
         touched
+    }
+
+    /// What is left of a verb that says how many, after what the operation has done of it; `None` where that
+    /// is all. What it applied and took back again is still to be applied.
+    pub(in crate::fleet) fn rest_of(&self, verb: &Verb) -> Option<Verb> {
+        let gone = |(_, action): &&(Version, StepAction)| {
+            matches!(action, StepAction::Rollback | StepAction::Undo | StepAction::ForgetAttempt)
+        };
+        match verb {
+            Verb::Rollback(request) => {
+                let Extent::Steps(steps) = request.extent else { return Some(verb.clone()) };
+                let done = self.done.iter().filter(gone).count();
+                let left = steps.saturating_sub(i64::try_from(done).unwrap_or(i64::MAX));
+                let rest = RollbackRequest { extent: Extent::Steps(left), ..request.clone() };
+                (done == 0 || left > 0).then_some(Verb::Rollback(rest))
+            }
+            Verb::Apply(request) => {
+                let Some(limit) = request.limit else { return Some(verb.clone()) };
+                let done = u32::try_from(self.applied().len()).unwrap_or(u32::MAX);
+                let left = limit.saturating_sub(done);
+                let rest = ApplyRequest { limit: Some(left), ..request.clone() };
+                (done == 0 || left > 0).then_some(Verb::Apply(rest))
+            }
+            Verb::Recover { .. } => Some(verb.clone()),
+        }
     }
 
     /// What its run is held to: only as long as the operation itself has not moved it.
@@ -387,6 +413,31 @@ mod tests {
         // An undo that stops part-way leaves it.
         let undo: &[_] = &[("0001_a", StepAction::Rollback)];
         assert_eq!(end(&report(undo, 0, Some((Code::MigrationFailed, "0001_a")))), (1, 1));
+    }
+
+    #[test]
+    fn what_says_how_many_is_done_once() {
+        use StepAction::{Apply, Rollback};
+        let mut record = DatabaseRecord::waiting();
+        let apply = |limit| Verb::Apply(ApplyRequest { limit: Some(limit), ..ApplyRequest::default() });
+        let rollback = |steps| {
+            Verb::Rollback(RollbackRequest { extent: Extent::Steps(steps), ..RollbackRequest::default() })
+        };
+        assert_eq!(record.rest_of(&apply(2)), Some(apply(2)));
+        record.end(&report(&[("0001_a", Apply)], 1, None), Timestamp::UNIX_EPOCH);
+        assert_eq!((record.rest_of(&apply(2)), record.rest_of(&apply(1))), (Some(apply(1)), None));
+        // Taken back, it is to be applied again.
+        let undone = DatabaseReport {
+            result: Ok(DatabaseOutcome::RolledBack),
+            ..report(&[("0001_a", Rollback)], 1, None)
+        };
+        record.end(&undone, Timestamp::UNIX_EPOCH);
+        assert_eq!(record.rest_of(&apply(1)), Some(apply(1)));
+        let mut record = DatabaseRecord::waiting();
+        record.end(&report(&[("0002_b", Rollback)], 1, None), Timestamp::UNIX_EPOCH);
+        assert_eq!((record.rest_of(&rollback(2)), record.rest_of(&rollback(1))), (Some(rollback(1)), None));
+        // What is refused is still refused.
+        assert_eq!(DatabaseRecord::waiting().rest_of(&rollback(0)), Some(rollback(0)));
     }
 
     #[test]

@@ -15,9 +15,8 @@ use crate::{
         run::refused,
     },
     migration::{
-        Code, EventKind, EventSink, Failure, StepAction,
+        Code, EventKind, EventSink, Failure,
         event::{DatabaseOutcome, DatabaseReport},
-        plan::{ApplyRequest, Extent, RollbackRequest},
     },
 };
 
@@ -178,36 +177,13 @@ pub(super) async fn learn_of(fleet: &Arc<Fleet>, operation: &Operation, name: &s
     }
 }
 
-/// What is left of a verb that says how many, after what the operation has done of it; `None` where
-/// that is all.
+/// What is left to be done of the verb; `None` where that is nothing.
 fn rest_of(operation: &Operation, name: &str, verb: &Verb) -> Option<Verb> {
-    let count = |is_meant: fn(StepAction) -> bool| {
-        operation.look(|record| {
-            let done =
-                record.databases.get(name).map(|database| database.done.as_slice()).unwrap_or_default();
-            done.iter().filter(|(_, action)| is_meant(*action)).count()
-        })
-    };
-    match verb {
-        // An undo is not what was asked for: it says itself what it takes back.
-        _ if *verb != operation.verb() => Some(verb.clone()),
-        Verb::Rollback(request) => {
-            let Extent::Steps(steps) = request.extent else { return Some(verb.clone()) };
-            let done =
-                count(|it| matches!(it, StepAction::Rollback | StepAction::Undo | StepAction::ForgetAttempt));
-            let left = steps.saturating_sub(i64::try_from(done).unwrap_or(i64::MAX));
-            let rest = RollbackRequest { extent: Extent::Steps(left), ..request.clone() };
-            (done == 0 || left > 0).then_some(Verb::Rollback(rest))
-        }
-        Verb::Apply(request) => {
-            let Some(limit) = request.limit else { return Some(verb.clone()) };
-            let done = count(|it| matches!(it, StepAction::Apply | StepAction::Resume { .. }));
-            let left = limit.saturating_sub(u32::try_from(done).unwrap_or(u32::MAX));
-            let rest = ApplyRequest { limit: Some(left), ..request.clone() };
-            (done == 0 || left > 0).then_some(Verb::Apply(rest))
-        }
-        Verb::Recover { .. } => Some(verb.clone()),
+    // An undo is not what was asked for: it says itself what it takes back.
+    if *verb != operation.verb() {
+        return Some(verb.clone());
     }
+    operation.look(|record| record.databases.get(name)?.rest_of(verb))
 }
 
 /// The report on a database on which everything was done by an attempt before.
