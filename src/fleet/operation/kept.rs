@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    control::failures::KeptFailure,
     engine::Verb,
     fleet::{
         operation::{Command, DatabaseRecord, Record, WaveRecord},
@@ -17,7 +18,7 @@ use crate::{
         strategy::{Strategy, Wave},
     },
     migration::{
-        Basis, Code, DatabaseState, Failure, GateOutcome, Location, OperationState, PlanDigest, StepAction,
+        Basis, Code, DatabaseState, Failure, GateOutcome, OperationState, PlanDigest, StepAction,
         TraceContext, Version,
     },
 };
@@ -25,7 +26,7 @@ use crate::{
 mod forms;
 
 use forms::{
-    CommandForm, SelectionForm, StepActionForm, StrategyForm, VerbForm, code, database_state, gate_outcome,
+    CommandForm, SelectionForm, StepActionForm, StrategyForm, VerbForm, database_state, gate_outcome,
     operation_state,
 };
 
@@ -106,27 +107,6 @@ struct KeptGate {
     reason: String,
 }
 
-#[derive(Serialize, Deserialize)]
-struct KeptFailure {
-    #[serde(with = "code")]
-    code: Code,
-    message: String,
-    hint: String,
-    version: Option<String>,
-    location: Option<KeptLocation>,
-    sqlstate: Option<String>,
-    server_message: Option<String>,
-    server_hint: Option<String>,
-    details: Vec<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct KeptLocation {
-    file: String,
-    line: u32,
-    column: u32,
-}
-
 /// A command, as one daemon asks another to give it.
 #[derive(Serialize, Deserialize)]
 struct KeptOrder {
@@ -140,47 +120,6 @@ struct KeptOrder {
 #[derive(Serialize, Deserialize)]
 struct KeptAnswer {
     failure: Option<KeptFailure>,
-}
-
-impl From<&Failure> for KeptFailure {
-    fn from(failure: &Failure) -> Self {
-        let failure = failure.clone();
-        Self {
-            code: failure.code,
-            message: failure.message,
-            hint: failure.hint,
-            version: failure.version,
-            location: failure.location.map(|it| KeptLocation {
-                file: it.file,
-                line: it.line,
-                column: it.column,
-            }),
-            sqlstate: failure.sqlstate,
-            server_message: failure.server_message,
-            server_hint: failure.server_hint,
-            details: failure.details,
-        }
-    }
-}
-
-impl From<KeptFailure> for Failure {
-    fn from(kept: KeptFailure) -> Self {
-        let location = kept.location.map(|KeptLocation { file, line, column }| {
-            Box::new(Location { file, line, column, excerpt: String::new() })
-        });
-        Self {
-            code: kept.code,
-            message: kept.message,
-            hint: kept.hint,
-            version: kept.version,
-            location,
-            sqlstate: kept.sqlstate,
-            server_message: kept.server_message,
-            operator_message: None,
-            server_hint: kept.server_hint,
-            details: kept.details,
-        }
-    }
 }
 
 /// An operation without its databases, as JSON.

@@ -13,7 +13,7 @@ use crate::{
         strategy::{Canary, FailureLimit, Gate, OnFailure, Pause, Strategy, WaveSize},
     },
     migration::{
-        Code, DatabaseState, GateOutcome, OperationState, StepAction, Version,
+        DatabaseState, GateOutcome, OperationState, StepAction, Version,
         plan::{ApplyRequest, Extent, RollbackRequest, Source},
     },
 };
@@ -203,7 +203,6 @@ named! {
     operation_state: OperationState, name;
     database_state: DatabaseState, name;
     gate_outcome: GateOutcome, name;
-    code: Code, as_str;
 }
 
 mod rollback {
