@@ -74,7 +74,7 @@ fn databases(bench: &Bench, names: &[String], directory: &Path) -> String {
     let mut toml = format!("[defaults]\nmigrations = '{}'\n", directory.display());
     for name in names {
         // Writing to a String cannot fail.
-        let _ = write!(toml, "[[database]]\nname = \"{name}\"\nurl = '{}'\n", bench.server.url(name));
+        let _ = write!(toml, "[[database]]\nname = \"{name}\"\nurl = '{}'\n", bench.server.socket_url(name));
     }
     toml
 }
@@ -99,7 +99,7 @@ fn drop_all(bench: &Bench, names: &[String]) -> anyhow::Result<()> {
 /// psql on every database, `parallel` at once.
 fn xargs(bench: &Bench, names: &[String], all: &Path, parallel: usize) -> anyhow::Result<Duration> {
     let list = bench.home.path().join("urls");
-    let urls: Vec<_> = names.iter().map(|name| bench.server.url(name)).collect();
+    let urls: Vec<_> = names.iter().map(|name| bench.server.socket_url(name)).collect();
     fs::write(&list, urls.join("\n"))?;
     let began = Instant::now();
     let status = Command::new("xargs")

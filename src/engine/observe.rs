@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::{
     engine::{Database, failure::of_session},
-    migration::{Catalog, Code, Failure, Finding, FindingKind, Migration, Observation, Version},
+    migration::{Catalog, Code, Failure, Finding, FindingKind, Migration, Observation, Tracked, Version},
     postgres::{
         error::ConnectReason,
         look::{self, Look, Pulse},
@@ -120,7 +120,8 @@ impl Glance {
 #[derive(Debug)]
 struct Remembered {
     shape: Shape,
-    pulse: Pulse,
+    /// `None` after a look at the rows alone.
+    pulse: Option<Pulse>,
     catalog: Arc<Catalog>,
     /// When a pending migration will have been so for too long.
     due: Option<Timestamp>,
@@ -136,7 +137,7 @@ pub async fn observe(
     pending_limit: Duration,
     depth: Depth,
 ) -> Observation {
-    let seen = within_limit(database, see(database, depth == Depth::Everything, None)).await;
+    let seen = within_limit(database, see(database, depth == Depth::Everything, Known::Nothing)).await;
     let rules = Rules { policy: database.policy, pending_limit, now: Timestamp::now() };
     let seen = seen.map(Option::unwrap_or_default);
     conclude(&database.name, compared, seen.as_ref(), &rules)
@@ -151,7 +152,13 @@ pub async fn observe_again(
 ) -> Observation {
     let rules = Rules { policy: database.policy, pending_limit, now: Timestamp::now() };
     let last = memory.0.take().filter(|last| last.may_stand(compared, rules.now));
-    let known = last.as_ref().map(|last| (last.shape, &last.pulse));
+    let pulse = last.as_ref().and_then(|last| Some((last.shape, last.pulse.as_ref()?)));
+    let known = match (pulse, compared) {
+        (Some((shape, pulse)), _) => Known::Pulse(shape, pulse),
+        // The first look: mostly the only one for long.
+        (None, Ok((catalog, _))) if memory.1.is_none() => Known::Catalog(catalog),
+        _ => Known::Nothing,
+    };
     let seen = within_limit(database, see(database, false, known)).await;
     let seen = match (seen, last) {
         (Ok(None), Some(mut last)) => {
@@ -205,6 +212,17 @@ impl Remembered {
     }
 }
 
+/// What is known before a look.
+#[derive(Clone, Copy)]
+enum Known<'a> {
+    Nothing,
+    /// What the rows are compared with: where they are no more and no less than this, and nothing is wrong
+    /// with them, the journal has nothing to add.
+    Catalog(&'a Catalog),
+    /// The pulse of the last look.
+    Pulse(Shape, &'a Pulse),
+}
+
 /// Why nothing was seen.
 #[derive(Debug)]
 enum SeeError {
@@ -229,11 +247,7 @@ async fn within_limit<T>(
 }
 
 /// Looks; `None` where the pulse is the known one.
-async fn see(
-    database: &Database,
-    is_deep: bool,
-    known: Option<(Shape, &Pulse)>,
-) -> Result<Option<Look>, SeeError> {
+async fn see(database: &Database, is_deep: bool, known: Known<'_>) -> Result<Option<Look>, SeeError> {
     let mut looked = see_once(database, is_deep, known).await?;
     // A warm connection may have died since it was used: that is no news of the database.
     if matches!(looked, Err(SessionError::Lost)) {
@@ -255,7 +269,7 @@ async fn see(
 async fn see_once(
     database: &Database,
     is_deep: bool,
-    known: Option<(Shape, &Pulse)>,
+    known: Known<'_>,
 ) -> Result<Result<Option<Look>, SessionError>, SeeError> {
     let limit = database.limits.connect_timeout.min(CONNECT_LIMIT);
     let connection = Box::pin(database.looks.get(limit)).await.map_err(|error| match error.reason {
@@ -275,18 +289,30 @@ async fn see_once(
 async fn look_at(
     session: &mut Session,
     is_deep: bool,
-    known: Option<(Shape, &Pulse)>,
+    known: Known<'_>,
 ) -> Result<Option<Look>, SessionError> {
-    if let Some((shape, known)) = known {
-        match look::pulse(session, shape).await {
+    match known {
+        Known::Nothing => {}
+        Known::Catalog(catalog) => {
+            return look::look_at_rows(session, |tracked| says_all(catalog, tracked)).await.map(Some);
+        }
+        Known::Pulse(shape, known) => match look::pulse(session, shape).await {
             Ok(pulse) if pulse == *known => return Ok(None),
             Ok(_) => {}
             // A table is gone, say: a whole look tells.
             Err(SessionError::Sql(_)) => drop(session.roll_back().await?),
             Err(error) => return Err(error),
-        }
+        },
     }
     look::look(session, is_deep).await.map(Some)
+}
+
+/// Whether the rows say all that is to be told: the journal is asked for what is dirty, pending, without its
+/// file, or without a down file.
+fn says_all(catalog: &Catalog, tracked: &Tracked) -> bool {
+    let is_plain =
+        |it: &Migration| it.down.is_some() && tracked.get(&it.version).is_some_and(|row| !row.dirty);
+    tracked.rows.len() == catalog.migrations().len() && catalog.migrations().iter().all(is_plain)
 }
 
 /// What follows from a look, or from its failure.

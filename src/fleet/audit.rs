@@ -95,14 +95,16 @@ impl Audits {
     }
 
     /// The last audits, the newest first, with the databases that the caller may see.
-    pub async fn list(&self, limit: usize, permit: &Permit) -> Vec<Arc<AuditReport>> {
+    pub async fn list(&self, limit: usize, permit: &Permit) -> Result<Vec<Arc<AuditReport>>, Failure> {
+        self.fleet.what_is_kept_is_known()?;
         self.hear_of_others().await;
-        self.seen(permit).take(limit).collect()
+        Ok(self.seen(permit).take(limit).collect())
     }
 
     /// The one audit whose id begins so; the newest where nothing is given. It has the databases that the
     /// caller may see.
     pub async fn find(&self, id: &str, permit: &Permit) -> Result<Arc<AuditReport>, Failure> {
+        self.fleet.what_is_kept_is_known()?;
         self.hear_of_others().await;
         let id = id.to_ascii_lowercase();
         let remembered: Vec<_> = self.seen(permit).collect();

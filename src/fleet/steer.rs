@@ -79,8 +79,9 @@ impl Fleet {
         self.permitted(operation, &order.permit)
     }
 
-    /// Refuses to tell of operations where they are kept elsewhere and were never read.
-    pub fn operations_are_known(&self) -> Result<(), Failure> {
+    /// Refuses to tell of what the control database keeps (operations, alerts, audits) where it was never read:
+    /// that there are none would not be true.
+    pub fn what_is_kept_is_known(&self) -> Result<(), Failure> {
         self.shared().map_or(Ok(()), |shared| shared.control.known())
     }
 

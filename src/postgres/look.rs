@@ -42,13 +42,15 @@ pub struct Pulse(Vec<String>);
 pub struct Look {
     /// Which tables exist.
     pub shape: Shape,
-    /// The pulse, felt before the rows were read: a change in between shows in the next one.
-    pub pulse: Pulse,
+    /// The pulse, felt before the rows were read: a change in between shows in the next one; `None`
+    /// where the rows alone were read.
+    pub pulse: Option<Pulse>,
     /// The rows, with the journal's evidence.
     pub tracked: Tracked,
-    /// The versions that the journal knows, and when it last had to do with each.
+    /// The versions that the journal knows, and when it last had to do with each; empty where the rows
+    /// alone were read.
     pub journal: HashMap<String, Timestamp>,
-    /// Somebody held the lock: a dirty row may be an attempt under way.
+    /// Somebody held the lock: a dirty row may be an attempt under way. Not asked where the rows were enough.
     pub is_locked: bool,
     /// What is unfinished in the schema; `None` where that was not looked for.
     pub leftovers: Option<Leftovers>,
@@ -99,11 +101,37 @@ fn read_pulse(rows: &[SimpleQueryRow]) -> Pulse {
     Pulse(rows.iter().filter_map(beat).collect())
 }
 
+/// Reads which tables exist and their rows, in two messages; and everything else only where the rows are not
+/// `enough`, as those are of which none is dirty. For a session that has just begun, planning the other queries
+/// takes as long as beginning it did.
+pub async fn look_at_rows(
+    session: &Session,
+    enough: impl Fn(&Tracked) -> bool,
+) -> Result<Look, SessionError> {
+    let shape = shape(session).await?;
+    if shape.has_rows()? {
+        let sql = format!("{BEGIN}{}; commit", tracking::rows_query(&session.names));
+        let tracked = tracking::read_tracked(&session.rows(&sql).await?);
+        if enough(&tracked) {
+            return Ok(Look { shape, tracked, ..Look::default() });
+        }
+    }
+    look_into(session, shape, false).await
+}
+
 /// Reads everything, in two messages: which tables exist, and what is in them. `is_deep` also looks
 /// for what is unfinished in the schema.
 pub async fn look(session: &Session, is_deep: bool) -> Result<Look, SessionError> {
+    let shape = shape(session).await?;
+    look_into(session, shape, is_deep).await
+}
+
+async fn shape(session: &Session) -> Result<Shape, SessionError> {
     let sql = format!("{BEGIN}{}; commit", tracking::shape_query(&session.names));
-    let shape = tracking::read_shape(&session.names, &session.rows(&sql).await?)?;
+    Ok(tracking::read_shape(&session.names, &session.rows(&sql).await?)?)
+}
+
+async fn look_into(session: &Session, shape: Shape, is_deep: bool) -> Result<Look, SessionError> {
     let mut queries = vec![pulse_queries(session, shape)];
     if shape.has_rows()? {
         queries.push(tracking::queries(&session.names, shape, Kept::All));
@@ -126,7 +154,7 @@ pub async fn look(session: &Session, is_deep: bool) -> Result<Look, SessionError
     });
     Ok(Look {
         shape,
-        pulse: read_pulse(&rows),
+        pulse: Some(read_pulse(&rows)),
         tracked: tracking::read_tracked(&rows),
         journal: journal.collect(),
         is_locked: rows.iter().any(|row| text(row, "holder").is_some()),

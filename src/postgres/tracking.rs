@@ -174,22 +174,34 @@ pub enum Kept {
     AllWithAuthors,
 }
 
-/// Reads the rows, and what the journal says of them, in one message.
+/// Reads the rows, and what the journal says of them: in one message, or in two where only what is said of
+/// dirty ones is wanted, and there are some.
 pub async fn read(session: &Session, shape: Shape, kept: Kept) -> Result<Tracked, SessionError> {
     if !shape.has_rows()? {
         return Ok(Tracked::default());
     }
+    if kept == Kept::Dirty {
+        let tracked = read_tracked(&session.rows(&rows_query(&session.names)).await?);
+        if tracked.dirty().next().is_none() {
+            return Ok(tracked);
+        }
+    }
     Ok(read_tracked(&session.rows(&queries(&session.names, shape, kept)).await?))
 }
 
-/// The queries of [`read`], for a tracking table that exists.
-pub(super) fn queries(names: &Names, shape: Shape, kept: Kept) -> String {
-    let mut sql = format!(
+/// Reads the rows alone.
+pub(super) fn rows_query(names: &Names) -> String {
+    format!(
         "select m.version as row_version, \
            (extract(epoch from m.applied_at) * 1000000)::bigint as applied_at, \
            m.checksum, m.dirty from {} m",
         names.tracking_sql
-    );
+    )
+}
+
+/// The queries of [`read`], for a tracking table that exists.
+pub(super) fn queries(names: &Names, shape: Shape, kept: Kept) -> String {
+    let mut sql = rows_query(names);
     if shape.journal {
         sql.push_str(&journal::evidence_queries(names, kept));
     }

@@ -103,6 +103,7 @@ impl AlertService for AlertRpc {
     ) -> Result<Response<proto::ListAlertsResponse>, Status> {
         let permit = access::permit(&request)?;
         let proto::ListAlertsRequest { databases, resolved } = request.into_inner();
+        self.fleet.what_is_kept_is_known().map_err(|failure| of_failure(&failure))?;
         let chosen = self.chosen(databases, permit)?;
         let mut alerts = self.alerts.list();
         alerts.retain(|alert| chosen.includes(alert) && (resolved || alert.resolved.is_none()));
@@ -114,6 +115,7 @@ impl AlertService for AlertRpc {
         request: Request<proto::WatchAlertsRequest>,
     ) -> Result<Response<Self::WatchAlertsStream>, Status> {
         let permit = access::permit(&request)?;
+        self.fleet.what_is_kept_is_known().map_err(|failure| of_failure(&failure))?;
         let chosen = self.chosen(request.into_inner().databases, permit)?;
         let (mut standing, receiver) = self.alerts.watch();
         standing.retain(|alert| alert.resolved.is_none());

@@ -62,9 +62,10 @@ impl AuditService for Service {
             0 => DEFAULT_LIMIT,
             limit => limit as usize,
         };
+        let audits = self.audits.list(limit, &permit).await.map_err(|failure| of_failure(&failure))?;
         let now = Timestamp::now();
         Ok(Response::new(proto::ListAuditsResponse {
-            audits: self.audits.list(limit, &permit).await.iter().map(|report| audit(report)).collect(),
+            audits: audits.iter().map(|report| audit(report)).collect(),
             schedules: self.audits.scheduled().iter().map(|scheduled| schedule(scheduled, now)).collect(),
         }))
     }

@@ -97,7 +97,7 @@ impl OperationService for OperationRpc {
         request: Request<proto::ListOperationsRequest>,
     ) -> Result<Response<proto::ListOperationsResponse>, Status> {
         let sight = self.fleet.sight(&access::permit(&request)?);
-        self.fleet.operations_are_known().map_err(|failure| of_failure(&failure))?;
+        self.fleet.what_is_kept_is_known().map_err(|failure| of_failure(&failure))?;
         let asked = request.into_inner();
         let limit = if asked.limit == 0 { DEFAULT_LIMIT } else { asked.limit as usize };
         let is_meant = |record: &Record| {

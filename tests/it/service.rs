@@ -230,6 +230,21 @@ fn without_the_control_database_nothing_new_begins_and_all_goes_on_with_it() {
     world.ctl(&["recover", "-d", "t-000", "--yes"]).expect(0);
 }
 
+#[test]
+fn a_control_database_that_was_never_reached_is_not_taken_for_an_empty_one() {
+    let mut server = Embedded::start(&[]).expect("a server starts");
+    let kept = Database::on(&server, "control");
+    server.kill().expect("the server ends");
+    let world = counted(1, &kept.url).start();
+    for told in [&["alerts"][..], &["audit", "list"], &["audit", "show"], &["operation", "list"]] {
+        assert!(world.ctl(told).expect(1).contains("NX0100"), "{told:?}");
+    }
+    world.ctl(&["status", "-d", "t-000"]).expect(0);
+    server.restart().expect("the server starts again");
+    await_that("it is read", || world.ctl(&["alerts"]).code == Some(0));
+    world.ctl(&["audit", "list"]).expect(0);
+}
+
 /// The same with slow down files: there is time to kill whoever runs them.
 fn slow_to_undo(count: usize, control_url: &str) -> World {
     let world = counted(count, control_url);
