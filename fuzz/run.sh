@@ -12,6 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds=$1 && shift
 targets=("$@")
 ((${#targets[@]})) || targets=(migration_file configuration request url)
+command -v c++ >/dev/null || { echo 'error: libFuzzer is built from C++: apt-get install g++' >&2 && exit 1; }
 PATH=$(deploy/cargo-tools.sh cargo-fuzz):$PATH
 
 # The versions that are fuzzed are those that are shipped.
