@@ -33,8 +33,9 @@ sbom
 [[ ${1:-} == sbom ]] && exit
 
 tool=$(deploy/cargo-tools.sh cargo-auditable)
-PATH=$tool:$PATH cargo auditable build --profile "$profile" --locked --bins
-built=target/$([[ $profile == dev ]] && echo debug || echo "$profile")
+# In a directory of its own: what is built without the list would be built anew, and again after it.
+PATH=$tool:$PATH cargo auditable build --profile "$profile" --locked --bins --target-dir target/auditable
+built=target/auditable/$([[ $profile == dev ]] && echo debug || echo "$profile")
 rm -rf "${dist:?}/$name"
 install -D -t "$dist/$name" "$built/nexusd" "$built/nexusctl"
 for binary in nexusd nexusctl; do
