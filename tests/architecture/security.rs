@@ -1,6 +1,6 @@
 //! What SECURITY.md claims, it claims by a mechanism and a test: each that it names is there.
 
-use std::{error::Error, fs};
+use std::{error::Error, fs, path::Path};
 
 use crate::none;
 
@@ -20,7 +20,8 @@ fn astray(page: &str, read: impl Fn(&str) -> Option<String>) -> Vec<String> {
             return None;
         }
         let Some(source) = read(path) else { return Some(format!("SECURITY.md: {path} is not there")) };
-        let is_test = path.ends_with(".rs") && !text.contains(['/', '.']);
+        let is_source = Path::new(path).extension().is_some_and(|extension| extension == "rs");
+        let is_test = is_source && !text.contains(['/', '.']);
         (is_test && !source.contains(&format!("fn {text}(")))
             .then(|| format!("SECURITY.md: {path} has no {text}"))
     };
