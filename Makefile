@@ -4,7 +4,7 @@ CARGO ?= cargo
 BUF_VERSION := 1.75.0
 BUF := target/tools/bin/buf
 
-.PHONY: help demo test bench check deploy-check buf lint-proto
+.PHONY: help demo test bench check fuzz deny advisories sbom dist deploy-check buf lint-proto
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -25,12 +25,28 @@ bench: ## the figures of the README, against psql in the same run; ARGS=PART run
 
 check: ## format, lints, and the protocol's lints where buf is found
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets -- -D warnings
 	@if command -v buf >/dev/null || [[ -x $(BUF) ]]; then \
 	  $(MAKE) --no-print-directory lint-proto; \
 	else \
 	  echo 'buf was not found: proto/ is not linted (make lint-proto fetches it)'; \
 	fi
+
+fuzz: ## migration files, configurations, requests and URLs, by libFuzzer; SECONDS=600 for each, TARGETS='url'
+	@fuzz/run.sh $(or $(SECONDS),60) $(TARGETS)
+
+deny: ## the licences, versions and sources of every crate, against deny.toml
+	@tool=$$(deploy/cargo-tools.sh cargo-deny) && "$$tool/cargo-deny" --locked check --hide-inclusion-graph bans licenses sources
+
+advisories: ## known vulnerabilities in the crates; fetches RustSec's database with git
+	@tool=$$(deploy/cargo-tools.sh cargo-deny) && "$$tool/cargo-deny" --locked check advisories
+
+sbom: ## what is in the binaries, as CycloneDX: target/dist/nexus.cdx.json
+	@deploy/dist.sh sbom
+
+dist: ## an archive of the release's binaries, which list their crates, with the SBOM
+	@deploy/dist.sh
 
 deploy-check: ## the unit, the image, the manifests and the compose file, by the tools that read them
 	@deploy/check.sh

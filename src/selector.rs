@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use globset::{Glob, GlobMatcher};
+use globset::{ErrorKind, Glob, GlobSet};
 
 /// What every database has beside its labels. A label of one of these names is not reached.
 pub const BUILT_IN: [&str; 4] = ["name", "server", "schema", "dbname"];
@@ -46,17 +46,25 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// The longest glob, in bytes: it is compiled, and anybody may send one.
+const LONGEST_GLOB: usize = 1_000;
+
 /// A glob over one text: `*`, `?`, `[a-z]`, `{a,b}`.
 #[derive(Debug, Clone)]
-pub struct Pattern(GlobMatcher);
+pub struct Pattern(GlobSet);
 
 impl Pattern {
     /// Reads a glob; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        match Glob::new(text) {
-            Ok(glob) => Ok(Self(glob.compile_matcher())),
-            Err(error) => Err(error.kind().to_string()),
+        if text.len() > LONGEST_GLOB {
+            return Err(format!("it has more than {LONGEST_GLOB} bytes"));
         }
+        // A set of one: unlike a matcher, it says so where braces are too deep to be compiled.
+        let set = Glob::new(text).and_then(|glob| GlobSet::builder().add(glob).build());
+        set.map(Self).map_err(|error| match error.kind() {
+            ErrorKind::Regex(_) => "its braces are nested too deeply".to_owned(),
+            kind => kind.to_string(),
+        })
     }
 
     /// Whether the whole text is of this form.
@@ -212,6 +220,9 @@ fn length(text: &str, is_glob: bool) -> usize {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -267,6 +278,11 @@ mod tests {
         check("straße=x", 4, "expected =, !=, ~ or !~ after `stra`");
         let no_glob = Selector::parse("name~a[").expect_err("it is wrong");
         assert!(no_glob.at == 5 && no_glob.message.contains("`a[` is not a glob"), "{no_glob}");
+        let nested = "{a,".repeat(200) + "b" + &"}".repeat(200);
+        for (glob, expected) in [(nested, "nested too deeply"), ("?".repeat(1_001), "1000 bytes")] {
+            let error = Selector::parse(&format!("name~{glob}")).expect_err("it cannot be compiled");
+            assert!(error.message.contains(expected), "{}", error.message);
+        }
         let shown = Selector::parse("region=ü,env==").expect_err("it is wrong").to_string();
         assert!(shown.ends_with("\n  region=ü,env==\n               ^"), "{shown}");
     }

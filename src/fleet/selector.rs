@@ -10,6 +10,9 @@ use crate::{
 /// How many names a refusal lists: a fleet may have thousands.
 const MOST_NAMES: usize = 20;
 
+/// The most names and selectors of one request: each is compared with each database.
+const MOST_PATTERNS: usize = 10_000;
+
 /// What a request says of its databases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -36,7 +39,13 @@ impl Selection {
         if known.is_empty() {
             return Err(Failure::new(Code::UnknownDatabase, "The daemon knows no database"));
         }
-        let is_empty = self.databases.is_empty() && self.labels.is_empty();
+        let patterns = self.databases.len() + self.labels.len();
+        if patterns > MOST_PATTERNS {
+            let message =
+                format!("{patterns} names and selectors are too many: {MOST_PATTERNS} are the most");
+            return Err(Failure::new(Code::BadRequest, message));
+        }
+        let is_empty = patterns == 0;
         if self.all && !is_empty {
             return Err(Failure::new(Code::BadRequest, "--all goes with neither --database nor --selector"));
         }
@@ -140,6 +149,9 @@ mod tests {
         check(&[], &["env=dev"], false, Need::Named, Err(Code::UnknownDatabase));
         check(&["billing", "bilings"], &[], false, Need::Named, Err(Code::UnknownDatabase));
         check(&["a[", "billing"], &[], false, Need::Named, Err(Code::BadRequest));
+        let most = vec!["billing"; MOST_PATTERNS];
+        check(&most, &[], false, Need::Any, Ok(&["billing"]));
+        check(&most, &["env=prod"], false, Need::Any, Err(Code::BadRequest));
         check(&[], &["env"], false, Need::Named, Err(Code::BadSelector));
         check(&[], &["env=="], false, Need::Any, Err(Code::BadSelector));
         check(&[], &["=prod"], false, Need::Named, Err(Code::BadSelector));

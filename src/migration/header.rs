@@ -190,6 +190,9 @@ fn comments(text: &str) -> Vec<Comment<'_>> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -150,6 +150,8 @@ impl fmt::Display for Version {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -190,6 +192,46 @@ mod tests {
         }
         for wanted in ["", "1", "0010_add", "add_products", "+10"] {
             assert!(!version.is_meant_by(wanted), "{wanted}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_read_as_it_is_written(
+            number in "[0-9]{4,18}", description in "[a-z0-9_]{1,30}", is_up in any::<bool>()
+        ) {
+            let direction = if is_up { Direction::Up } else { Direction::Down };
+            let name = format!("{number}_{description}.{direction}.sql");
+            for naming in [Naming::Strict, Naming::Relaxed] {
+                let (version, read) = parse_file_name(&name, naming).expect("it is of the runbook's form");
+                prop_assert_eq!((version.file_name(read), read), (name.clone(), direction));
+                prop_assert_eq!(version.number().to_string(), number.trim_start_matches('0').to_owned().max("0".into()));
+                prop_assert_eq!(version.description(), &description);
+                prop_assert!(version.is_meant_by(&number) && version.is_meant_by(version.as_str()));
+                prop_assert_eq!(Version::from_row(version.as_str()), version);
+            }
+        }
+
+        #[test]
+        fn any_name_is_read_or_refused(name in "[0-9]{0,20}_?(\\PC|[a-c._ /-]){0,8}(\\.(up|down|Up))?(\\.sql)?") {
+            let (strict, relaxed) = (parse_file_name(&name, Naming::Strict), parse_file_name(&name, Naming::Relaxed));
+            if let Ok((version, direction)) = &relaxed {
+                prop_assert_eq!(version.file_name(*direction), name.clone());
+                prop_assert!(!name.contains(['/', ' ', '\\']), "{}", name);
+            }
+            if strict.is_ok() {
+                prop_assert_eq!(&strict, &relaxed, "what is strict is relaxed too");
+                prop_assert!(name.is_ascii());
+            }
+        }
+
+        #[test]
+        fn versions_are_in_one_order(texts in prop::array::uniform3("[0-9]{0,5}_?[a-c]{0,2}")) {
+            let [a, b, c] = texts.each_ref().map(|text| Version::from_row(text));
+            prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+            prop_assert_eq!(a == b, a.cmp(&b).is_eq());
+            prop_assert!(!(a <= b && b <= c) || a <= c);
+            prop_assert!(a.number() >= b.number() || a < b);
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 use crate::{
     migration::{Code, Failure},
     postgres::tls::TlsError,
-    redact::{mask_text, safe_sql_message},
+    redact::{safe_sql_message, safe_text},
 };
 
 /// What stands for a message that SQL raised itself: it may quote any row.
@@ -53,7 +53,7 @@ impl From<&DbError> for SqlFault {
         Self {
             sqlstate: sqlstate.to_owned(),
             message: if raised { RAISED.to_owned() } else { safe_sql_message(sqlstate, error.message()) },
-            shown: raised.then(|| mask_text(error.message())),
+            shown: raised.then(|| safe_text(error.message())),
             hint: error.hint().filter(|_| !raised).map(|hint| safe_sql_message(sqlstate, hint)),
             position: match error.position() {
                 Some(ErrorPosition::Original(position)) => Some(*position),

@@ -328,6 +328,10 @@ mod tests {
                 "postgres://u:s3@cret@h/d",
                 "the URL is malformed: an `@` in the user or the password must be written as %40",
             ),
+            (
+                "postgres://u:s3@cr/et@h/d",
+                "the URL is malformed: an `@` or a `/` in the user, the password or the database must be written as %40 or %2F",
+            ),
             ("postgres://u:s3cret@[::1/d", "the URL is malformed: an IPv6 address lacks its closing bracket"),
             ("postgres://u:%ffs3cret@h/d", "the URL is malformed: a percent-encoded part is not UTF-8"),
             ("host=h password=my s3cret", "the URL is malformed: a word is not followed by `=`"),

@@ -5,17 +5,40 @@ use super::mask_text;
 /// What stands in the place of a value.
 const GONE: &str = "…";
 
+/// The most characters of a message that are kept: what raises it decides on its length, and what masks it
+/// looks at some of it more than once.
+const LONGEST: usize = 4_000;
+
 /// A server's message that may be logged and shown.
 ///
 /// Data exceptions (class 22), constraint violations (23) and messages raised by SQL itself (P0) lose
 /// their values: what is quoted, unless it is the name of a column, a constraint and the like, as well
 /// as numbers and addresses. Other messages lose credentials, `PASSWORD '…'` and string literals of
 /// the SQL. DETAIL, CONTEXT and internal queries are not for this function: they are never kept.
+/// Of a long message only the beginning is kept.
 pub fn safe_sql_message(sqlstate: &str, message: &str) -> String {
+    // What the cut left open is closed: what stands in quotes goes, to the last of them.
+    let closed = beginning(message).map(|kept| format!("{kept} {GONE}\""));
+    let message = closed.as_deref().unwrap_or(message);
     match sqlstate.get(..2) {
         Some("22" | "23" | "P0") => mask_text(&without_values(message)),
         _ => without_literals(&mask_text(message)),
     }
+}
+
+/// A text that somebody else wrote, at whatever length, as the operator may see it: without credentials.
+pub fn safe_text(text: &str) -> String {
+    match beginning(text) {
+        Some(kept) => format!("{} {GONE}", mask_text(kept)),
+        None => mask_text(text),
+    }
+}
+
+/// What is kept of a text that is too long; `None` where it is not. A word stays whole: by its end a URL shows
+/// what in it is a password.
+fn beginning(text: &str) -> Option<&str> {
+    let (end, _) = text.char_indices().nth(LONGEST)?;
+    Some(&text[..text[..end].rfind(char::is_whitespace).unwrap_or(0)])
 }
 
 /// The words after which PostgreSQL's messages quote a name.
@@ -229,7 +252,48 @@ mod tests {
         }
     }
 
+    #[test]
+    fn long_messages_are_cut_and_take_no_time() {
+        for unit in ["password ", "password 'x' ", "column \"a\" ", "\"", "at or near \"", "é", "1 "] {
+            let began = std::time::Instant::now();
+            for state in ["22P02", "42601"] {
+                let safe = safe_sql_message(state, &unit.repeat(2_000_000 / unit.len()));
+                assert!(safe.chars().count() <= LONGEST + 5, "{unit}");
+            }
+            assert!(safe_text(&unit.repeat(2_000_000 / unit.len())).chars().count() <= LONGEST + 2, "{unit}");
+            assert!(began.elapsed().as_secs() < 20, "{unit}: {:?}", began.elapsed());
+        }
+    }
+
+    #[test]
+    fn a_cut_leaves_nothing_open() {
+        let long = "x ".repeat(LONGEST);
+        for (state, message) in [
+            ("22P02", format!("invalid input syntax for type json: \"a\" s3cret {long}\"")),
+            ("42601", format!("syntax error at or near \"'s3cret {long}'\"")),
+            ("42601", format!("near alter role a password 's3cret {long}'")),
+            (
+                "08001",
+                format!("{}postgres://a:s3cret{}@h", "y ".repeat(LONGEST / 2 - 20), "z".repeat(LONGEST)),
+            ),
+        ] {
+            let safe = safe_sql_message(state, &message);
+            assert!(!safe.contains("s3cret") && safe.contains(GONE), "{safe}");
+        }
+        assert_eq!(safe_text(&long).chars().count(), LONGEST + 1);
+        assert!(safe_sql_message("42P01", &long).starts_with("x x x"));
+    }
+
     proptest! {
+        #[test]
+        fn no_literal_of_a_password_survives(secret in "[!-~é]{6,24}", word in "PASSWORD|password|Password E") {
+            let literal = secret.replace('\'', "''");
+            let message = format!("near ALTER ROLE app {word}'{literal}' VALID UNTIL");
+            prop_assume!(!literal.contains('\\'));
+            let safe = safe_sql_message("42601", &message);
+            prop_assert!(!safe.contains(&literal) && safe.ends_with(" VALID UNTIL"), "{}", safe);
+        }
+
         #[test]
         fn no_quoted_value_survives(value in "[!-~]{6,30}") {
             let message = format!("invalid input syntax for type integer: \"{value}\"");

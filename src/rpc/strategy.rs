@@ -159,9 +159,12 @@ pub fn wave(wave: &Wave) -> proto::Wave {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proto::strategy::{Canary as C, MaxFailures as M, Pause as P, Wave as W};
 
     use super::*;
+    use crate::access::{self, Caller, Grant};
 
     fn careful() -> Strategy {
         Strategy {
@@ -172,6 +175,20 @@ mod tests {
             max_failures: FailureLimit::Count(0),
             ..Strategy::default()
         }
+    }
+
+    #[test]
+    fn a_gate_of_ones_own_takes_an_admin() {
+        let rule = access::rule::of("/nexus.v1.MigrationService/Apply").expect("it has a rule");
+        let is_allowed = |role, gate_sql: Option<&str>, gate_no_alerts| {
+            let granted = Permit::new(Caller::daemon(), Arc::new([Grant::everywhere(role)]), rule);
+            let gate_sql = gate_sql.map(str::to_owned);
+            let given = proto::Strategy { gate_sql, gate_no_alerts, ..proto::Strategy::default() };
+            permit(granted.expect("it is enough to apply"), Some(&given)).is_everywhere()
+        };
+        assert!(!is_allowed(Role::Operator, Some("select true"), None));
+        assert!(is_allowed(Role::Admin, Some("select true"), None));
+        assert!(is_allowed(Role::Operator, None, Some(true)), "no alerts is no SQL");
     }
 
     #[test]

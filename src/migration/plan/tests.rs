@@ -77,7 +77,7 @@ fn with(tracked: Tracked, row: AppliedRow) -> Tracked {
     Tracked::new(tracked.rows.into_iter().chain([row]).collect())
 }
 
-fn kept(text: &str) -> KeptDown {
+pub(super) fn kept(text: &str) -> KeptDown {
     KeptDown { checksum: Checksums::of(text.as_bytes()).raw.hex(), header: Header::default(), size: 1 }
 }
 

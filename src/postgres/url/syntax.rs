@@ -38,8 +38,13 @@ fn url(rest: &str) -> Result<Vec<(String, String)>, UrlError> {
             hosts
         }
     };
-    if rest.contains('@') && !authority.contains('@') {
-        return Err(UrlError::Malformed("a `/` in the user or the password must be written as %2F"));
+    // A password that is cut off here would be told as the host's name.
+    if dbname.contains('@') {
+        return Err(UrlError::Malformed(if authority.contains('@') {
+            "an `@` or a `/` in the user, the password or the database must be written as %40 or %2F"
+        } else {
+            "a `/` in the user or the password must be written as %2F"
+        }));
     }
     let (hosts, ports): (Vec<_>, Vec<_>) =
         hosts.split(',').map(host_and_port).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
