@@ -32,7 +32,7 @@ const OPERATOR: &[&str] = &[
 const ADMIN: &[&str] = &["ReloadInventory", "Repair"];
 
 /// Every RPC that the daemon serves: its path, and whether it answers with a stream.
-fn rpcs() -> Vec<(String, bool)> {
+pub(crate) fn rpcs() -> Vec<(String, bool)> {
     let mut rpcs = Vec::new();
     let reflection = tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET;
     for set in [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, reflection] {
@@ -50,7 +50,7 @@ fn rpcs() -> Vec<(String, bool)> {
 }
 
 /// The code of an empty request. A stream that begins is well.
-async fn call(channel: &Channel, path: &str, is_stream: bool, token: Option<&str>) -> Code {
+pub(crate) async fn call(channel: &Channel, path: &str, is_stream: bool, token: Option<&str>) -> Code {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.expect("the daemon answers");
     let path: PathAndQuery = path.parse().expect("a path");

@@ -69,3 +69,33 @@ impl From<&Result<Summary, Fault>> for VerifiedLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::auditlog::{Head, verify::Wrong};
+
+    const PAGE: &str = include_str!("../../../../docs/json-output.md");
+
+    fn check(documents: &[String]) {
+        let section = PAGE.split("## `auditlog verify`\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+        for document in documents {
+            let shown = format!("```json\n{document}\n```");
+            assert!(section.is_some_and(|section| section.contains(&shown)), "it should read:\n{document}");
+        }
+    }
+
+    #[test]
+    fn documents_are_those_of_the_page() {
+        let last = Head { sequence: 5, ..Head::of_new_chain(Uuid::from_u128(7)) };
+        let well = Ok(Summary { records: 5, first: 1, last, notes: Vec::new() });
+        let message = "the record was altered: its hash is not that of its text".to_owned();
+        let file = "logs/audit.jsonl".to_owned();
+        let altered = Err(Fault { file, line: 3, wrong: Wrong::Altered, message });
+        let text =
+            |result| serde_json::to_string_pretty(&VerifiedLog::from(result)).expect("it is a document");
+        check(&[text(&well), text(&altered)]);
+    }
+}
