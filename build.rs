@@ -5,8 +5,9 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "nexus/v1/alert_service.proto",
+    "nexus/v1/audit_log_service.proto",
     "nexus/v1/audit_service.proto",
     "nexus/v1/finding.proto",
     "nexus/v1/fleet_service.proto",

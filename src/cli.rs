@@ -12,6 +12,7 @@ pub mod alerts;
 pub mod apply;
 pub mod args;
 pub mod audit;
+pub mod auditlog;
 pub mod checksum;
 pub mod completions;
 pub mod confirm;
@@ -80,6 +81,9 @@ enum Command {
     /// Check databases read-only, on request or on the daemon's schedules, and show what was found
     #[command(subcommand, defer(args::of_reading))]
     Audit(audit::Action),
+    /// Verify and read the audit log: who asked for what, what was decided, what came of it
+    #[command(name = "auditlog", subcommand, defer(args::of_no_database))]
+    AuditLog(auditlog::Action),
     /// Show, follow and steer operations: every apply, rollback and recovery is one
     #[command(subcommand, visible_alias = "op", defer(args::of_reading))]
     Operation(operation::Action),
@@ -133,6 +137,7 @@ impl Command {
             Self::Checksum(_) => "checksum",
             Self::Alerts(_) => "alerts",
             Self::Audit(_) => "audit",
+            Self::AuditLog(_) => "auditlog",
             Self::Operation(_) => "operation",
             Self::Databases => "databases",
             Self::Health => "health",
@@ -223,6 +228,7 @@ fn dispatch(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
             Command::Plan(args) => plan::run(&args, session).await,
             Command::Status(args) => status::run(&args, session).await,
             Command::Audit(action) => audit::run(&action, session).await,
+            Command::AuditLog(action) => auditlog::run(&action, session).await,
             Command::Operation(action) => operation::run(&action, session).await,
             Command::History(args) => history::run(&args, session).await,
             Command::Alerts(args) => alerts::run(&args, session).await,
@@ -289,6 +295,9 @@ mod tests {
             "nexusctl audit list --limit 5 -o json",
             "nexusctl audit show 01a2057a --format junit",
             "nexusctl audit show -o json",
+            "nexusctl auditlog verify",
+            "nexusctl auditlog verify a.jsonl.1 a.jsonl --daemon -o json",
+            "nexusctl auditlog list --since 2h --refused --operation 01a2 -",
             "nexusctl apply --reason CHG-123 --detach",
             "nexusctl operation list --state halted --state paused -d orders",
             "nexusctl operation show 01a2 --every -o json",
@@ -318,6 +327,8 @@ mod tests {
             "nexusctl apply --detach --dry-run",
             "nexusctl audit run --format xml",
             "nexusctl audit list --limit 0",
+            "nexusctl auditlog verify --expect 12ab",
+            "nexusctl auditlog list --since soon",
             "nexusctl audit show --fail-on never",
             "nexusctl rollback --steps 1 --to 0003",
             "nexusctl apply --all -d orders",

@@ -180,6 +180,8 @@ settings! {
     LogConfig {
         /// The record of migrations, one JSON object a line.
         file: PathBuf as Location = "logs/migrations.jsonl",
+        /// The audit log: who asked for what, what was decided, and what came of it.
+        audit_file: PathBuf as Location = "logs/audit.jsonl",
         /// How much the daemon's own log on stderr says.
         level: tracing::Level as tracing::Level = "info",
     }

@@ -2,7 +2,8 @@
 //! is the only one to coordinate them.
 //!
 //! It keeps documents whose meaning it does not know: [`operations`] with their leases, [`errands`]
-//! from one daemon to another, what the leader knows ([`documents`]), and who that is ([`leader`]).
+//! from one daemon to another, what the leader knows ([`documents`]), and who that is ([`leader`]); and a copy
+//! of their audit logs ([`audit_log`]).
 //! Every statement is bounded in time and says of itself whether the database was reached, so that
 //! [`Control::admit`] can refuse new work without asking it.
 
@@ -25,6 +26,7 @@ use crate::{
     },
 };
 
+pub mod audit_log;
 pub mod documents;
 pub mod errands;
 pub mod failures;

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 
 use crate::{
+    access::rule::METRICS,
     alert::Alerts,
+    auditlog::AuditLog,
     config::Config,
     fleet::{Fleet, Gate, audit::Audits, inventory::Inventory},
     http::{self, HttpState, Readiness},
@@ -22,6 +24,7 @@ use crate::{
 mod access;
 mod alerts;
 pub mod args;
+mod auditlog;
 mod connection;
 mod control;
 mod demo;
@@ -58,9 +61,16 @@ const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 /// What a stop may take after the running steps have had their time: they are cancelled, and what is
 /// left is told and kept. A service manager, a container's too, has to wait that long.
 const LAST_WORDS: Duration = {
-    let steps =
-        [crate::fleet::CANCELLING, crate::alert::SHUTDOWN, LAST_TASKS, LAST_STEP, LAST_STEP, LAST_SPANS];
-    let (mut sum, mut index) = (Duration::from_secs(4), 0);
+    let steps = [
+        crate::fleet::CANCELLING,
+        crate::alert::SHUTDOWN,
+        LAST_TASKS,
+        LAST_STEP,
+        LAST_STEP,
+        LAST_STEP,
+        LAST_SPANS,
+    ];
+    let (mut sum, mut index) = (Duration::from_secs(2), 0);
     while index < steps.len() {
         sum = sum.saturating_add(steps[index]);
         index += 1;
@@ -82,7 +92,8 @@ pub async fn main(args: args::Args) -> anyhow::Result<()> {
             let stop = CancellationToken::new();
             signals::stop(stop.clone())?;
             let daemon = Daemon::start(config, Some(reread), instance, stop).await?;
-            signals::hangup(daemon.log.clone(), daemon.inventories.clone(), daemon.doors.clone())?;
+            let (log, audit_log) = (daemon.log.clone(), daemon.audit_log.clone());
+            signals::hangup(log, audit_log, daemon.inventories.clone(), daemon.doors.clone())?;
             // Not before a SIGHUP is heard: it would end the daemon.
             service_manager::ready().await;
             let ended = daemon.run().await;
@@ -134,6 +145,7 @@ struct Daemon {
     doors: Arc<Doors>,
     alerts: Alerts,
     log: Arc<JsonlLog>,
+    audit_log: AuditLog,
     tasks: Tasks,
     /// The daemon was told to stop: no new mutations.
     stop: CancellationToken,
@@ -163,22 +175,35 @@ impl Daemon {
         let listeners = Listeners::bind(&config.server).await?;
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
+        let (audit_log, writer) = auditlog::open(&config.log.audit_file, &instance, &metrics)?;
         let (events, received) = mpsc::unbounded_channel();
         let gate = {
-            let log = log.clone();
-            Arc::new(move || log.is_writable().map_err(|failure| *failure)) as Gate
+            let (log, audit_log) = (log.clone(), audit_log.clone());
+            let is_writable = move || {
+                log.is_writable().map_err(|failure| *failure)?;
+                audit_log.is_writable()
+            };
+            Arc::new(is_writable) as Gate
         };
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
+        // Not one of those that are waited for: it ends when they have, and nothing is left to be recorded.
+        Tasks::new(failed.clone()).spawn_vital("audit-log", writer.run());
         let control = control::start(&config, &instance, &tasks, &stop)?;
-        let settings = wire::fleet(&config, gate.clone(), instance, control.clone());
+        let witness = auditlog::witness(&audit_log);
+        let settings = wire::fleet(&config, gate.clone(), instance, control.clone(), witness);
         let of_fleet = Tasks::new(failed.clone());
         let fleet = Fleet::new(Inventory::default(), of_fleet, events.clone(), settings);
         let alerts = alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
         let telling = CancellationToken::new();
-        let ears =
-            Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };
+        let ears = Ears {
+            log: log.clone(),
+            audit_log: audit_log.clone(),
+            metrics: metrics.clone(),
+            alerts: alerts.clone(),
+            fleet: fleet.clone(),
+        };
         // Nobody is to work who cannot tell of it.
         let (questions, asked) = mpsc::channel(1);
         tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
@@ -195,6 +220,10 @@ impl Daemon {
             control.clone(),
         );
         let audits = Audits::new(fleet.clone(), scheduled.clone(), control.clone());
+        if let Some(control) = control.clone() {
+            let copy = auditlog::copy(audit_log.clone(), control, metrics.clone(), telling.clone());
+            tasks.spawn_vital("copy-audit-log", copy);
+        }
         if let Some((control, config)) = control.zip(config.control.as_ref()) {
             let leading = Leading {
                 control,
@@ -207,7 +236,8 @@ impl Daemon {
             };
             tasks.spawn_vital("lead", leading.run(stop.clone()));
         }
-        let authenticate = (!config.access.open_metrics).then(|| doors.authenticate());
+        let guard = || auditlog::guard(&audit_log, METRICS.path, doors.authenticate());
+        let authenticate = (!config.access.open_metrics).then(guard);
         let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, authenticate, refresh };
         let close = CancellationToken::new();
         tasks.spawn_vital("http", serve_http(http, state, close.clone(), failed.clone()));
@@ -222,6 +252,7 @@ impl Daemon {
             reload: inventories.reload_on_request(),
             strategies,
             authenticate: doors.authenticate(),
+            audit_log: audit_log.clone(),
         };
         let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
         audits.start();
@@ -239,6 +270,7 @@ impl Daemon {
             doors,
             alerts,
             log,
+            audit_log,
             tasks,
             stop,
             failed,
@@ -271,6 +303,7 @@ impl Daemon {
         self.close.cancel();
         let joined = self.tasks.join(LAST_TASKS).await;
         last_step("the alerts are kept", self.alerts.keep()).await;
+        last_step("the audit log is closed", self.audit_log.close()).await;
         self.addresses.clean_up();
         if !drained || !joined {
             tracing::warn!("some tasks did not end in time");
@@ -291,6 +324,7 @@ async fn last_step(what: &'static str, step: impl Future<Output = ()>) {
 /// Whoever is told of what happens, in this order.
 struct Ears {
     log: Arc<JsonlLog>,
+    audit_log: AuditLog,
     metrics: Metrics,
     /// What becomes of alerts comes back as events of its own.
     alerts: Alerts,
@@ -310,6 +344,7 @@ impl Ears {
             self.metrics.log_write_failed();
             tracing::error!(%error, "the migration log cannot be written");
         }
+        self.audit_log.observe(&event);
         self.metrics.observe(&event);
         self.alerts.observe(&event);
         self.fleet.publish(event);

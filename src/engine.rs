@@ -34,6 +34,7 @@ mod scripts;
 mod status;
 mod steps;
 pub mod trace;
+mod witness;
 
 pub use done::{Done, done};
 pub use gate::{GateVerdict, gate};
@@ -42,6 +43,7 @@ pub use observe::{Compared, Depth, Glance, Memory, OF_THE_SCHEMA, observe, obser
 pub use repair::{RepairAction, repair};
 pub use run::{plan, run};
 pub use status::{LeftOut, Status, status};
+pub use witness::{Intent, Used, Witness, no_witness};
 
 /// One database, as the engine needs to know it.
 #[derive(Debug)]
@@ -163,6 +165,8 @@ pub struct Run {
     pub takes_over: bool,
     /// What the plan was made over that the run is held to: where that has moved, nothing is run.
     pub basis: Option<Basis>,
+    /// Is told what is about to be changed, and may refuse it.
+    pub witness: Witness,
 }
 
 /// What a run does.

@@ -19,10 +19,11 @@ use uuid::Uuid;
 
 use crate::{
     access::Permit,
-    engine::{self, Before, RepairAction, Run, Status, Stop},
+    auditlog::{Allowed, Call, UsedFile},
+    engine::{self, Before, RepairAction, Run, Status, Stop, Witness},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, OperationState, TraceContext,
-        event::CatalogChange,
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, Migration, OperationState,
+        TraceContext, event::CatalogChange,
     },
     postgres::executor::Author,
     runtime::Tasks,
@@ -86,6 +87,8 @@ pub struct Fleet {
 pub struct Settings {
     /// Whether new mutations are admitted.
     pub gate: Gate,
+    /// Is told what is about to be changed on a database.
+    pub witness: Witness,
     /// The daemon's instance, as in the journal.
     pub instance: String,
     /// On how many databases one operation works at once.
@@ -117,6 +120,8 @@ pub struct Request {
     pub trace: Option<TraceContext>,
     /// What it may do.
     pub permit: Permit,
+    /// Where it is recorded that it is done.
+    pub call: Arc<Call>,
 }
 
 /// What becomes of a new operation about a database that an unfinished one is about.
@@ -294,12 +299,18 @@ impl Fleet {
         let id = request.id.unwrap_or_else(Uuid::now_v7);
         let run = self.run(member, member.catalog().await?, self.author(id, request));
         let name = member.name().to_owned();
+        let files = files_of(&action, &version, &run.catalog);
+        let allowed = Allowed { operation: Some(id), databases: vec![name.clone()], files };
+        request.call.allow(&allowed).await?;
         let span = engine::trace::operation(id, "repair", 1);
         // In a task of its own, so that a client that goes away does not leave it half done.
-        let member = member.clone();
+        let (member, call) = (member.clone(), request.call.clone());
         let repair = async move {
-            let _busy = member.busy(&run).await?;
-            let done = engine::repair(&run, &action, &version, &reason).await;
+            let done = match member.busy(&run).await {
+                Ok(_busy) => engine::repair(&run, &action, &version, &reason).await,
+                Err(failure) => Err(failure),
+            };
+            call.answered(done.as_ref().map(drop));
             member.nudge(Instant::now());
             if let Ok(message) = &done {
                 let message = format!("{message}; reason: {reason}");
@@ -361,6 +372,7 @@ impl Fleet {
             before: self.before(author.operation),
             takes_over: false,
             basis: None,
+            witness: self.settings.witness.clone(),
             author,
             stop: self.stop.clone(),
         }
@@ -369,6 +381,22 @@ impl Fleet {
     fn sink(&self, operation: Uuid, trace: Option<TraceContext>) -> Arc<Sink> {
         Arc::new(Sink { operation, trace, events: self.events.clone() })
     }
+}
+
+/// The file that a repair takes as it is.
+fn files_of(action: &RepairAction, version: &str, catalog: &Catalog) -> Vec<UsedFile> {
+    let wanted = match action {
+        RepairAction::AcceptChecksum | RepairAction::MarkApplied => version,
+        RepairAction::Rename(new) => new,
+        RepairAction::ClearDirty | RepairAction::Forget => return Vec::new(),
+    };
+    let used = |migration: &Migration| UsedFile {
+        version: migration.version.to_string(),
+        action: "repair".to_owned(),
+        file: migration.up.file_name.clone(),
+        sha256: migration.up.checksums.raw.hex(),
+    };
+    catalog.find(wanted).map(used).into_iter().collect()
 }
 
 /// The sink of one operation.

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod alert;
+pub mod auditlog;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod alert;
 pub mod audit;
+pub mod auditlog;
 pub mod client;
 pub mod convert;
 mod inventory;

@@ -17,13 +17,15 @@ pub struct Permit {
     caller: Caller,
     grants: Arc<[Grant]>,
     least: Role,
+    /// The RPC's path; empty where there is none.
+    rpc: &'static str,
 }
 
 impl Permit {
     /// The permit of a request under a rule. Refused where the caller has its role on nothing, or not on
     /// everything where that is what it takes. Of the databases it is asked later.
     pub fn new(caller: Caller, grants: Arc<[Grant]>, rule: &Rule) -> Result<Self, Failure> {
-        let permit = Self { caller, grants, least: rule.least.unwrap_or(Role::Viewer) };
+        let permit = Self { caller, grants, least: rule.least.unwrap_or(Role::Viewer), rpc: rule.path };
         let is_enough = match rule.scope {
             Scope::Nothing | Scope::Databases => permit.granting().next().is_some(),
             Scope::Everything => permit.is_everywhere(),
@@ -40,7 +42,7 @@ impl Permit {
     /// Nothing at all: for what takes no role, from whoever asks.
     pub fn nothing(from: Origin) -> Self {
         let caller = Caller { name: String::new(), proof: Proof::None, from };
-        Self { caller, grants: Arc::new([]), least: Role::Viewer }
+        Self { caller, grants: Arc::new([]), least: Role::Viewer, rpc: "" }
     }
 
     /// The daemon's own, for what its configuration says.
@@ -50,12 +52,17 @@ impl Permit {
 
     /// Everything, on every database.
     pub fn everything(caller: Caller) -> Self {
-        Self { caller, grants: Arc::new([Grant::everywhere(Role::Admin)]), least: Role::Admin }
+        Self { caller, grants: Arc::new([Grant::everywhere(Role::Admin)]), least: Role::Admin, rpc: "" }
     }
 
     /// Who asks.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// The path of the RPC that it is for; empty where the daemon itself is at work.
+    pub fn rpc(&self) -> &'static str {
+        self.rpc
     }
 
     /// Who asks, by the name that counts: where nothing is proven, what they say of themselves.

@@ -60,6 +60,7 @@ pub const RULES: &[Rule] = &[
     rule("/nexus.v1.AuditService/RunAudit", Viewer, Databases),
     rule("/nexus.v1.AuditService/ListAudits", Viewer, Databases),
     rule("/nexus.v1.AuditService/GetAudit", Viewer, Databases),
+    rule("/nexus.v1.AuditLogService/GetAuditLogHead", Viewer, Nothing),
     rule("/nexus.v1.AlertService/ListAlerts", Viewer, Databases),
     rule("/nexus.v1.AlertService/WatchAlerts", Viewer, Databases),
     rule("/nexus.v1.AlertService/AcknowledgeAlert", Operator, Databases),

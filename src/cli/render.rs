@@ -2,6 +2,7 @@
 
 pub mod alerts;
 pub mod audit;
+pub mod auditlog;
 pub mod databases;
 pub mod event;
 pub mod failure;

@@ -34,7 +34,7 @@ macro_rules! own {
 }
 
 /// The migrations of the control schema, oldest first.
-const MIGRATIONS: Embedded = Embedded(own!["0001_operations", "0002_leader"]);
+const MIGRATIONS: Embedded = Embedded(own!["0001_operations", "0002_leader", "0003_audit_log"]);
 
 /// The tracking table of the control schema.
 const TABLE: &str = "schema_migrations";
@@ -65,6 +65,7 @@ pub(super) async fn upgrade(settings: &Settings, connection: &Connection) -> Res
         before: Before::Nowhere,
         takes_over: false,
         basis: None,
+        witness: engine::no_witness(),
         database: Arc::new(database),
     };
     let report = engine::run(&run, &Verb::Apply(ApplyRequest::default())).await;

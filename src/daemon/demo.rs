@@ -46,7 +46,8 @@ async fn tour(args: &args::Demo, nexusctl: &Path, server: &Embedded) -> anyhow::
     let stop = CancellationToken::new();
     signals::stop(stop.clone())?;
     let daemon = Daemon::start(config, None, super::new_instance(), stop.clone()).await?;
-    signals::hangup(daemon.log.clone(), daemon.inventories.clone(), daemon.doors.clone())?;
+    let (log, audit_log) = (daemon.log.clone(), daemon.audit_log.clone());
+    signals::hangup(log, audit_log, daemon.inventories.clone(), daemon.doors.clone())?;
     let address = daemon.addresses.grpc;
     let log = daemon.config.log.file.clone();
     say(&format!("nexusd serves on {address}; its migration log is {}\n", log.display()));

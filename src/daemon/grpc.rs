@@ -12,15 +12,18 @@ use tower::layer::util::{Identity, Stack};
 use crate::{
     access::Authenticate,
     alert::Alerts,
+    auditlog::AuditLog,
     daemon::connection::Connection,
     fleet::{Fleet, Reload, audit::Audits, strategy::Strategies},
     rpc::{
         access::AccessLayer,
         alert::AlertRpc,
         audit,
+        auditlog::AuditLogRpc,
         operation::OperationRpc,
         proto::{
-            DESCRIPTORS, alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
+            DESCRIPTORS, alert_service_server::AlertServiceServer,
+            audit_log_service_server::AuditLogServiceServer, audit_service_server::AuditServiceServer,
             fleet_service_server::FleetServiceServer, migration_service_server::MigrationServiceServer,
             operation_service_server::OperationServiceServer,
         },
@@ -40,11 +43,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_STREAMS: u32 = 256;
 
 /// The services that are served, and whose RPCs are counted.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "nexus.v1.MigrationService",
     "nexus.v1.FleetService",
     "nexus.v1.AlertService",
     "nexus.v1.AuditService",
+    "nexus.v1.AuditLogService",
     "nexus.v1.OperationService",
     "grpc.health.v1.Health",
 ];
@@ -58,6 +62,8 @@ pub(super) struct Services {
     pub(super) strategies: Arc<Strategies>,
     /// Says who asks.
     pub(super) authenticate: Authenticate,
+    /// Takes what they ask.
+    pub(super) audit_log: AuditLog,
 }
 
 /// The connections of the port and of the socket.
@@ -107,20 +113,23 @@ pub(super) async fn start(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the descriptors of proto/ are not fit for reflection")?;
-    let Services { fleet, alerts, audits, reload, strategies, authenticate } = services;
-    let alerts = AlertRpc::new(alerts, fleet.clone());
-    let operations = OperationRpc::new(fleet.clone());
-    let service = Service::new(fleet, reload, strategies);
+    let Services { fleet, alerts, audits, reload, strategies, authenticate, audit_log } = services;
+    let alerts = AlertRpc::new(alerts, fleet.clone(), audit_log.clone());
+    let operations = OperationRpc::new(fleet.clone(), audit_log.clone());
+    let service = Service::new(fleet, reload, strategies, audit_log.clone());
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .max_concurrent_streams(MAX_STREAMS)
         .layer(RpcLayer::new(metrics, SERVICES))
-        .layer(AccessLayer::new(authenticate))
+        .layer(AccessLayer::new(authenticate, audit_log.clone()))
         .add_service(MigrationServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(FleetServiceServer::new(service).max_decoding_message_size(MAX_REQUEST))
         .add_service(AlertServiceServer::new(alerts).max_decoding_message_size(MAX_REQUEST))
         .add_service(
             AuditServiceServer::new(audit::Service::new(audits)).max_decoding_message_size(MAX_REQUEST),
+        )
+        .add_service(
+            AuditLogServiceServer::new(AuditLogRpc::new(audit_log)).max_decoding_message_size(MAX_REQUEST),
         )
         .add_service(OperationServiceServer::new(operations).max_decoding_message_size(MAX_REQUEST))
         .add_service(health_service)

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT stop the daemon, a second one at once; SIGHUP reopens the log and
+//! SIGTERM and SIGINT stop the daemon, a second one at once; SIGHUP reopens the logs and
 //! reads the inventory, the certificates and those who are let in anew.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    auditlog::AuditLog,
     daemon::{access::Doors, inventories::Inventories, service_manager},
     telemetry::jsonl::JsonlLog,
 };
@@ -30,9 +31,10 @@ pub(super) fn stop(stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Begins to reopen the log and to read the inventory anew at each SIGHUP.
+/// Begins to reopen the logs and to read the inventory anew at each SIGHUP.
 pub(super) fn hangup(
     log: Arc<JsonlLog>,
+    audit_log: AuditLog,
     inventories: Arc<Inventories>,
     doors: Arc<Doors>,
 ) -> anyhow::Result<()> {
@@ -44,6 +46,13 @@ pub(super) fn hangup(
             match log.reopen() {
                 Ok(()) => tracing::info!("the migration log was reopened"),
                 Err(error) => tracing::error!(%error, "the migration log could not be reopened"),
+            }
+            match audit_log.reopen().await {
+                Ok(()) => tracing::info!("the audit log was reopened"),
+                Err(error) => tracing::error!(
+                    error,
+                    "the audit log could not be reopened: the file before stays in use"
+                ),
             }
             // What is wrong is told where it is found.
             doors.reload_now().await;

@@ -10,7 +10,7 @@ use crate::{
         self, AuditConfig, Config, ConfigError, DatabaseConfig, DatabaseSettings, DiscoverConfig, Problem,
     },
     control::Control,
-    engine::{Database, Durability},
+    engine::{Database, Durability, Witness},
     fleet::{
         self, Overlap,
         audit::Scheduled,
@@ -49,9 +49,11 @@ pub(super) fn fleet(
     gate: fleet::Gate,
     instance: String,
     control: Option<Arc<Control>>,
+    witness: Witness,
 ) -> fleet::Settings {
     fleet::Settings {
         gate,
+        witness,
         instance,
         max_parallel: config.limits.max_parallel as usize,
         pending_limit: config.watch.pending_limit,

@@ -112,6 +112,11 @@ async fn attempt(
             return Ok(DatabaseOutcome::UpToDate);
         }
     };
+    if let Err(failure) = run.witnessed(plan, &prepared).await {
+        // Nothing was written yet; what is wrong with the connection, whoever uses it next sees.
+        drop(session.release().await);
+        return Err(failure);
+    }
     run.emit(EventKind::DatabaseStarted { steps: plan.steps.clone() });
     let doing = "making the tables schema_migrations and nexus_journal";
     tracking::create(&session, shape).await.map_err(|error| of_session(error, doing))?;

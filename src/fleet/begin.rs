@@ -7,6 +7,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
+    auditlog::{Allowed, Call},
     engine::Verb,
     fleet::{
         Fleet, Overlap, Request, Shared,
@@ -76,9 +77,9 @@ impl Fleet {
             return self.permitted(known, &request.permit);
         }
         // Whoever asked may go away meanwhile.
-        let (fleet, kept) = (self.clone(), operation.clone());
+        let (fleet, kept, call) = (self.clone(), operation.clone(), request.call.clone());
         // The operation's span belongs under the request's.
-        let begin = async move { fleet.create_and_begin(kept).await }.in_current_span();
+        let begin = async move { fleet.create_and_begin(kept, &call).await }.in_current_span();
         let created = self.tasks.spawn("create", begin).await;
         match created
             .unwrap_or_else(|_| Err(Failure::new(Code::Internal, "The operation could not be begun")))
@@ -88,6 +89,7 @@ impl Fleet {
                 let known = self.of_another_daemon(id, &operation.verb(), request).await?;
                 self.permitted(known, &request.permit)
             }
+            Err(failure) if failure.code == Code::AuditLogUnwritable => Err(failure),
             Err(failure) => {
                 let hint = format!("whether it was begun shows then: nexusctl operation show {id}");
                 Err(failure.hint(hint))
@@ -95,9 +97,19 @@ impl Fleet {
         }
     }
 
-    /// Keeps a new operation where others find it, and runs it; false where its id is another one's already.
-    async fn create_and_begin(self: Arc<Self>, operation: Arc<Operation>) -> Result<bool, Failure> {
-        let created = self.create(&operation).await;
+    /// Records that a new operation is begun, keeps it where others find it, and runs it; false where its
+    /// id is another one's already.
+    async fn create_and_begin(
+        self: Arc<Self>,
+        operation: Arc<Operation>,
+        call: &Call,
+    ) -> Result<bool, Failure> {
+        let databases = operation.look(|record| record.databases.keys().cloned().collect());
+        let allowed = Allowed { operation: Some(operation.id()), databases, ..Allowed::default() };
+        let created = match call.allow(&allowed).await {
+            Ok(()) => self.create(&operation).await,
+            Err(failure) => Err(failure),
+        };
         if !matches!(created, Ok(true)) {
             self.operations().take_back(operation.id());
             return created;

@@ -447,6 +447,7 @@ mod tests {
             plan,
             trace: None,
             permit: crate::access::Permit::of_the_daemon(),
+            call: crate::auditlog::Call::unrecorded(),
         };
         let verb = operation.verb();
         assert!(operation.is_of(&verb, &request(None)));

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     access::Permit,
+    auditlog::Call,
     control::{Control, errands::Errand, listen::Ear},
     engine::Lease,
     fleet::{
@@ -314,7 +315,8 @@ impl Fleet {
         let operation = self.operations().find(&id)?;
         // Whoever asks was asked what they may do by the daemon that they asked.
         let permit = Permit::of_the_daemon();
-        let order = Order { id, by, permit, accept_new_catalog };
+        // It recorded the order, too.
+        let order = Order { id, by, permit, accept_new_catalog, call: Call::unrecorded() };
         let _ordering = match operation.keeping() {
             Some(keeping) => Some(keeping.order().await),
             None => None,

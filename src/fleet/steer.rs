@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     access::Permit,
+    auditlog::{Allowed, Call},
     engine::{self, Lease, Stop},
     fleet::{
         Fleet,
@@ -41,6 +42,8 @@ pub struct Order {
     pub by: String,
     /// What they may do.
     pub permit: Permit,
+    /// Where it is recorded that it is obeyed.
+    pub call: Arc<Call>,
     /// Going on is meant although the migration directories have changed since the beginning.
     pub accept_new_catalog: bool,
 }
@@ -115,6 +118,13 @@ impl Fleet {
     async fn command(self: &Arc<Self>, order: &Order, command: Command) -> Result<Arc<Operation>, Failure> {
         let operation = self.ordered(order)?;
         self.refuse_too_far(&operation, command, &order.permit)?;
+        let databases = operation.look(|record| record.databases.keys().cloned().collect());
+        let allowed = Allowed { operation: Some(operation.id()), databases, ..Allowed::default() };
+        match command {
+            // What stops others is not stopped itself.
+            Command::Pause | Command::Cancel => order.call.allow_in_any_case(&allowed),
+            Command::Resume | Command::Retry => order.call.allow(&allowed).await?,
+        }
         if let Some(shared) = self.shared() {
             self.order_shared(shared, &operation, order, command).await?;
         } else {

@@ -318,6 +318,8 @@ codes! {
     ControlUnavailable = "NX0100", Unavailable, "what runs ends its step and goes on when the control database is back; until then nothing new is begun: see the daemon's log, and [control] in its configuration";
     /// The daemon that has to do it does not answer.
     OwnerSilent = "NX0101", Unavailable, "try again: another nexusd takes over from one that is silent, within its lease";
+    /// The audit log cannot be written.
+    AuditLogUnwritable = "NX0110", Unavailable, "make the file of [log] audit_file writable by the daemon's user; nothing is changed while it cannot be recorded";
 }
 
 impl fmt::Display for Code {

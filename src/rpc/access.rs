@@ -10,7 +10,8 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    access::{Authenticate, Peer, Permit, identity::bearer, rule},
+    access::{Authenticate, Caller, Peer, Permit, identity::bearer, rule},
+    auditlog::AuditLog,
     migration::{Code, Failure},
     rpc::status::of_failure,
 };
@@ -19,12 +20,13 @@ use crate::{
 #[derive(Clone)]
 pub struct AccessLayer {
     authenticate: Authenticate,
+    audit_log: AuditLog,
 }
 
 impl AccessLayer {
-    /// Asks `authenticate` who asks.
-    pub fn new(authenticate: Authenticate) -> Self {
-        Self { authenticate }
+    /// Asks `authenticate` who asks, and has `audit_log` know whom it refuses.
+    pub fn new(authenticate: Authenticate, audit_log: AuditLog) -> Self {
+        Self { authenticate, audit_log }
     }
 
     /// The permit of a request; a status that refuses it.
@@ -43,9 +45,12 @@ impl AccessLayer {
         }
         let header = request.headers().get(http::header::AUTHORIZATION);
         let token = bearer(header.map(|header| header.to_str().unwrap_or_default()));
-        let known = (self.authenticate)(peer, token);
-        let (caller, grants) = known.map_err(|failure| of_failure(&failure))?;
-        Permit::new(caller, grants, rule).map_err(|failure| of_failure(&failure))
+        let refused = |caller: Option<&Caller>, failure: &Failure| {
+            self.audit_log.refused(rule.path, caller, peer.from, failure);
+            of_failure(failure)
+        };
+        let (caller, grants) = (self.authenticate)(peer, token).map_err(|failure| refused(None, &failure))?;
+        Permit::new(caller.clone(), grants, rule).map_err(|failure| refused(Some(&caller), &failure))
     }
 }
 

@@ -10,25 +10,24 @@ use tonic::{Request, Response, Status};
 use crate::{
     access::Permit,
     alert::Alerts,
+    auditlog::{Allowed, AuditLog},
     fleet::{
         Fleet,
         selector::{Need, Selection},
     },
     migration::{Acknowledgement, Alert, AlertState, Code, Failure},
     rpc::{
-        access, convert,
+        access, auditlog, convert,
         proto::{self, alert_service_server::AlertService},
         status::of_failure,
     },
 };
 
-/// A reason is a sentence or two.
-const LONGEST_REASON: usize = 1_000;
-
 /// The service over the daemon's alerts.
 pub struct AlertRpc {
     alerts: Alerts,
     fleet: Arc<Fleet>,
+    audit_log: AuditLog,
 }
 
 /// The databases that a request is about, of those that its caller may see.
@@ -41,8 +40,8 @@ struct Chosen {
 
 impl AlertRpc {
     /// A service over alerts; the fleet knows what the names of databases mean.
-    pub fn new(alerts: Alerts, fleet: Arc<Fleet>) -> Self {
-        Self { alerts, fleet }
+    pub fn new(alerts: Alerts, fleet: Arc<Fleet>, audit_log: AuditLog) -> Self {
+        Self { alerts, fleet, audit_log }
     }
 
     fn chosen(&self, databases: Vec<String>, permit: Permit) -> Result<Chosen, Status> {
@@ -150,20 +149,24 @@ impl AlertService for AlertRpc {
     ) -> Result<Response<proto::AcknowledgeAlertResponse>, Status> {
         let permit = access::permit(&request)?;
         let message = request.into_inner();
-        let id = self.permitted(message.id.clone(), &permit).map_err(|failure| of_failure(&failure))?;
-        let plain =
-            |text: &str, most| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>();
-        let until = message.until.map(|until| {
-            Timestamp::new(until.seconds, until.nanos).map_err(|_| {
-                of_failure(&Failure::new(Code::BadRequest, "The time of the acknowledgement's end is none"))
-            })
-        });
-        let acknowledgement = Acknowledgement {
-            by: convert::requested_by(&permit, &message.requested_by),
-            reason: plain(&message.reason, LONGEST_REASON),
-            until: until.transpose()?,
+        let call = self.audit_log.call(&permit, &auditlog::acknowledge(&message));
+        let acknowledge = async {
+            let id = self.permitted(message.id.clone(), &permit)?;
+            let until = message.until.map(|until| {
+                Timestamp::new(until.seconds, until.nanos).map_err(|_| {
+                    Failure::new(Code::BadRequest, "The time of the acknowledgement's end is none")
+                })
+            });
+            let acknowledgement = Acknowledgement {
+                by: convert::requested_by(&permit, &message.requested_by),
+                reason: convert::plain(&message.reason, convert::LONGEST_REASON),
+                until: until.transpose()?,
+            };
+            call.allow(&Allowed::default()).await?;
+            self.alerts.acknowledge(&id, acknowledgement).await
         };
-        let alert = self.alerts.acknowledge(&id, acknowledgement).await;
+        let alert = acknowledge.await;
+        call.answered(alert.as_ref().map(|_| ()));
         let alert = alert.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::AcknowledgeAlertResponse { alert: Some(self::message(&alert)) }))
     }

@@ -19,9 +19,9 @@ use tonic_types::StatusExt as _;
 use crate::{
     migration::TraceContext,
     rpc::proto::{
-        self, alert_service_client::AlertServiceClient, audit_service_client::AuditServiceClient,
-        fleet_service_client::FleetServiceClient, migration_service_client::MigrationServiceClient,
-        operation_service_client::OperationServiceClient,
+        self, alert_service_client::AlertServiceClient, audit_log_service_client::AuditLogServiceClient,
+        audit_service_client::AuditServiceClient, fleet_service_client::FleetServiceClient,
+        migration_service_client::MigrationServiceClient, operation_service_client::OperationServiceClient,
     },
 };
 
@@ -196,6 +196,12 @@ impl Client {
     /// The service that audits.
     pub fn audits(&self) -> AuditServiceClient<InterceptedService<Channel, Headers>> {
         AuditServiceClient::with_interceptor(self.channel.clone(), self.headers.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The service that tells of the audit log.
+    pub fn audit_log(&self) -> AuditLogServiceClient<InterceptedService<Channel, Headers>> {
+        AuditLogServiceClient::with_interceptor(self.channel.clone(), self.headers.clone())
             .max_decoding_message_size(MAX_MESSAGE)
     }
 

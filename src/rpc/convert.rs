@@ -1,12 +1,13 @@
 //! Conversion at the edge, once: requests become the domain's, the domain's values become messages.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
     access::Permit,
+    auditlog::Call,
     engine::{LeftOut, RepairAction, Verb},
     fleet::{self, MemberStatus, inventory::Member, selector::Selection, strategy::Strategy},
     migration::{
@@ -25,6 +26,10 @@ pub(super) const LONGEST_NAME: usize = 200;
 /// A reason is a sentence or two.
 pub(super) const LONGEST_REASON: usize = 1_000;
 
+/// What is known of a request beside its message: its place in a trace, what it may do, and where it is
+/// recorded.
+pub type Given = (Option<TraceContext>, Permit, Arc<Call>);
+
 fn bad(message: impl Into<String>) -> Failure {
     Failure::new(Code::BadRequest, message)
 }
@@ -33,8 +38,7 @@ fn bad(message: impl Into<String>) -> Failure {
 pub fn request(
     selection: Option<proto::Selection>,
     context: Option<proto::RequestContext>,
-    trace: Option<TraceContext>,
-    permit: Permit,
+    (trace, permit, call): Given,
 ) -> Result<fleet::Request, Failure> {
     let context = context.unwrap_or_default();
     let id = match context.request_id.as_str() {
@@ -46,7 +50,7 @@ pub fn request(
     let requested_by = requested_by(&permit, &context.requested_by);
     let reason = plain(&context.reason, LONGEST_REASON);
     let (selection, strategy) = (self::selection(selection), Strategy::default());
-    Ok(fleet::Request { id, requested_by, reason, selection, strategy, plan: None, trace, permit })
+    Ok(fleet::Request { id, requested_by, reason, selection, strategy, plan: None, trace, permit, call })
 }
 
 /// Who asks: by what is proven, else by what they say of themselves.

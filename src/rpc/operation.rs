@@ -8,13 +8,14 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     access::Permit,
+    auditlog::AuditLog,
     fleet::{
         Fleet, Order, Sight,
         operation::{DatabaseRecord, Encode, Operation, Record, Told, Watcher},
     },
-    migration::{DatabaseState, EventKind, GateOutcome, OperationState, event::WaveOf},
+    migration::{DatabaseState, EventKind, Failure, GateOutcome, OperationState, event::WaveOf},
     rpc::{
-        access, convert,
+        access, auditlog, convert,
         proto::{self, operation_service_server::OperationService},
         status::of_failure,
     },
@@ -28,12 +29,19 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The service over the operations of one fleet.
 pub struct OperationRpc {
     fleet: Arc<Fleet>,
+    audit_log: AuditLog,
 }
 
 impl OperationRpc {
     /// A service over the fleet's operations.
-    pub fn new(fleet: Arc<Fleet>) -> Self {
-        Self { fleet }
+    pub fn new(fleet: Arc<Fleet>, audit_log: AuditLog) -> Self {
+        Self { fleet, audit_log }
+    }
+
+    /// An order that somebody gives.
+    fn order(&self, id: String, by: &str, accept_new_catalog: bool, permit: Permit) -> Order {
+        let call = self.audit_log.call(&permit, &auditlog::order(&id, by, accept_new_catalog));
+        Order { id, by: convert::requested_by(&permit, by), permit, accept_new_catalog, call }
     }
 
     fn find(&self, id: &str, permit: &Permit) -> Result<Arc<Operation>, Status> {
@@ -142,9 +150,9 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::PauseOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let operation = self.fleet.pause(&order(asked.id, &asked.requested_by, false, permit)).await;
-        let operation = operation.map_err(|failure| of_failure(&failure))?.look(summary);
-        Ok(Response::new(proto::PauseOperationResponse { operation: Some(operation) }))
+        let order = self.order(asked.id, &asked.requested_by, false, permit);
+        let operation = obeyed(&order, self.fleet.pause(&order).await)?;
+        Ok(Response::new(proto::PauseOperationResponse { operation }))
     }
 
     async fn resume_operation(
@@ -153,9 +161,9 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::ResumeOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
-        let operation = self.fleet.resume(&order).await.map_err(|failure| of_failure(&failure))?;
-        Ok(Response::new(proto::ResumeOperationResponse { operation: Some(operation.look(summary)) }))
+        let order = self.order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
+        let operation = obeyed(&order, self.fleet.resume(&order).await)?;
+        Ok(Response::new(proto::ResumeOperationResponse { operation }))
     }
 
     async fn cancel_operation(
@@ -164,9 +172,9 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::CancelOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let operation = self.fleet.cancel(&order(asked.id, &asked.requested_by, false, permit)).await;
-        let operation = operation.map_err(|failure| of_failure(&failure))?.look(summary);
-        Ok(Response::new(proto::CancelOperationResponse { operation: Some(operation) }))
+        let order = self.order(asked.id, &asked.requested_by, false, permit);
+        let operation = obeyed(&order, self.fleet.cancel(&order).await)?;
+        Ok(Response::new(proto::CancelOperationResponse { operation }))
     }
 
     async fn retry_operation(
@@ -175,14 +183,19 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::RetryOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
-        let operation = self.fleet.retry(&order).await.map_err(|failure| of_failure(&failure))?;
-        Ok(Response::new(proto::RetryOperationResponse { operation: Some(operation.look(summary)) }))
+        let order = self.order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
+        let operation = obeyed(&order, self.fleet.retry(&order).await)?;
+        Ok(Response::new(proto::RetryOperationResponse { operation }))
     }
 }
 
-fn order(id: String, by: &str, accept_new_catalog: bool, permit: Permit) -> Order {
-    Order { id, by: convert::requested_by(&permit, by), permit, accept_new_catalog }
+/// Has the audit log know what came of an order, and answers it.
+fn obeyed(
+    order: &Order,
+    result: Result<Arc<Operation>, Failure>,
+) -> Result<Option<proto::Operation>, Status> {
+    order.call.answered(result.as_ref().map(|_| ()));
+    result.map(|operation| Some(operation.look(summary))).map_err(|failure| of_failure(&failure))
 }
 
 /// Tells an operation without its databases.

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     access::Permit,
+    auditlog::{Allowed, Asked, AuditLog, Call},
     engine::Verb,
     fleet::{
         self, Fleet, Reload,
@@ -15,7 +16,9 @@ use crate::{
     },
     migration::{Code, Event, EventKind, Failure, OperationState, TraceContext},
     rpc::{
-        access, convert, inventory, operation,
+        access, auditlog,
+        convert::{self, Given},
+        inventory, operation,
         overview::{self, Scope},
         proto::{self, fleet_service_server::FleetService, migration_service_server::MigrationService},
         status::of_failure,
@@ -32,6 +35,7 @@ pub struct Service {
     fleet: Arc<Fleet>,
     reload: Reload,
     strategies: Arc<Strategies>,
+    audit_log: AuditLog,
     started: Instant,
 }
 
@@ -39,8 +43,15 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
     /// Services over a fleet, whose inventory `reload` reads anew.
-    pub fn new(fleet: Arc<Fleet>, reload: Reload, strategies: Arc<Strategies>) -> Self {
-        Self { fleet, reload, strategies, started: Instant::now() }
+    pub fn new(fleet: Arc<Fleet>, reload: Reload, strategies: Arc<Strategies>, audit_log: AuditLog) -> Self {
+        Self { fleet, reload, strategies, audit_log, started: Instant::now() }
+    }
+
+    /// What is known of a request that changes something, and its message.
+    fn asked<T>(&self, request: Request<T>, asked: impl Fn(&T) -> Asked) -> Result<(Given, T), Status> {
+        let ((trace, permit), message) = opened(request)?;
+        let call = self.audit_log.call(&permit, &asked(&message));
+        Ok(((trace, permit, call), message))
     }
 
     fn store(&self) -> proto::Store {
@@ -54,14 +65,13 @@ impl Service {
         verb: Verb,
         dry_run: bool,
         wrap: fn(proto::Event) -> T,
-    ) -> Result<Response<Events<T>>, Status> {
+    ) -> Result<Response<Events<T>>, Failure> {
         let events: Events<proto::Event> = if dry_run {
-            let plan = self.fleet.plan(&request, &verb).await.map_err(|failure| of_failure(&failure))?;
+            let plan = self.fleet.plan(&request, &verb).await?;
             Box::pin(futures_util::stream::iter(planned(&request, &verb, plan).into_iter().map(Ok)))
         } else {
-            self.fleet.hold(&mut request, &verb).await.map_err(|failure| of_failure(&failure))?;
-            let operation = self.fleet.start(&request, verb).await;
-            let operation = operation.map_err(|failure| of_failure(&failure))?;
+            self.fleet.hold(&mut request, &verb).await?;
+            let operation = self.fleet.start(&request, verb).await?;
             let sight = self.fleet.sight(&request.permit);
             Box::pin(operation::follow(operation.watch(), sight))
         };
@@ -74,9 +84,9 @@ impl Service {
     fn apply_asked(
         &self,
         mut message: proto::ApplyRequest,
-        (trace, permit): Given,
+        given: Given,
     ) -> Result<(fleet::Request, Verb), Failure> {
-        let mut request = convert::request(message.selection.take(), message.context.take(), trace, permit)?;
+        let mut request = convert::request(message.selection.take(), message.context.take(), given)?;
         let given = message.strategy.take();
         request.permit = strategy::permit(request.permit, given.as_ref());
         request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, true)?;
@@ -88,9 +98,9 @@ impl Service {
     fn rollback_asked(
         &self,
         mut message: proto::RollbackRequest,
-        (trace, permit): Given,
+        given: Given,
     ) -> Result<(fleet::Request, Verb), Failure> {
-        let mut request = convert::request(message.selection.take(), message.context.take(), trace, permit)?;
+        let mut request = convert::request(message.selection.take(), message.context.take(), given)?;
         let given = message.strategy.take();
         request.permit = strategy::permit(request.permit, given.as_ref());
         request.strategy = strategy::strategy(&self.strategies, &message.strategy_name, given, false)?;
@@ -102,9 +112,9 @@ impl Service {
     fn recover_asked(
         &self,
         message: proto::RecoverRequest,
-        (trace, permit): Given,
+        given: Given,
     ) -> Result<(fleet::Request, Verb), Failure> {
-        let mut request = convert::request(message.selection, message.context, trace, permit)?;
+        let mut request = convert::request(message.selection, message.context, given)?;
         let (name, given) = (&message.strategy_name, message.strategy);
         request.permit = strategy::permit(request.permit, given.as_ref());
         request.strategy = strategy::strategy(&self.strategies, name, given, false)?;
@@ -113,13 +123,25 @@ impl Service {
     }
 }
 
-/// What the layers around the services have read of a request: its place in a trace, and what it may do.
-type Given = (Option<TraceContext>, Permit);
-
-/// What the layers have read of a request, and its message.
-fn opened<T>(request: Request<T>) -> Result<(Given, T), Status> {
+/// What the layers around the services have read of a request, its place in a trace and what it may do, and
+/// its message.
+fn opened<T>(request: Request<T>) -> Result<((Option<TraceContext>, Permit), T), Status> {
     let given = (request.extensions().get().copied(), access::permit(&request)?);
     Ok((given, request.into_inner()))
+}
+
+/// Has the audit log know that an operation has begun, or why not.
+fn begun<T>(call: &Call, result: Result<T, Failure>) -> Result<T, Status> {
+    match result {
+        Ok(begun) => {
+            call.begun();
+            Ok(begun)
+        }
+        Err(failure) => {
+            call.answered(Err(&failure));
+            Err(of_failure(&failure))
+        }
+    }
 }
 
 /// The events that tell a plan.
@@ -163,43 +185,53 @@ impl MigrationService for Service {
         &self,
         request: Request<proto::ApplyRequest>,
     ) -> Result<Response<Self::ApplyStream>, Status> {
-        let (given, message) = opened(request)?;
-        let dry_run = message.dry_run;
-        let (request, verb) = self.apply_asked(message, given).map_err(|failure| of_failure(&failure))?;
-        self.run(request, verb, dry_run, |event| proto::ApplyResponse { event: Some(event) }).await
+        let (given, message) = self.asked(request, auditlog::apply)?;
+        let (call, dry_run) = (given.2.clone(), message.dry_run);
+        let run = async {
+            let (request, verb) = self.apply_asked(message, given)?;
+            self.run(request, verb, dry_run, |event| proto::ApplyResponse { event: Some(event) }).await
+        };
+        begun(&call, run.await)
     }
 
     async fn rollback(
         &self,
         request: Request<proto::RollbackRequest>,
     ) -> Result<Response<Self::RollbackStream>, Status> {
-        let (given, message) = opened(request)?;
-        let dry_run = message.dry_run;
-        let (request, verb) = self.rollback_asked(message, given).map_err(|failure| of_failure(&failure))?;
-        self.run(request, verb, dry_run, |event| proto::RollbackResponse { event: Some(event) }).await
+        let (given, message) = self.asked(request, auditlog::rollback)?;
+        let (call, dry_run) = (given.2.clone(), message.dry_run);
+        let run = async {
+            let (request, verb) = self.rollback_asked(message, given)?;
+            self.run(request, verb, dry_run, |event| proto::RollbackResponse { event: Some(event) }).await
+        };
+        begun(&call, run.await)
     }
 
     async fn recover(
         &self,
         request: Request<proto::RecoverRequest>,
     ) -> Result<Response<Self::RecoverStream>, Status> {
-        let (given, message) = opened(request)?;
-        let dry_run = message.dry_run;
-        let (request, verb) = self.recover_asked(message, given).map_err(|failure| of_failure(&failure))?;
-        self.run(request, verb, dry_run, |event| proto::RecoverResponse { event: Some(event) }).await
+        let (given, message) = self.asked(request, auditlog::recover)?;
+        let (call, dry_run) = (given.2.clone(), message.dry_run);
+        let run = async {
+            let (request, verb) = self.recover_asked(message, given)?;
+            self.run(request, verb, dry_run, |event| proto::RecoverResponse { event: Some(event) }).await
+        };
+        begun(&call, run.await)
     }
 
     async fn repair(
         &self,
         request: Request<proto::RepairRequest>,
     ) -> Result<Response<proto::RepairResponse>, Status> {
-        let ((trace, permit), mut message) = opened(request)?;
+        let (given, mut message) = self.asked(request, auditlog::repair)?;
+        let call = given.2.clone();
         let repair = async {
-            let request = convert::request(message.selection.take(), message.context.take(), trace, permit)?;
+            let request = convert::request(message.selection.take(), message.context.take(), given)?;
             let action = convert::repair(&message)?;
             self.fleet.repair(&request, action, message.version, message.reason).await
         };
-        let (database, message, operation) = repair.await.map_err(|failure| of_failure(&failure))?;
+        let (database, message, operation) = begun(&call, repair.await)?;
         let operation_id = operation.to_string();
         Ok(Response::new(proto::RepairResponse { database, message, operation_id }))
     }
@@ -209,7 +241,9 @@ impl MigrationService for Service {
         request: Request<proto::PlanRequest>,
     ) -> Result<Response<proto::PlanResponse>, Status> {
         use proto::plan_request::Request as Asked;
-        let (given, message) = opened(request)?;
+        let ((trace, permit), message) = opened(request)?;
+        // It shows what would be done, and that is all.
+        let given = (trace, permit, Call::unrecorded());
         let plan = async {
             let (request, verb) = match message.request {
                 Some(Asked::Apply(message)) => self.apply_asked(message, given)?,
@@ -294,9 +328,16 @@ impl FleetService for Service {
 
     async fn reload_inventory(
         &self,
-        _: Request<proto::ReloadInventoryRequest>,
+        request: Request<proto::ReloadInventoryRequest>,
     ) -> Result<Response<proto::ReloadInventoryResponse>, Status> {
-        let reloaded = (self.reload)().await.map_err(|failure| of_failure(&failure))?;
+        let ((.., call), _) = self.asked(request, |_| Asked::default())?;
+        let reload = async {
+            call.allow(&Allowed::default()).await?;
+            (self.reload)().await
+        };
+        let reloaded = reload.await;
+        call.answered(reloaded.as_ref().map(|_| ()));
+        let reloaded = reloaded.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(inventory::reloaded(reloaded)))
     }
 

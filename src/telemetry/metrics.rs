@@ -2,6 +2,7 @@
 //! `docs/metrics.md` describes each; a test compares the two.
 
 mod alerts;
+mod auditlog;
 mod databases;
 mod inventory;
 mod process;
@@ -23,8 +24,8 @@ use prometheus::{
 use crate::{
     migration::{AuditReport, Event, EventKind},
     telemetry::metrics::{
-        alerts::Alerts, databases::Databases, inventory::Inventory, process::Process, register::Register,
-        runs::Runs,
+        alerts::Alerts, auditlog::AuditLog, databases::Databases, inventory::Inventory, process::Process,
+        register::Register, runs::Runs,
     },
 };
 
@@ -49,6 +50,7 @@ pub struct Metrics {
     /// The servers that have series of connections.
     servers: Arc<Mutex<BTreeSet<String>>>,
     log_failures: IntCounter,
+    audit_log: AuditLog,
 }
 
 impl Default for Metrics {
@@ -105,6 +107,7 @@ impl Metrics {
             servers: Arc::default(),
             log_failures: register
                 .counter("nexus_log_write_failures_total", "Writes to the migration log that failed."),
+            audit_log: AuditLog::new(&register),
             registry,
         };
         metrics.leads(true);
@@ -165,6 +168,21 @@ impl Metrics {
     /// Counts a write to the migration log that failed.
     pub fn log_write_failed(&self) {
         self.log_failures.inc();
+    }
+
+    /// Counts a record of the audit log, and notes its number.
+    pub fn audit_log_recorded(&self, event: &str, sequence: u64) {
+        self.audit_log.recorded(event, sequence);
+    }
+
+    /// Counts a write to the audit log that failed.
+    pub fn audit_log_failed(&self) {
+        self.audit_log.failed();
+    }
+
+    /// The control database has the audit log's records up to this one.
+    pub fn audit_log_copied(&self, sequence: u64) {
+        self.audit_log.copied(sequence);
     }
 
     /// There is a sink of alerts of this name.

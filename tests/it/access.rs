@@ -32,7 +32,7 @@ const OPERATOR: &[&str] = &[
 const ADMIN: &[&str] = &["ReloadInventory", "Repair"];
 
 /// Every RPC that the daemon serves: its path, and whether it answers with a stream.
-fn rpcs() -> Vec<(String, bool)> {
+pub(crate) fn rpcs() -> Vec<(String, bool)> {
     let mut rpcs = Vec::new();
     let reflection = tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET;
     for set in [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, reflection] {
@@ -50,7 +50,7 @@ fn rpcs() -> Vec<(String, bool)> {
 }
 
 /// The code of an empty request. A stream that begins is well.
-async fn call(channel: &Channel, path: &str, is_stream: bool, token: Option<&str>) -> Code {
+pub(crate) async fn call(channel: &Channel, path: &str, is_stream: bool, token: Option<&str>) -> Code {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.expect("the daemon answers");
     let path: PathAndQuery = path.parse().expect("a path");
@@ -93,14 +93,14 @@ fn every_rpc_has_a_rule_and_every_rule_an_rpc() {
 }
 
 /// A world with a file of those who are let in.
-fn guarded(entries: &str) -> World {
+pub(crate) fn guarded(entries: &str) -> World {
     let world = World::new();
     private(&world.path("access.toml"), entries);
     let access = format!("[access]\nfile = {:?}\n", world.path("access.toml").display().to_string());
     world.more(&access)
 }
 
-fn token(world_path: &Path, name: &str, more: &[&str]) -> String {
+pub(crate) fn token(world_path: &Path, name: &str, more: &[&str]) -> String {
     let out = world_path.join(format!("{name}.token"));
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nexusctl"));
     command.args(["token", "create", "--name", name, "--out"]).arg(&out).args(more);
@@ -191,7 +191,7 @@ fn every_rpc_by_every_role_with_every_credential() {
 }
 
 /// Runs `nexusctl` over TCP with a token.
-fn ctl(world: &Running, home: &Path, name: &str, arguments: &[&str]) -> Ended {
+pub(crate) fn ctl(world: &Running, home: &Path, name: &str, arguments: &[&str]) -> Ended {
     let mut command = world.daemon.ctl_command(arguments);
     command
         .env("NEXUS_SERVER", format!("http://{}", world.daemon.grpc))

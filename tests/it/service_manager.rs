@@ -92,9 +92,10 @@ impl Managed {
         let (http, socket) = (format!("127.0.0.1:{}", free_port()), world.path("nexusd.sock"));
         let config = format!(
             "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = {http:?}\nsocket = \"{socket}\"\nshutdown_timeout = \"7s\"\n\
-             [log]\nfile = \"{log}\"\n[alerts]\nstate_file = \"{alerts}\"\n\
+             [log]\nfile = \"{log}\"\naudit_file = \"{audit_log}\"\n[alerts]\nstate_file = \"{alerts}\"\n\
              [[database]]\nname = \"main\"\nurl = {url:?}\n",
             log = world.path("migrations.jsonl").display(),
+            audit_log = world.path("audit.jsonl").display(),
             alerts = world.path("alerts.json").display(),
             url = world.database.url,
             socket = socket.display(),

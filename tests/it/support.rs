@@ -287,12 +287,13 @@ impl World {
         format!(
             "[server]\ngrpc = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nsocket = {socket:?}\n\
              shutdown_timeout = {timeout:?}\n\n\
-             [log]\nfile = {log:?}\n\n\
+             [log]\nfile = {log:?}\naudit_file = {audit_log:?}\n\n\
              [alerts]\nstate_file = {alerts:?}\n{alert_settings}\n\
              [[database]]\nname = \"main\"\nurl = {url:?}\nmigrations = {migrations:?}\n{settings}\n{more}",
             socket = self.path("nexusd.sock").display().to_string(),
             timeout = self.shutdown_timeout,
             log = self.path("migrations.jsonl").display().to_string(),
+            audit_log = self.path("audit.jsonl").display().to_string(),
             alerts = self.path("alerts.json").display().to_string(),
             alert_settings = self.alerts,
             url = self.daemon_url,
@@ -324,15 +325,14 @@ impl World {
         Daemon::start(&path, self.path("nexusd.sock"))
     }
 
-    /// Starts another daemon on the same database and directory, with a log of its own.
+    /// Starts another daemon on the same database and directory, with logs of its own.
     pub(crate) fn second_daemon(&self) -> Daemon {
-        let configuration = self.configuration();
-        let configuration = configuration.replace("nexusd.sock", "second.sock");
-        let configuration = configuration.replace("migrations.jsonl", "second.jsonl");
-        let configuration = configuration.replace("alerts.json", "second.json");
+        let files = ["nexusd.sock", "migrations.jsonl", "audit.jsonl", "alerts.json"];
+        let own = |text: String, file| text.replace(file, &format!("second-{file}"));
+        let configuration = files.into_iter().fold(self.configuration(), own);
         let path = self.path("second.toml");
         fs::write(&path, configuration).expect("the configuration is written");
-        Daemon::start(&path, self.path("second.sock"))
+        Daemon::start(&path, self.path("second-nexusd.sock"))
     }
 
     /// The lines of the migration log.

@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     certificates::{Authority, private},
-    support::{Ended, PATIENCE, Running, World, wait},
+    support::{Ended, PATIENCE, Running, World, read_log, wait},
 };
 
 /// An authority of daemons and one of clients, and the files that they make.
@@ -117,6 +117,11 @@ fn a_certificate_says_who_asks() {
     run(Some(known.clone()), &["apply"]).expect(0);
     let history = run(Some(known), &["history", "-o", "json"]).json();
     assert_eq!(history["attempts"][0]["requested_by"], "ci");
+    let calls = read_log(&world.path("audit.jsonl")).into_iter().filter(|record| record["event"] == "call");
+    let told: Vec<_> = calls.map(|it| format!("{} {} {}", it["who"], it["proof"], it["decision"])).collect();
+    let eve = "\"eve@example.com\" \"certificate email:eve@example.com\" \"refused\"";
+    let ci = "\"ci\" \"certificate uri:spiffe://example.com/ci\" \"allowed\"";
+    assert_eq!(told[1..], [eve, ci], "the first one showed nothing: {told:?}");
     // Whoever does not trust the authority does not go on, and nobody speaks without TLS.
     let mut command = world.daemon.ctl_command(&["status"]);
     let told = Ended::of(&command.env("NEXUS_SERVER", remote(&world)).output().expect("nexusctl runs"));

@@ -4,6 +4,7 @@
 mod access;
 mod alerts;
 mod answers;
+mod auditlog;
 mod audits;
 #[cfg(test)]
 mod examples;
@@ -18,6 +19,7 @@ use crate::{cli::report::Report, rpc::proto};
 pub use access::{Contexts, NewToken};
 pub use alerts::{Alert, Alerts};
 pub use answers::{Checksums, Created, Databases, Health, History, Reloaded, Repaired, Versions};
+pub use auditlog::{AuditRecords, VerifiedLog};
 pub use audits::{Audited, Audits};
 pub use operations::{Begun, OneOperation, Operations};
 pub use status::Status;
