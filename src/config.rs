@@ -194,6 +194,18 @@ settings! {
         overlap: Overlap as Overlap = "queue",
         /// How long a connection that nobody uses is kept.
         idle_connection: Duration as Span<0> = "60s",
+        /// How many clients each of the two ports and the socket serves at once.
+        max_clients: u32 as Count<1> = "512",
+        /// How many of them from one address, or of one user on the socket.
+        max_clients_per_address: u32 as Count<1> = "128",
+        /// How long a client may take to say anything that makes sense.
+        handshake_timeout: Duration as Span<1> = "10s",
+        /// How long a client's connection lives before it has to make another one.
+        max_connection_age: Duration as Span<1> = "12h",
+        /// How long a request may take until its answer begins.
+        request_timeout: Duration as Span<1> = "10m",
+        /// How many requests that change something one caller makes in a minute.
+        max_changes_per_minute: u32 as Count<1> = "600",
     }
 
     /// How the databases are watched.
@@ -368,7 +380,7 @@ impl Config {
             reader.complain(&span, format!("[server] grpc and http are both {}", server.grpc));
         }
         let base = file.and_then(Path::parent).unwrap_or(Path::new(""));
-        let (alerts, sinks, mut warnings) = alerts::read(&mut reader, &root, base);
+        let (alerts, sinks) = alerts::read(&mut reader, &root, base);
         let included = include::read(&mut reader, &root, file, base);
         let mut found = Found { warnings: included.warnings, ..Found::default() };
         let mut fleet = Fleet::new(&mut reader, &environment, base, &mut found);
@@ -384,8 +396,7 @@ impl Config {
         if !problems.is_empty() {
             return Err(ConfigError::Invalid(problems));
         }
-        let Found { databases, discoveries, warnings: of_fleet, .. } = found;
-        warnings.extend(of_fleet);
+        let Found { databases, discoveries, mut warnings, .. } = found;
         let of_databases = databases.iter().map(|database| &database.url_source);
         let of_discoveries = discoveries.iter().map(|discovery| &discovery.url_source);
         let of_control = control.iter().map(|control| &control.url_source);

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::ready as ready_now};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
@@ -12,23 +12,26 @@ use crate::{
     alert::Alerts,
     config::Config,
     fleet::{Fleet, Gate, audit::Audits, inventory::Inventory},
-    http::{self, HttpState, Readiness},
+    http::{self, HttpState, Readiness, Watched},
     migration::{Event, EventKind},
     redact::redact_json,
     runtime::Tasks,
     telemetry::{Metrics, Traces, jsonl::JsonlLog},
 };
 
+mod accept;
 mod access;
 mod alerts;
 pub mod args;
 mod connection;
 mod control;
 mod demo;
+mod descriptors;
 mod grpc;
 mod inventories;
 mod leading;
 mod listen;
+mod places;
 mod service_manager;
 mod signals;
 mod strategies;
@@ -184,7 +187,8 @@ impl Daemon {
         tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
         service_manager::watch(&tasks, questions);
         let (readiness, ready) = watch::channel(Readiness::Starting);
-        let (addresses, http, incoming) = listeners.accept(&tasks, doors.tls().as_ref());
+        let (addresses, http, incoming) =
+            listeners.accept(&tasks, doors.tls().as_ref(), wire::terms(&config.limits), &metrics);
         let refresh = count_connections(fleet.clone(), metrics.clone());
         let inventories = Inventories::new(
             fleet.clone(),
@@ -207,10 +211,18 @@ impl Daemon {
             };
             tasks.spawn_vital("lead", leading.run(stop.clone()));
         }
-        let authenticate = (!config.access.open_metrics).then(|| doors.authenticate());
-        let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, authenticate, refresh };
+        let state = HttpState {
+            metrics: metrics.clone(),
+            readiness: ready,
+            gate: Watched::new(gate),
+            authenticate: doors.authenticate(),
+            open_metrics: config.access.open_metrics,
+            refresh,
+        };
         let close = CancellationToken::new();
-        tasks.spawn_vital("http", serve_http(http, state, close.clone(), failed.clone()));
+        let pages = http.filter_map(|it| ready_now(it.ok().map(|it| (it.peer().clone(), it))));
+        let http = http::serve(tasks.clone(), pages, state, config.limits.handshake_timeout, close.clone());
+        tasks.spawn_vital("http", http);
         inventories.start().await;
         wire::warn_of_idle(&scheduled, &fleet.inventory());
         fleet.share(CONTROL_PATIENCE).await;
@@ -222,6 +234,8 @@ impl Daemon {
             reload: inventories.reload_on_request(),
             strategies,
             authenticate: doors.authenticate(),
+            bounds: wire::bounds(&config.limits),
+            max_age: config.limits.max_connection_age,
         };
         let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
         audits.start();
@@ -347,25 +361,6 @@ fn count_connections(fleet: Arc<Fleet>, metrics: Metrics) -> Arc<dyn Fn() + Send
         let servers = inventory.connections();
         metrics.connections(servers.into_iter().map(|(server, it)| (server, it.idle, it.in_use)));
     })
-}
-
-async fn serve_http(
-    connections: grpc::Connections,
-    state: HttpState,
-    close: CancellationToken,
-    failed: CancellationToken,
-) {
-    let connections = connections.filter_map(|connection| {
-        let connection = connection.ok();
-        std::future::ready(connection.map(|it| {
-            let peer = it.peer().clone();
-            (it, peer)
-        }))
-    });
-    if let Err(error) = http::serve(connections, state, close).await {
-        tracing::error!(%error, "the HTTP server failed");
-        failed.cancel();
-    }
 }
 
 async fn evict_idle(fleet: Arc<Fleet>, idle: Duration, stop: CancellationToken) {

@@ -1,6 +1,6 @@
 //! From the configuration to the fleet.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 
@@ -10,6 +10,7 @@ use crate::{
         self, AuditConfig, Config, ConfigError, DatabaseConfig, DatabaseSettings, DiscoverConfig, Problem,
     },
     control::Control,
+    daemon::{accept::Terms, descriptors},
     engine::{Database, Durability},
     fleet::{
         self, Overlap,
@@ -57,6 +58,25 @@ pub(super) fn fleet(
         pending_limit: config.watch.pending_limit,
         overlap: overlap(config),
         shared: control.map(|control| fleet::Shared::new(control, rpc::operation::encode())),
+    }
+}
+
+/// What a listener's clients have.
+pub(super) fn terms(limits: &config::Limits) -> Terms {
+    Terms {
+        most: descriptors::clients(limits.max_clients as usize, descriptors::raise()),
+        most_of_one: limits.max_clients_per_address as usize,
+        handshake: limits.handshake_timeout,
+        max_age: limits.max_connection_age,
+    }
+}
+
+/// How much is asked of the daemon at most.
+pub(super) fn bounds(limits: &config::Limits) -> rpc::access::Bounds {
+    rpc::access::Bounds {
+        timeout: limits.request_timeout,
+        // The configuration has none below 1.
+        changes_per_minute: NonZeroU32::new(limits.max_changes_per_minute).unwrap_or(NonZeroU32::MIN),
     }
 }
 
@@ -392,5 +412,6 @@ fn options(settings: &DatabaseSettings) -> Options {
             config::MissingDown::Error => MissingDown::Error,
         },
         max_file_size: settings.max_file_size,
+        refuse_open: false,
     }
 }

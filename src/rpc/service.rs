@@ -63,7 +63,7 @@ impl Service {
             let operation = self.fleet.start(&request, verb).await;
             let operation = operation.map_err(|failure| of_failure(&failure))?;
             let sight = self.fleet.sight(&request.permit);
-            Box::pin(operation::follow(operation.watch(), sight))
+            Box::pin(operation::follow(&operation, sight))
         };
         Ok(Response::new(Box::pin(events.map(move |event| event.map(wrap)))))
     }
