@@ -172,6 +172,8 @@ settings! {
         file: Option<PathBuf> as OptionalLocation = "",
         /// How many migrations of a database an operator rolls back at once.
         max_rollback_steps: u32 as Count<1> = "1",
+        /// How long an operation waits for a second person's approval.
+        approval_limit: Duration as Span<1> = "1h",
         /// Whether `/metrics` answers anybody.
         open_metrics: bool as Flag = "false",
     }
@@ -288,6 +290,8 @@ settings! {
         idle_in_transaction_timeout: Duration as Span<1> = "60s",
         /// How a change of the rows is noticed.
         watch: Watch as Watch = "poll",
+        /// Whether what changes it takes a second person's approval.
+        protected: bool as Flag = "false",
     }
 }
 
@@ -393,6 +397,7 @@ impl Config {
         for (path, text) in &included.files {
             problems.extend(include::databases(path, text, &environment, &defaults, &mut found));
         }
+        problems.extend(exposure::unproven(&access, &found));
         if !problems.is_empty() {
             return Err(ConfigError::Invalid(problems));
         }

@@ -246,7 +246,7 @@ fn refusals_of_names_labels_and_urls() {
     );
     check(
         &format!("name = \"a\"\n{url}\npasswort = \"hunter2\""),
-        "4:1: database \"a\": unknown key `passwort`; known are name, url, url_env, url_file, labels, schema, table, migrations, naming, recursive, missing_down, max_file_size, out_of_order, missing_file, recovery, durability, lock_timeout, lock_retries, statement_timeout, lock_wait, connect_timeout, idle_in_transaction_timeout, watch",
+        "4:1: database \"a\": unknown key `passwort`; known are name, url, url_env, url_file, labels, schema, table, migrations, naming, recursive, missing_down, max_file_size, out_of_order, missing_file, recovery, durability, lock_timeout, lock_retries, statement_timeout, lock_wait, connect_timeout, idle_in_transaction_timeout, watch, protected",
     );
 }
 

@@ -372,6 +372,7 @@ fn database(wanted: &Wanted, warm: &Warm, looks: Pool, keeps_looks: bool) -> Dat
         looks,
         keeps_looks,
         notifies: settings.watch == config::Watch::Notify,
+        is_protected: settings.protected,
         policy: policy(settings),
         limits,
         lock_wait: settings.lock_wait,
