@@ -23,6 +23,7 @@ mod accept;
 mod access;
 mod alerts;
 pub mod args;
+mod backlog;
 mod connection;
 mod control;
 mod demo;
@@ -39,6 +40,7 @@ mod tls;
 mod wire;
 
 use access::Doors;
+use backlog::Backlog;
 use inventories::{Inventories, Reread};
 use leading::Leading;
 use listen::Listeners;
@@ -167,9 +169,13 @@ impl Daemon {
         let log = Arc::new(JsonlLog::open(&config.log.file, redact_json)?);
         let metrics = Metrics::new();
         let (events, received) = mpsc::unbounded_channel();
+        let backlog = Arc::new(Backlog::default());
         let gate = {
-            let log = log.clone();
-            Arc::new(move || log.is_writable().map_err(|failure| *failure)) as Gate
+            let (log, backlog) = (log.clone(), backlog.clone());
+            Arc::new(move || {
+                backlog.admit()?;
+                log.is_writable().map_err(|failure| *failure)
+            }) as Gate
         };
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
@@ -180,8 +186,13 @@ impl Daemon {
         let alerts = alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
         let telling = CancellationToken::new();
-        let ears =
-            Ears { log: log.clone(), metrics: metrics.clone(), alerts: alerts.clone(), fleet: fleet.clone() };
+        let ears = Ears {
+            log: log.clone(),
+            metrics: metrics.clone(),
+            alerts: alerts.clone(),
+            fleet: fleet.clone(),
+            backlog,
+        };
         // Nobody is to work who cannot tell of it.
         let (questions, asked) = mpsc::channel(1);
         tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
@@ -309,6 +320,7 @@ struct Ears {
     /// What becomes of alerts comes back as events of its own.
     alerts: Alerts,
     fleet: Arc<Fleet>,
+    backlog: Arc<Backlog>,
 }
 
 impl Ears {
@@ -341,7 +353,10 @@ async fn tell(
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => ears.hear(event),
+                Some(event) => {
+                    ears.backlog.is(events.len());
+                    ears.hear(event);
+                }
                 None => return,
             },
             // Whoever asked may have gone.

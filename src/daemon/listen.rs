@@ -112,3 +112,35 @@ async fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
         .with_context(|| format!("cannot set the mode of {}", path.display()))?;
     Ok(listener)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_dead_socket_is_replaced() {
+        let home = tempfile::tempdir().expect("a directory is made");
+        let path = home.path().join("nexusd.sock");
+        let alive = bind_socket(&path).await.expect("nothing is there");
+        let refusal = bind_socket(&path).await.expect_err("somebody answers").to_string();
+        assert!(refusal.contains("another process answers there"), "{refusal}");
+        drop(alive);
+        drop(bind_socket(&path).await.expect("it was left by somebody"));
+        std::fs::remove_file(&path).expect("it is removed");
+
+        let busy = UnixSocket::new_stream().expect("a socket");
+        busy.bind(&path).expect("nothing is there");
+        let busy = busy.listen(1).expect("it listens");
+        // Nobody accepts them.
+        let mut waiting = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            waiting.push(stream);
+        }
+        let refusal = bind_socket(&path).await.expect_err("it is busy").to_string();
+        assert!(refusal.contains("another process may answer there"), "{refusal}");
+        drop(busy);
+        drop(bind_socket(&path).await.expect("it was left by somebody"));
+    }
+}

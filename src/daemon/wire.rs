@@ -413,6 +413,6 @@ fn options(settings: &DatabaseSettings) -> Options {
             config::MissingDown::Error => MissingDown::Error,
         },
         max_file_size: settings.max_file_size,
-        refuse_open: false,
+        refuse_open: settings.protected,
     }
 }

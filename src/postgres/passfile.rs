@@ -9,7 +9,8 @@ use crate::{
 
 /// The password that the file has for this endpoint of the target.
 ///
-/// As libpq does, a file that others may read is ignored, with a warning.
+/// As libpq does, a file that others may read is ignored, with a warning; one of root's may be
+/// readable for its group.
 pub(super) fn password(target: &Target, endpoint: &Endpoint) -> Option<SecretString> {
     let path = target.passfile.clone().or_else(default_path)?;
     let file = match GuardedFile::read(&path) {
@@ -116,7 +117,7 @@ mod tests {
         fs::write(file.path(), "# comment\nh:*:d:u:first\n*:*:*:*:second\n").expect("written");
         let url = format!("host=h dbname=d user=u passfile='{}'", file.path().display());
         let target = Target::parse(&SecretString::from(url)).expect("a good DSN");
-        for (mode, expected) in [(0o600, Some("first")), (0o640, None), (0o604, None)] {
+        for (mode, expected) in [(0o600, Some("first")), (0o660, None), (0o604, None)] {
             fs::set_permissions(file.path(), Permissions::from_mode(mode)).expect("chmod");
             let found = password(&target, &target.endpoints[0]);
             assert_eq!(found.as_ref().map(ExposeSecret::expose_secret), expected, "{mode:o}");
