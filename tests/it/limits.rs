@@ -85,7 +85,7 @@ fn who_says_nothing_is_disconnected_and_nobody_else() {
 
 #[test]
 fn one_more_client_is_told_that_there_are_too_many() {
-    let world = start("max_clients = 8\nmax_clients_per_address = 4");
+    let world = start("max_clients = 8\nmax_clients_per_address = 4\nhandshake_timeout = \"60s\"");
     let held: Vec<_> = (0..4).map(|_| TcpStream::connect(&world.daemon.grpc).expect("it connects")).collect();
     let server = world.daemon.grpc.clone();
     let is_refused = || remote(&world, &server, &["status"]).code != Some(0);
