@@ -124,7 +124,7 @@ fn a_certificate_says_who_asks() {
     let mut command = world.daemon.ctl_command(&["status"]);
     let plain = format!("http://localhost:{}", port(&world.daemon.grpc));
     let told = Ended::of(&command.env("NEXUS_SERVER", plain).output().expect("nexusctl runs"));
-    assert!(told.code == Some(4) && told.stderr.contains("with https://"), "{}", told.stderr);
+    assert!(told.code == Some(4) && told.stderr.contains("https://"), "{}", told.stderr);
 }
 
 /// What a nexusd says that does not start.
