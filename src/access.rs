@@ -2,17 +2,20 @@
 //! some databases; [`rule`] is the one table that says which role an RPC takes. The three together are
 //! a [`Permit`]: it goes with the request, and is asked where its databases are resolved.
 //!
+//! [`admit::admit`] is the one place where a request is let in, whatever it came by.
+//!
 //! What is not granted is denied. What a caller may not even read does not exist for them.
 
 use std::{fmt, net::SocketAddr};
 
+pub mod admit;
 pub mod grant;
 pub mod identity;
 pub mod permit;
 pub mod rule;
 
 pub use grant::Grant;
-pub use identity::{Authenticate, By, Identities, Identity, Peer, Process, San};
+pub use identity::{Authenticate, By, Crowd, Identities, Identity, Peer, Process, San, Shown};
 pub use permit::Permit;
 pub use rule::{Rule, Scope};
 
@@ -105,6 +108,11 @@ impl Caller {
     /// Whether the name is more than what they say of themselves.
     pub fn is_proven(&self) -> bool {
         self.proof != Proof::None
+    }
+
+    /// What tells them from everybody else. Two ways to show the same name may be two people.
+    pub fn identity(&self) -> String {
+        format!("{} {}", self.proof.method(), self.name)
     }
 
     /// The same with the name that counts: where nothing is proven, what they say of themselves.

@@ -172,6 +172,8 @@ settings! {
         file: Option<PathBuf> as OptionalLocation = "",
         /// How many migrations of a database an operator rolls back at once.
         max_rollback_steps: u32 as Count<1> = "1",
+        /// How long an operation waits for a second person's approval.
+        approval_limit: Duration as Span<1> = "1h",
         /// Whether `/metrics` answers anybody.
         open_metrics: bool as Flag = "false",
     }
@@ -196,6 +198,18 @@ settings! {
         overlap: Overlap as Overlap = "queue",
         /// How long a connection that nobody uses is kept.
         idle_connection: Duration as Span<0> = "60s",
+        /// How many clients each of the two ports and the socket serves at once.
+        max_clients: u32 as Count<1> = "512",
+        /// How many of them from one address, or of one user on the socket.
+        max_clients_per_address: u32 as Count<1> = "128",
+        /// How long a client may take to say anything that makes sense.
+        handshake_timeout: Duration as Span<1> = "10s",
+        /// How long a client's connection lives before it has to make another one.
+        max_connection_age: Duration as Span<1> = "12h",
+        /// How long a request may take until its answer begins.
+        request_timeout: Duration as Span<1> = "10m",
+        /// How many requests that change something one caller makes in a minute.
+        max_changes_per_minute: u32 as Count<1> = "600",
     }
 
     /// How the databases are watched.
@@ -278,6 +292,8 @@ settings! {
         idle_in_transaction_timeout: Duration as Span<1> = "60s",
         /// How a change of the rows is noticed.
         watch: Watch as Watch = "poll",
+        /// Whether what changes it takes a second person's approval.
+        protected: bool as Flag = "false",
     }
 }
 
@@ -370,7 +386,7 @@ impl Config {
             reader.complain(&span, format!("[server] grpc and http are both {}", server.grpc));
         }
         let base = file.and_then(Path::parent).unwrap_or(Path::new(""));
-        let (alerts, sinks, mut warnings) = alerts::read(&mut reader, &root, base);
+        let (alerts, sinks) = alerts::read(&mut reader, &root, base);
         let included = include::read(&mut reader, &root, file, base);
         let mut found = Found { warnings: included.warnings, ..Found::default() };
         let mut fleet = Fleet::new(&mut reader, &environment, base, &mut found);
@@ -383,11 +399,11 @@ impl Config {
         for (path, text) in &included.files {
             problems.extend(include::databases(path, text, &environment, &defaults, &mut found));
         }
+        problems.extend(exposure::unproven(&access, &found));
         if !problems.is_empty() {
             return Err(ConfigError::Invalid(problems));
         }
-        let Found { databases, discoveries, warnings: of_fleet, .. } = found;
-        warnings.extend(of_fleet);
+        let Found { databases, discoveries, mut warnings, .. } = found;
         let of_databases = databases.iter().map(|database| &database.url_source);
         let of_discoveries = discoveries.iter().map(|discovery| &discovery.url_source);
         let of_control = control.iter().map(|control| &control.url_source);

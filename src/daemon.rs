@@ -3,35 +3,38 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::ready as ready_now};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 
 use crate::{
-    access::rule::METRICS,
     alert::Alerts,
     auditlog::AuditLog,
     config::Config,
     fleet::{Fleet, Gate, audit::Audits, inventory::Inventory},
-    http::{self, HttpState, Readiness},
+    http::{self, HttpState, Readiness, Watched},
     migration::{Event, EventKind},
     redact::redact_json,
     runtime::Tasks,
     telemetry::{Metrics, Traces, jsonl::JsonlLog},
 };
 
+mod accept;
 mod access;
 mod alerts;
 pub mod args;
 mod auditlog;
+mod backlog;
 mod connection;
 mod control;
 mod demo;
+mod descriptors;
 mod grpc;
 mod inventories;
 mod leading;
 mod listen;
+mod places;
 mod service_manager;
 mod signals;
 mod strategies;
@@ -39,6 +42,7 @@ mod tls;
 mod wire;
 
 use access::Doors;
+use backlog::Backlog;
 use inventories::{Inventories, Reread};
 use leading::Leading;
 use listen::Listeners;
@@ -177,13 +181,15 @@ impl Daemon {
         let metrics = Metrics::new();
         let (audit_log, writer) = auditlog::open(&config.log.audit_file, &instance, &metrics)?;
         let (events, received) = mpsc::unbounded_channel();
+        let backlog = Arc::new(Backlog::default());
         let gate = {
-            let (log, audit_log) = (log.clone(), audit_log.clone());
-            let is_writable = move || {
+            let (log, audit_log, backlog) = (log.clone(), audit_log.clone(), backlog.clone());
+            let admits = move || {
+                backlog.admit()?;
                 log.is_writable().map_err(|failure| *failure)?;
                 audit_log.is_writable()
             };
-            Arc::new(is_writable) as Gate
+            Arc::new(admits) as Gate
         };
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
@@ -203,13 +209,15 @@ impl Daemon {
             metrics: metrics.clone(),
             alerts: alerts.clone(),
             fleet: fleet.clone(),
+            backlog,
         };
         // Nobody is to work who cannot tell of it.
         let (questions, asked) = mpsc::channel(1);
         tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
         service_manager::watch(&tasks, questions);
         let (readiness, ready) = watch::channel(Readiness::Starting);
-        let (addresses, http, incoming) = listeners.accept(&tasks, doors.tls().as_ref());
+        let (addresses, http, incoming) =
+            listeners.accept(&tasks, doors.tls().as_ref(), wire::terms(&config.limits), &metrics);
         let refresh = count_connections(fleet.clone(), metrics.clone());
         let inventories = Inventories::new(
             fleet.clone(),
@@ -236,11 +244,19 @@ impl Daemon {
             };
             tasks.spawn_vital("lead", leading.run(stop.clone()));
         }
-        let guard = || auditlog::guard(&audit_log, METRICS.path, doors.authenticate());
-        let authenticate = (!config.access.open_metrics).then(guard);
-        let state = HttpState { metrics: metrics.clone(), readiness: ready, gate, authenticate, refresh };
+        let state = HttpState {
+            metrics: metrics.clone(),
+            readiness: ready,
+            gate: Watched::new(gate),
+            authenticate: doors.authenticate(),
+            open_metrics: config.access.open_metrics,
+            refused: auditlog::refusals(&audit_log),
+            refresh,
+        };
         let close = CancellationToken::new();
-        tasks.spawn_vital("http", serve_http(http, state, close.clone(), failed.clone()));
+        let pages = http.filter_map(|it| ready_now(it.ok().map(|it| (it.peer().clone(), it))));
+        let http = http::serve(tasks.clone(), pages, state, config.limits.handshake_timeout, close.clone());
+        tasks.spawn_vital("http", http);
         inventories.start().await;
         wire::warn_of_idle(&scheduled, &fleet.inventory());
         fleet.share(CONTROL_PATIENCE).await;
@@ -253,6 +269,8 @@ impl Daemon {
             strategies,
             authenticate: doors.authenticate(),
             audit_log: audit_log.clone(),
+            bounds: wire::bounds(&config.limits),
+            max_age: config.limits.max_connection_age,
         };
         let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
         audits.start();
@@ -329,6 +347,7 @@ struct Ears {
     /// What becomes of alerts comes back as events of its own.
     alerts: Alerts,
     fleet: Arc<Fleet>,
+    backlog: Arc<Backlog>,
 }
 
 impl Ears {
@@ -362,7 +381,10 @@ async fn tell(
     loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => ears.hear(event),
+                Some(event) => {
+                    ears.backlog.is(events.len());
+                    ears.hear(event);
+                }
                 None => return,
             },
             // Whoever asked may have gone.
@@ -382,25 +404,6 @@ fn count_connections(fleet: Arc<Fleet>, metrics: Metrics) -> Arc<dyn Fn() + Send
         let servers = inventory.connections();
         metrics.connections(servers.into_iter().map(|(server, it)| (server, it.idle, it.in_use)));
     })
-}
-
-async fn serve_http(
-    connections: grpc::Connections,
-    state: HttpState,
-    close: CancellationToken,
-    failed: CancellationToken,
-) {
-    let connections = connections.filter_map(|connection| {
-        let connection = connection.ok();
-        std::future::ready(connection.map(|it| {
-            let peer = it.peer().clone();
-            (it, peer)
-        }))
-    });
-    if let Err(error) = http::serve(connections, state, close).await {
-        tracing::error!(%error, "the HTTP server failed");
-        failed.cancel();
-    }
 }
 
 async fn evict_idle(fleet: Arc<Fleet>, idle: Duration, stop: CancellationToken) {

@@ -63,6 +63,8 @@ pub struct Database {
     pub keeps_looks: bool,
     /// Whether a trigger tells of changes of the rows.
     pub notifies: bool,
+    /// Whether what changes it takes a second person's approval.
+    pub is_protected: bool,
     /// What is refused and what is let pass.
     pub policy: Policy,
     /// Bounds of its sessions.

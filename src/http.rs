@@ -1,34 +1,33 @@
 //! HTTP for monitoring: `/metrics`, `/-/healthy`, `/-/ready`.
 
-use std::{
-    io::{self, ErrorKind},
-    sync::Arc,
-};
+mod gate;
+mod serve;
+
+use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{ConnectInfo, Request, State, connect_info::Connected},
+    extract::{Request, State},
     http::{
-        StatusCode,
+        HeaderValue, StatusCode,
         header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
     routing::get,
-    serve::{IncomingStream, Listener},
 };
-use futures_util::{Stream, StreamExt as _};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::watch,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::{
-    access::{Authenticate, Peer, Permit, identity::bearer, rule::METRICS},
-    fleet::Gate,
-    migration::{Code, Failure, failure::Kind},
+    access::{
+        Authenticate, Peer, Permit,
+        admit::{Refusal, admit},
+        rule::METRICS,
+    },
+    migration::{Failure, failure::Kind},
     telemetry::Metrics,
 };
+
+pub use self::{gate::Watched, serve::serve};
 
 /// Whether the daemon takes requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,9 +49,13 @@ pub struct HttpState {
     /// What `/-/ready` says.
     pub readiness: watch::Receiver<Readiness>,
     /// Whether mutations are admitted: `/-/ready` says so.
-    pub gate: Gate,
-    /// Says who asks for `/metrics`; `None`: whoever asks is answered.
-    pub authenticate: Option<Authenticate>,
+    pub gate: Watched,
+    /// Says who asks.
+    pub authenticate: Authenticate,
+    /// Whether whoever asks for `/metrics` is answered.
+    pub open_metrics: bool,
+    /// Is told who was refused `/metrics`.
+    pub refused: Arc<dyn Fn(&Refusal) + Send + Sync>,
     /// Brings up to date what is not told by events, before each `/metrics`.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
 }
@@ -69,91 +72,47 @@ pub fn router(state: HttpState) -> Router {
         .with_state(Arc::new(state))
 }
 
-/// Serves the pages over connections, each with what it shows of who is at its other end, until
-/// `shutdown`; then ends the answers that are under way.
-pub async fn serve<C, S>(connections: C, state: HttpState, shutdown: CancellationToken) -> io::Result<()>
-where
-    C: Stream<Item = (S, Peer)> + Unpin + Send + 'static,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = router(state).into_make_service_with_connect_info::<Remote>();
-    axum::serve(Connections(connections), service).with_graceful_shutdown(shutdown.cancelled_owned()).await
-}
-
-/// What a connection shows of who is at its other end.
-#[derive(Debug, Clone)]
-struct Remote(Peer);
-
-/// Connections that somebody else accepts.
-struct Connections<C>(C);
-
-impl<C, S> Listener for Connections<C>
-where
-    C: Stream<Item = (S, Peer)> + Unpin + Send + 'static,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    type Io = S;
-    type Addr = Peer;
-
-    async fn accept(&mut self) -> (S, Peer) {
-        match self.0.next().await {
-            Some(connection) => connection,
-            // None will come any more: the server ends when it is told to.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Peer> {
-        Err(ErrorKind::Unsupported.into())
-    }
-}
-
-impl<C, S> Connected<IncomingStream<'_, Connections<C>>> for Remote
-where
-    C: Stream<Item = (S, Peer)> + Unpin + Send + 'static,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    fn connect_info(stream: IncomingStream<'_, Connections<C>>) -> Self {
-        Self(stream.remote_addr().clone())
-    }
-}
-
 async fn metrics(State(state): State<Arc<HttpState>>, request: Request) -> Response {
-    if let Err(failure) = admit(&state, &request) {
-        return refused(&failure);
+    if !state.open_metrics
+        && let Err(refusal) = state.knows(&request)
+    {
+        (state.refused)(&refusal);
+        return refused(&refusal.failure);
     }
     (state.refresh)();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.encode()).into_response()
 }
 
-/// Refuses whoever may not read the metrics.
-fn admit(state: &HttpState, request: &Request) -> Result<(), Failure> {
-    let Some(authenticate) = &state.authenticate else { return Ok(()) };
-    let header = request.headers().get(AUTHORIZATION);
-    let token = bearer(header.map(|header| header.to_str().unwrap_or_default()));
-    let remote = request.extensions().get::<ConnectInfo<Remote>>();
-    let Some(ConnectInfo(Remote(peer))) = remote else {
-        return Err(Failure::new(Code::NoCredential, "It is not known where the request comes from"));
-    };
-    let (caller, grants) = authenticate(peer, token)?;
-    Permit::new(caller, grants, &METRICS).map(drop)
+impl HttpState {
+    /// Refuses whoever may not read everything.
+    fn knows(&self, request: &Request) -> Result<Permit, Refusal> {
+        let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        admit(&self.authenticate, request.extensions().get::<Peer>(), header, &METRICS)
+    }
 }
 
 fn refused(failure: &Failure) -> Response {
     let text = format!("{failure}\n{}\n[{}]\n", failure.remedy(), failure.code);
-    if failure.code.kind() == Kind::Unauthenticated {
-        (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], text).into_response()
-    } else {
-        (StatusCode::FORBIDDEN, text).into_response()
+    match failure.code.kind() {
+        Kind::Unauthenticated => {
+            (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], text).into_response()
+        }
+        Kind::Exhausted => (StatusCode::SERVICE_UNAVAILABLE, text).into_response(),
+        _ => (StatusCode::FORBIDDEN, text).into_response(),
     }
 }
 
-async fn ready(State(state): State<Arc<HttpState>>) -> (StatusCode, String) {
+async fn ready(State(state): State<Arc<HttpState>>, request: Request) -> (StatusCode, String) {
     let readiness = *state.readiness.borrow();
     let (status, text) = match readiness {
-        Readiness::Serving => match (state.gate)() {
+        Readiness::Serving => match state.gate.look().await {
             Ok(()) => (StatusCode::OK, "nexusd takes requests".to_owned()),
-            Err(failure) => (StatusCode::SERVICE_UNAVAILABLE, format!("nexusd refuses changes: {failure}")),
+            Err(failure) => {
+                // What is wrong names paths: it is for those who may read everything.
+                let why =
+                    if state.knows(&request).is_ok() { failure.message } else { "its log says why".into() };
+                (StatusCode::SERVICE_UNAVAILABLE, format!("nexusd refuses changes: {why}"))
+            }
         },
         Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "nexusd is starting".to_owned()),
         Readiness::Draining => {
@@ -166,20 +125,31 @@ async fn ready(State(state): State<Arc<HttpState>>) -> (StatusCode, String) {
 #[cfg(test)]
 mod tests {
     use axum::{body::Body, http::Request};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::access::{Identities, Origin};
+    use crate::{
+        access::{Crowd, Identities, Origin},
+        migration::Code,
+    };
+
+    /// A state that lets in whoever is on loopback.
+    pub(super) fn state(readiness: watch::Receiver<Readiness>) -> HttpState {
+        let identities = Identities::open(500);
+        let now = jiff::Timestamp::now();
+        HttpState {
+            metrics: Metrics::new(),
+            readiness,
+            gate: Watched::new(Arc::new(|| Ok(()))),
+            authenticate: Arc::new(move |peer, token| identities.authenticate(peer, token, now)),
+            open_metrics: false,
+            refused: Arc::new(|_| {}),
+            refresh: Arc::new(|| {}),
+        }
+    }
 
     async fn answer(readiness: Readiness, method: &str, path: &str) -> (u16, String, String) {
-        let state = HttpState {
-            metrics: Metrics::new(),
-            readiness: watch::channel(readiness).1,
-            gate: Arc::new(|| Ok(())),
-            authenticate: None,
-            refresh: Arc::new(|| {}),
-        };
+        let state = HttpState { open_metrics: true, ..state(watch::channel(readiness).1) };
         let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
         let response = router(state).oneshot(request).await.expect("it cannot fail");
         let kind =
@@ -214,15 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_take_a_role_where_somebody_is_asked() {
-        let identities = Identities::open(500);
-        let now = jiff::Timestamp::now();
-        let state = HttpState {
-            metrics: Metrics::new(),
-            readiness: watch::channel(Readiness::Serving).1,
-            gate: Arc::new(|| Ok(())),
-            authenticate: Some(Arc::new(move |peer, token| identities.authenticate(peer, token, now))),
-            refresh: Arc::new(|| {}),
-        };
+        let state = state(watch::channel(Readiness::Serving).1);
         let check = async |path: &str, from: Option<[u8; 4]>, header: Option<&str>, expected: u16| {
             let mut request = Request::builder().uri(path);
             if let Some(header) = header {
@@ -230,8 +192,7 @@ mod tests {
             }
             let mut request = request.body(Body::empty()).expect("a request");
             if let Some(address) = from {
-                let peer = Peer { from: Origin::Tcp((address, 1).into()), process: None, certificate: None };
-                request.extensions_mut().insert(ConnectInfo(Remote(peer)));
+                request.extensions_mut().insert(Peer::at(Origin::Tcp((address, 1).into())));
             }
             let response = router(state.clone()).oneshot(request).await.expect("it cannot fail");
             assert_eq!(response.status(), expected, "{path} {from:?} {header:?}");
@@ -247,39 +208,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn serves_until_it_is_told_to_stop() -> io::Result<()> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let (sender, readiness) = watch::channel(Readiness::Starting);
-        let shutdown = CancellationToken::new();
-        let state = HttpState {
-            metrics: Metrics::new(),
-            readiness,
-            gate: Arc::new(|| Ok(())),
-            authenticate: None,
-            refresh: Arc::new(|| {}),
+    async fn why_it_is_not_ready_is_told_to_those_who_may_know() {
+        let shut = || Err(Failure::new(Code::LogUnwritable, "/var/log/nexus cannot be written"));
+        let gate = Watched::new(Arc::new(shut));
+        let state = HttpState { gate, ..state(watch::channel(Readiness::Serving).1) };
+        let check = async |path: &str, peer: Peer, expected: u16, said: &str| {
+            let request = Request::builder().uri(path).extension(peer).body(Body::empty());
+            let answer =
+                router(state.clone()).oneshot(request.expect("a request")).await.expect("it cannot fail");
+            assert_eq!(answer.status(), expected, "{said}");
+            let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("a body");
+            let body = String::from_utf8_lossy(&body);
+            assert!(body.starts_with(said), "{body}");
         };
-        let accepted = futures_util::stream::unfold(listener, |listener| async move {
-            let (stream, from) = listener.accept().await.ok()?;
-            let peer = Peer { from: Origin::Tcp(from), process: None, certificate: None };
-            Some(((stream, peer), listener))
-        });
-        let server = crate::runtime::spawn_owned(serve(Box::pin(accepted), state, shutdown.clone()));
-        let ready = async || -> io::Result<String> {
-            let mut stream = tokio::net::TcpStream::connect(address).await?;
-            stream
-                .write_all(b"GET /-/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-                .await?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await?;
-            Ok(text)
-        };
-        assert!(ready().await?.starts_with("HTTP/1.1 503"));
-        sender.send_replace(Readiness::Serving);
-        assert!(ready().await?.starts_with("HTTP/1.1 200"));
-        shutdown.cancel();
-        server.await??;
-        assert!(ready().await.is_err());
-        Ok(())
+        let at = |address: [u8; 4]| Peer::at(Origin::Tcp((address, 1).into()));
+        let told = "nexusd refuses changes: /var/log/nexus cannot be written";
+        check("/-/ready", at([127, 0, 0, 1]), 503, told).await;
+        check("/-/ready", at([10, 0, 0, 1]), 503, "nexusd refuses changes: its log says why\n").await;
+        let crowded = Peer { turned_away: Some(Crowd::Clients(8)), ..at([127, 0, 0, 1]) };
+        check("/metrics", crowded.clone(), 503, "nexusd serves 8 connections already").await;
+        check("/-/healthy", crowded, 200, "nexusd is alive").await;
     }
 }

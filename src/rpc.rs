@@ -9,6 +9,7 @@ pub mod convert;
 mod inventory;
 pub mod operation;
 pub mod overview;
+mod pace;
 pub mod service;
 pub mod status;
 pub mod strategy;

@@ -5,6 +5,7 @@
 //! a request always sees the present, and a thousand unchanged migrations cost a few milliseconds.
 //! [`watch`] tells of changes that nobody asked for.
 
+mod beneath;
 pub mod embedded;
 mod file;
 mod listing;
@@ -14,7 +15,6 @@ pub mod watch;
 
 use std::{
     collections::HashMap,
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -27,6 +27,7 @@ use crate::{
         Catalog, Code, Failure, Migration, Script, ScriptReader, catalog::CatalogResult, version::Naming,
     },
     source::{
+        beneath::Bounds,
         file::Content,
         listing::{Listed, Root},
         problem::{Problem, failure},
@@ -50,6 +51,8 @@ pub struct Options {
     pub missing_down: MissingDown,
     /// The most bytes that a file may have.
     pub max_file_size: u64,
+    /// Whether a directory or a file is refused that everybody may write to.
+    pub refuse_open: bool,
 }
 
 impl Default for Options {
@@ -59,6 +62,7 @@ impl Default for Options {
             recursive: false,
             missing_down: MissingDown::default(),
             max_file_size: 64 << 20,
+            refuse_open: false,
         }
     }
 }
@@ -112,7 +116,7 @@ impl Directory {
     /// failure that names every problem at once.
     ///
     /// Hidden files, whose names begin with a dot, are not read: editors and Kubernetes keep their
-    /// own things there. Symbolic links are followed; of a volume that Kubernetes mounts, those
+    /// own things there. Symbolic links are followed where they stay in the directory; of a volume that Kubernetes mounts, those
     /// files are read to which its link `..data` leads. What changes while it is read is read anew:
     /// a directory that is swapped is the old one or the new one, never some of each. It blocks on
     /// the disk: call it from a thread that may, or see [`Self::load`].
@@ -125,14 +129,15 @@ impl Directory {
             let root = Root::of(&self.path);
             let listed = listing::list(&self.path, root.as_ref(), &self.options);
             let mut problems = listed.problems.clone();
-            let is_unchanged = cache.refresh(&listed.files, self.options.max_file_size, &mut problems);
+            let is_unchanged =
+                cache.refresh(root.as_ref().ok(), &listed.files, self.options.max_file_size, &mut problems);
             if is_unchanged && cache.is_current && problems.is_empty() {
                 return Ok(self.last_good().unwrap_or_default());
             }
             cache.is_current = false;
             let is_whole = cache.is_whole(&listed.files)
                 && listing::list(&self.path, root.as_ref(), &self.options) == listed
-                && Root::of(&self.path).ok() == root.ok();
+                && is_same(Root::of(&self.path).ok().as_ref(), root.as_ref().ok());
             if is_whole {
                 let (migrations, notices) = cache.pair(listed.files, problems, self.options.missing_down)?;
                 cache.is_current = true;
@@ -173,13 +178,21 @@ impl Directory {
 impl Cache {
     /// Reads the files that are new or changed and forgets those that are gone; says whether there
     /// were none of either.
-    fn refresh(&mut self, files: &[Listed], max_size: u64, problems: &mut Vec<Problem>) -> bool {
+    fn refresh(
+        &mut self,
+        root: Option<&Root>,
+        files: &[Listed],
+        max_size: u64,
+        problems: &mut Vec<Problem>,
+    ) -> bool {
         let mut old = std::mem::take(&mut self.files);
         let mut is_unchanged = true;
         for file in files {
             let cached = old.remove(&file.path).filter(|content| content.is_of(&file.stamp));
             is_unchanged &= cached.is_some();
-            match cached.map_or_else(|| Content::read(file, max_size), Ok) {
+            // Where there is no root nothing was listed.
+            let Some(root) = root else { continue };
+            match cached.map_or_else(|| Content::read(root, file, max_size), Ok) {
                 Ok(content) => {
                     problems.extend(content.header.as_ref().err().cloned());
                     self.files.insert(file.path.clone(), content);
@@ -214,9 +227,18 @@ impl Cache {
     }
 }
 
+/// Whether a directory's path led to the same place twice, be it to none.
+fn is_same(before: Option<&Root>, now: Option<&Root>) -> bool {
+    match (before, now) {
+        (Some(before), Some(now)) => before.is_same(now),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 impl ScriptReader for Directory {
     fn open(&self, script: &Script) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(File::open(&script.path)?))
+        Ok(Box::new(Bounds::of(&self.path)?.open(&script.path)?))
     }
 }
 

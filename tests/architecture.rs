@@ -109,6 +109,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("tower", &["rpc", "http", "daemon", "telemetry::rpc"]),
     ("http", &["rpc", "telemetry::rpc", "config"]),
     ("http_body", &["telemetry::rpc"]),
+    ("hyper", &["http"]),
+    ("hyper_util", &["http"]),
+    ("governor", &["rpc"]),
     ("tokio", WORKING),
     ("tokio_stream", WORKING),
     ("tokio_util", WORKING),
@@ -241,7 +244,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("unicode_width", &["cli"]),
     ("anstream", &["cli"]),
     ("anstyle", &["cli"]),
-    ("nix", &["postgres", "auditlog", "telemetry", "cli", "daemon"]),
+    ("nix", &["source", "postgres", "auditlog", "telemetry", "cli", "daemon"]),
     ("quick_xml", &["cli"]),
     ("sd_notify", &["daemon::service_manager"]),
 ];

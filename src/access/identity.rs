@@ -24,9 +24,47 @@ pub struct Peer {
     pub from: Origin,
     /// The process at the other end of a Unix socket.
     pub process: Option<Process>,
-    /// The names in the client's certificate, which a trusted authority has signed; `None` where there
-    /// is no certificate.
-    pub certificate: Option<Arc<[San]>>,
+    /// The client's certificate, which a trusted authority has signed.
+    pub certificate: Option<Shown>,
+    /// Why it is only told that it is not served; `None`: it is.
+    pub turned_away: Option<Crowd>,
+}
+
+/// What counts of a client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The names in it that say who its holder is.
+    pub names: Arc<[San]>,
+    /// When it ends. The authorities looked at that when the connection was made, which may be long ago.
+    pub ends: Timestamp,
+}
+
+/// Why one more connection is too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crowd {
+    /// So many clients are connected already.
+    Clients(usize),
+    /// So many of them from the same address, or of the same user.
+    OfOne(usize),
+}
+
+impl Peer {
+    /// One of which nothing is known but where it is.
+    pub fn at(from: Origin) -> Self {
+        Self { from, process: None, certificate: None, turned_away: None }
+    }
+}
+
+impl From<Crowd> for Failure {
+    fn from(crowd: Crowd) -> Self {
+        Self::new(
+            Code::TooManyClients,
+            match crowd {
+                Crowd::Clients(most) => format!("nexusd serves {most} connections already"),
+                Crowd::OfOne(most) => format!("nexusd serves {most} connections of yours already"),
+            },
+        )
+    }
 }
 
 /// A process, as the kernel knows it.
@@ -145,6 +183,15 @@ fn id(digest: &[u8; 32]) -> String {
     hex(&digest[..DIGITS_OF_AN_ID / 2])
 }
 
+/// What a name looks like, in words.
+pub const NAME_FORM: &str = "a name of 1 to 100 letters, digits, `_`, `.`, `-`, `@`, `/` and `:`";
+
+/// Whether a text may be somebody's name: it is written down wherever they did something.
+pub fn is_name(text: &str) -> bool {
+    let fits = |c: char| c.is_alphanumeric() || "_.-@/:".contains(c);
+    (1..=100).contains(&text.len()) && text.chars().all(fits)
+}
+
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     let mut digits = String::with_capacity(2 * bytes.len());
@@ -179,17 +226,25 @@ impl Identities {
     }
 
     /// Who asks, and what is granted to them. A token that is given decides alone: where it is wrong,
-    /// nothing else is tried.
+    /// nothing else is tried. Whoever is turned away is not even looked at.
     pub fn authenticate(
         &self,
         peer: &Peer,
         token: Option<&str>,
         now: Timestamp,
     ) -> Result<(Caller, Arc<[Grant]>), Failure> {
+        if let Some(crowd) = peer.turned_away {
+            return Err(crowd.into());
+        }
         if let Some(token) = token {
             return self.by_token(peer.from, token, now);
         }
-        if let Some(names) = &peer.certificate {
+        if let Some(Shown { names, ends }) = &peer.certificate {
+            if *ends < now {
+                let message = format!("The client's certificate expired at {ends:.0}");
+                let hint = "have its authority make a new one, and connect again with that";
+                return Err(Failure::new(Code::ExpiredCredential, message).hint(hint));
+            }
             return self.by_certificate(peer.from, names);
         }
         if let Some(process) = &peer.process {
@@ -318,7 +373,7 @@ mod tests {
     }
 
     fn peer(from: &str) -> Peer {
-        Peer { from: Origin::Tcp(from.parse().expect("an address")), process: None, certificate: None }
+        Peer::at(Origin::Tcp(from.parse().expect("an address")))
     }
 
     #[test]
@@ -346,13 +401,18 @@ mod tests {
     fn certificates() {
         let shown = |names: &[&str]| {
             let names = names.iter().map(|name| San::parse(name).expect("a name")).collect();
-            Peer { certificate: Some(names), ..peer("10.0.0.1:1") }
+            let ends = "2026-06-01T00:00:00Z".parse().expect("a time");
+            Peer { certificate: Some(Shown { names, ends }), ..peer("10.0.0.1:1") }
         };
         let names = ["uri:spiffe://x/y", "dns:deploy.example.com"];
         check(&known(), &shown(&names), None, "deploy certificate dns:deploy.example.com [operator]");
         check(&known(), &shown(&names[..1]), None, "spiffe://x/y certificate uri:spiffe://x/y [viewer]");
         check(&known(), &shown(&["email:eve@x"]), None, "eve@x certificate email:eve@x []");
         check(&known(), &shown(&[]), None, "NX0086");
+        let mut ended = shown(&names);
+        let certificate = ended.certificate.as_mut().expect("there is one");
+        certificate.ends = "2026-05-31T23:59:59Z".parse().expect("a time");
+        check(&known(), &ended, None, "NX0087");
         // A wrong token is not made good by a certificate.
         check(&known(), &shown(&names), Some("nexus_c"), "NX0086");
         for text in ["deploy.example.com", "ip:1.2.3.4", "dns:", "dns:a b"] {
@@ -365,7 +425,7 @@ mod tests {
         let process = |uid, gid, groups: &[u32], user: Option<&str>| Peer {
             from: Origin::Unix(Some(4711)),
             process: Some(Process { uid, gid, groups: groups.into(), user: user.map(str::to_owned) }),
-            certificate: None,
+            ..Peer::at(Origin::Unix(None))
         };
         check(&known(), &process(0, 0, &[], Some("root")), None, "root unix uid=0 gid=0 [admin]");
         check(&known(), &process(500, 5, &[], None), None, "uid 500 unix uid=500 gid=5 [admin]");
@@ -389,6 +449,9 @@ mod tests {
         check(&open, &peer("127.0.0.1:1"), None, " none [admin]");
         check(&open, &peer("[::1]:1"), None, " none [admin]");
         check(&open, &peer("10.0.0.1:1"), None, "NX0085");
+        let crowded = Peer { turned_away: Some(Crowd::Clients(8)), ..peer("127.0.0.1:1") };
+        check(&open, &crowded, None, "NX0117");
+        check(&known(), &crowded, Some("nexus_a"), "NX0117");
         check(&open, &peer("127.0.0.1:1"), Some("nexus_a"), "NX0086");
     }
 }

@@ -138,7 +138,7 @@ impl Permit {
     fn denied(&self, rule: &Rule) -> Failure {
         let method = rule.path.rsplit('/').next().unwrap_or(rule.path);
         let is_elsewhere = self.granting().next().is_some();
-        let on = if is_elsewhere { "on every database" } else { "on any database" };
+        let on = if is_elsewhere { "on every database" } else { "on at least one database" };
         let message = format!("{} may not {method}: it takes the role {} {on}", self.name(), self.least);
         Failure::new(Code::RoleTooLow, message)
     }

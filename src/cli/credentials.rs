@@ -11,7 +11,7 @@ use crate::{
         },
         session::Session,
     },
-    redact::{SecretString, refuse_others},
+    redact::{GuardedFile, SecretString},
     rpc::client::{Address, Credentials, DEFAULT_ADDRESS},
 };
 
@@ -92,9 +92,8 @@ fn public(path: &Path) -> Result<Vec<u8>, Refusal> {
 
 /// A file that is for its owner only.
 fn secret(path: &Path) -> Result<SecretString, Refusal> {
-    let read = || Ok((fs::metadata(path)?, fs::read_to_string(path)?));
-    let (metadata, text) = read().map_err(|error| unreadable(path, &error))?;
-    refuse_others(path, &metadata)
-        .map_err(|message| Refusal::new(message, "what says who you are is for you only"))?;
+    let file = GuardedFile::read_whatever(path).map_err(|error| unreadable(path, &error))?;
+    file.refuse_others().map_err(|message| Refusal::new(message, "what says who you are is for you only"))?;
+    let text = file.into_text().map_err(|error| unreadable(path, &error))?;
     Ok(text.trim().to_owned().into())
 }

@@ -12,7 +12,7 @@ use crate::{
     access::{
         Role,
         grant::EVERY,
-        identity::{TOKEN_PREFIX, digest, hex},
+        identity::{NAME_FORM, TOKEN_PREFIX, digest, hex, is_name},
     },
     cli::{Exit, Refusal, args, context::store::write_for_its_owner, render, session::Session},
 };
@@ -30,7 +30,7 @@ pub enum Action {
 #[derive(Debug, clap::Args)]
 pub struct Create {
     /// Who has it: what is written down of who did something
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     name: String,
     /// What it may do
     #[arg(long, value_enum)]
@@ -65,6 +65,10 @@ impl From<Word> for Role {
             Word::Admin => Self::Admin,
         }
     }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if is_name(text) { Ok(text.to_owned()) } else { Err(format!("expected {NAME_FORM}")) }
 }
 
 /// When it ends.
@@ -161,7 +165,7 @@ mod tests {
     #[test]
     fn an_entry_holds_no_token() {
         let create = Create {
-            name: "c\"i".into(),
+            name: "c/i".into(),
             role: Word::Operator,
             expires: expiry("90d").expect("a duration"),
             max_rollback_steps: Some(3),
@@ -171,7 +175,7 @@ mod tests {
         let selectors = ["env=prod".to_owned(), "tier!=gold".to_owned()];
         let text = entry(&create, "nexus_a", &["*".to_owned()], &selectors, now).expect("it is written");
         let sha256 = "9451f650";
-        assert!(text.starts_with(&format!("[[token]]\nname = 'c\"i'\nsha256 = \"{sha256}")), "{text}");
+        assert!(text.starts_with(&format!("[[token]]\nname = \"c/i\"\nsha256 = \"{sha256}")), "{text}");
         assert!(
             text.ends_with(
                 "role = \"operator\"\ndatabases = [\"*\"]\nselector = \"env=prod,tier!=gold\"\n\
@@ -182,5 +186,9 @@ mod tests {
         assert!(!text.contains("nexus_a"), "{text}");
         assert_eq!(expiry("never"), Ok(Expiry(None)));
         assert!(expiry("soon").is_err());
+        assert_eq!(name("ana@example.com").as_deref(), Ok("ana@example.com"));
+        for wrong in ["", "a b", "c\"i", "a\u{1b}[0m"] {
+            assert!(name(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

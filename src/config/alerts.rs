@@ -103,21 +103,20 @@ impl Form for SinkUrl {
     }
 }
 
-/// Reads `[alerts]` and its sinks, going on after each that is wrong. Also returns what is allowed,
-/// but probably not meant.
+/// Reads `[alerts]` and its sinks, going on after each that is wrong.
 pub(super) fn read<'a>(
     reader: &mut Reader<'a>,
     root: &Section<'a>,
     base: &Path,
-) -> (AlertsConfig, Vec<SinkConfig>, Vec<String>) {
+) -> (AlertsConfig, Vec<SinkConfig>) {
     let section = reader.section(root, "alerts");
     reader.only(&section, &[AlertsConfig::KEYS, &["webhook", "alertmanager"]].concat(), home);
     let layers = [Layer::Environment("alerts"), Layer::File(&section)];
     let settings = AlertsConfig::read(reader, &layers, &AlertsConfig::default());
-    let (mut sinks, mut warnings, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let (mut sinks, mut names) = (Vec::new(), BTreeSet::new());
     for kind in [SinkType::Webhook, SinkType::Alertmanager] {
         for (index, table) in tables(reader, &section, kind).into_iter().enumerate() {
-            let read = sink(reader, table, kind, index + 1, base, &mut warnings);
+            let read = sink(reader, table, kind, index + 1, base);
             let Some((sink, span)) = read else { continue };
             if !names.insert(sink.name.clone()) {
                 let message = format!("sink {:?}: another sink has this name; names are unique", sink.name);
@@ -126,7 +125,7 @@ pub(super) fn read<'a>(
             sinks.push(sink);
         }
     }
-    (settings, sinks, warnings)
+    (settings, sinks)
 }
 
 /// The tables of one kind of sink.
@@ -152,7 +151,6 @@ fn sink<'a>(
     kind: SinkType,
     number: usize,
     base: &Path,
-    warnings: &mut Vec<String>,
 ) -> Option<(SinkConfig, std::ops::Range<usize>)> {
     let default = format!("{}-{number}", kind.name());
     section.label = format!("{} #{number}: ", kind.name());
@@ -163,12 +161,11 @@ fn sink<'a>(
     let layers = [Layer::File(&section)];
     let timeout = reader.setting::<Span<1>>(&layers, "timeout").unwrap_or(TIMEOUT);
     let min_severity = reader.setting::<MinSeverity>(&layers, "min_severity").unwrap_or(MinSeverity::Warning);
-    let mut of_file = |reader: &mut Reader<'a>, key: &str, what: &str| {
+    let of_file = |reader: &mut Reader<'a>, key: &str| {
         let value = section.get(key)?;
         let label = format!("{}{key}: ", section.label);
         let path = base.join(reader.value_of::<Location>(value, &label)?);
-        let read = secret_file::read(&path, what).and_then(|(text, warning)| {
-            warnings.extend(warning.map(|warning| format!("{label}{warning}")));
+        let read = secret_file::read(&path).and_then(|text| {
             if text.is_empty() { Err(format!("{} is empty", path.display())) } else { Ok(text) }
         });
         match read {
@@ -179,11 +176,11 @@ fn sink<'a>(
             }
         }
     };
-    let secret = of_file(reader, "secret_file", "a secret");
+    let secret = of_file(reader, "secret_file");
     let (url, url_file) = match (section.get("url"), section.get("url_file")) {
         (Some(value), None) => (reader.value_of::<SinkUrl>(value, &format!("{}url: ", section.label))?, None),
         (None, Some(value)) => {
-            let (text, path) = of_file(reader, "url_file", "the URL of a sink")?;
+            let (text, path) = of_file(reader, "url_file")?;
             if let Err(wrong) = SinkUrl::parse(&text) {
                 let message = format!("{}url_file: {}: {wrong}", section.label, path.display());
                 reader.complain(&value.span(), message);

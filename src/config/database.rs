@@ -295,10 +295,9 @@ impl<'r, 'a> Fleet<'r, 'a> {
     ) -> Option<(SecretString, UrlSource)> {
         let path: PathBuf = self.base.join(self.reader.value_of::<Location>(value, label)?);
         let shown = path.display();
-        match secret_file::read(&path, "a connection URL") {
-            Ok((text, warning)) => {
+        match secret_file::read(&path) {
+            Ok(text) => {
                 let url = self.checked_url(&text, &value.span(), &format!("{label}{shown}: "))?;
-                self.found.warnings.extend(warning.map(|warning| format!("{label}{warning}")));
                 Some((url, UrlSource::File(path)))
             }
             Err(error) => {

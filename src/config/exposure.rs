@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 
 use crate::config::{
-    AccessConfig, ServerConfig,
+    AccessConfig, Place, Problem, ServerConfig,
+    database::Found,
     reader::{Layer, Reader, Section},
 };
 
@@ -56,6 +57,23 @@ pub(super) fn check<'a>(
             "it means nothing without `file`: whoever reaches loopback is let in",
         );
     }
+}
+
+/// Each protected database where nothing says who anybody is: nobody could be the second person.
+pub(super) fn unproven(access: &AccessConfig, found: &Found) -> Vec<Problem> {
+    if access.file.is_some() {
+        return Vec::new();
+    }
+    let databases = found.databases.iter().map(|it| ("database", &it.name, &it.settings, &it.place));
+    let discoveries = found.discoveries.iter().map(|it| ("discover", &it.id, &it.settings, &it.place));
+    let complaint = |(what, name, place): (&str, &String, &Place)| Problem {
+        place: Some(place.clone()),
+        message: format!(
+            "{what} {name:?}: protected: an approval takes two people who are known: give `file` in [access]"
+        ),
+    };
+    let protected = databases.chain(discoveries).filter(|(_, _, settings, _)| settings.protected);
+    protected.map(|(what, name, _, place)| complaint((what, name, place))).collect()
 }
 
 fn refusal(address: SocketAddr, missing: &[&str]) -> String {
@@ -137,5 +155,28 @@ mod tests {
             "what they may do",
         );
         check("[access]\nopen_metrics = true\n", "nexus.toml:2:16", "means nothing");
+    }
+
+    #[test]
+    fn what_is_protected_takes_people_who_are_known() {
+        let database = "[[database]]\nname = \"a\"\nurl = \"postgres://h/d\"\n";
+        let discover = "[[discover]]\nid = \"b\"\nurl = \"postgres://h/d\"\nschemas = [\"t_*\"]\n";
+        let check = |text: &str, expected: &[&str]| {
+            let said = said(text, None);
+            assert_eq!(said.len(), expected.len(), "{said:?}");
+            for (said, expected) in said.iter().zip(expected) {
+                assert!(said.starts_with(expected) && said.contains("[access]"), "{said}");
+            }
+        };
+        let access = "[access]\nfile = \"a\"\n";
+        let all = "[defaults]\nprotected = true\n";
+        check(&format!("{database}protected = true\n"), &["nexus.toml:1:1: database \"a\": protected"]);
+        check(&format!("{discover}protected = true\n"), &["nexus.toml:1:1: discover \"b\": protected"]);
+        check(
+            &format!("{all}{database}{discover}"),
+            &["nexus.toml:3:1: database \"a\"", "nexus.toml:6:1: discover \"b\""],
+        );
+        check(&format!("{all}{database}protected = false\n"), &[]);
+        check(&format!("{access}{all}{database}{discover}"), &[]);
     }
 }

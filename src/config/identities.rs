@@ -1,19 +1,22 @@
 //! The file of those who are let in: `[[token]]`, `[[certificate]]` and `[[unix]]`, each with a role on
 //! some databases. It is read anew when it changes, apart from the rest of the configuration.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use jiff::Timestamp;
 use toml::de::DeTable;
 
 use crate::{
-    access::{Role, San, identity::hex},
+    access::{
+        Role, San,
+        identity::{NAME_FORM, hex, is_name},
+    },
     config::{
         ConfigError, Overrides, Place, Problem,
         reader::{Layer, Reader, Section},
         setting::{Count, Form, quoted},
     },
-    redact::refuse_others,
+    redact::GuardedFile,
     selector::Pattern,
 };
 
@@ -89,19 +92,11 @@ impl Kind {
 /// could let anybody in, so that it is refused.
 pub fn read_identities(path: &Path, own_uid: u32) -> Result<Vec<IdentityConfig>, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-    let metadata = fs::metadata(path).map_err(unreadable)?;
-    if let Err(message) = refuse_others(path, &metadata) {
+    let file = GuardedFile::read(path).map_err(unreadable)?;
+    if let Err(message) = file.refuse_others().and_then(|()| file.refuse_strangers(own_uid)) {
         return Err(ConfigError::Invalid(vec![Problem { place: None, message }]));
     }
-    if ![0, own_uid].contains(&metadata.uid()) {
-        let message = format!(
-            "{0} belongs to the user {1}, who could let anybody in: it has to belong to root or to nexusd's user",
-            path.display(),
-            metadata.uid()
-        );
-        return Err(ConfigError::Invalid(vec![Problem { place: None, message }]));
-    }
-    parse_identities(&fs::read_to_string(path).map_err(unreadable)?, path)
+    parse_identities(&file.into_text().map_err(unreadable)?, path)
 }
 
 /// Reads the file's text.
@@ -199,12 +194,10 @@ struct Who;
 impl Form for Who {
     type Value = String;
     const TYPES: &'static [&'static str] = &["string"];
-    const EXPECTED: &'static str = "a name of 1 to 100 letters, digits, `_`, `.`, `-`, `@`, `/` and `:`";
+    const EXPECTED: &'static str = NAME_FORM;
 
     fn parse(text: &str) -> Result<String, String> {
-        let fits = |c: char| c.is_alphanumeric() || "_.-@/:".contains(c);
-        let is_name = (1..=100).contains(&text.len()) && text.chars().all(fits);
-        if is_name { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
+        if is_name(text) { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
     }
 
     fn literal(value: &String) -> String {

@@ -246,7 +246,7 @@ fn refusals_of_names_labels_and_urls() {
     );
     check(
         &format!("name = \"a\"\n{url}\npasswort = \"hunter2\""),
-        "4:1: database \"a\": unknown key `passwort`; known are name, url, url_env, url_file, labels, schema, table, migrations, naming, recursive, missing_down, max_file_size, out_of_order, missing_file, recovery, durability, lock_timeout, lock_retries, statement_timeout, lock_wait, connect_timeout, idle_in_transaction_timeout, watch",
+        "4:1: database \"a\": unknown key `passwort`; known are name, url, url_env, url_file, labels, schema, table, migrations, naming, recursive, missing_down, max_file_size, out_of_order, missing_file, recovery, durability, lock_timeout, lock_retries, statement_timeout, lock_wait, connect_timeout, idle_in_transaction_timeout, watch, protected",
     );
 }
 
@@ -285,15 +285,16 @@ fn files_and_their_readers() {
     fs::write(&file, text).expect("the configuration is written");
     fs::write(&secret, "postgres://u:p@h/billing\n").expect("the secret is written");
     let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
-    for (file_mode, secret_mode, expected) in
-        [(0o640, 0o600, 0), (0o644, 0o600, 1), (0o600, 0o604, 1), (0o644, 0o604, 2)]
-    {
-        mode(&file, file_mode).and_then(|()| mode(&secret, secret_mode)).expect("the modes are set");
+    for (file_mode, expected) in [(0o640, 0), (0o644, 1)] {
+        mode(&file, file_mode).and_then(|()| mode(&secret, 0o600)).expect("the modes are set");
         let config = load().expect("it is well-formed");
-        assert_eq!(config.warnings.len(), expected, "{file_mode:o} {secret_mode:o}: {:?}", config.warnings);
+        assert_eq!(config.warnings.len(), expected, "{file_mode:o}: {:?}", config.warnings);
         assert_eq!(config.databases[1].url.expose_secret(), "postgres://u:p@h/billing");
         assert!(!format!("{config:?}").contains("hunter2"));
     }
+    mode(&secret, 0o604).expect("the mode is set");
+    let refusal = load().expect_err("everybody may read the secret").to_string();
+    assert!(refusal.contains("url_file: ") && refusal.contains("chmod 600"), "{refusal}");
 }
 
 #[test]

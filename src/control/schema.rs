@@ -93,6 +93,7 @@ fn database(settings: &Settings) -> Database {
         keeps_looks: false,
         notifies: false,
         names,
+        is_protected: false,
         policy: Policy::default(),
         limits,
         lock_wait: Duration::from_secs(30),

@@ -13,7 +13,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::Authenticate,
+    access::{admit::Refusal, rule::METRICS},
     auditlog::{AuditLog, Told, UsedFile, Writer, chain},
     control::{Control, audit_log::CopiedRecord},
     engine::{Intent, Used, Witness},
@@ -54,15 +54,11 @@ fn used(step: Used) -> UsedFile {
     UsedFile { version: step.version.to_string(), action: step.action.to_string(), file, sha256 }
 }
 
-/// Says who asks for a page, and has the log know whom it does not let in.
-pub(super) fn guard(log: &AuditLog, path: &'static str, authenticate: Authenticate) -> Authenticate {
+/// Has the log know whom the pages do not let in.
+pub(super) fn refusals(log: &AuditLog) -> Arc<dyn Fn(&Refusal) + Send + Sync> {
     let log = log.clone();
-    Arc::new(move |peer, token| {
-        let known = authenticate(peer, token);
-        if let Err(failure) = &known {
-            log.refused(path, None, peer.from, failure);
-        }
-        known
+    Arc::new(move |refusal: &Refusal| {
+        log.refused(METRICS.path, refusal.caller.as_ref(), refusal.from, &refusal.failure);
     })
 }
 

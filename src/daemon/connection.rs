@@ -1,180 +1,95 @@
-//! Connections: accepted from ports and from the socket, encrypted where there is a certificate, each with
-//! what it shows of who is at its other end.
+//! A connection: a stream, encrypted or not, with what it shows of who is at its other end, and with an end.
 
 use std::{
-    io,
+    io::{self, ErrorKind},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
-use nix::unistd::{Gid, Uid, User, getgrouplist};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{Semaphore, mpsc},
-    time::timeout,
+    net::{TcpStream, UnixStream},
+    time::{Instant, Sleep, sleep_until},
 };
 use tokio_rustls::server::TlsStream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use crate::{
-    access::{Origin, Peer, Process},
-    daemon::tls::{self, Protocol, Tls},
-    runtime::Tasks,
-};
+use crate::{access::Peer, daemon::places::Place};
 
-/// How long a client may take to agree on a key.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// With how many clients a key is being agreed on at once.
-const MOST_HANDSHAKES: usize = 1024;
-
-/// How many connections wait for the server to take them.
-const WAITING: usize = 16;
-
-/// How long nothing is accepted after the system has refused to: it has no descriptors left.
-const BREATH: Duration = Duration::from_millis(500);
+/// How many bytes every client of HTTP/2 begins with, whatever it wants: before them it has said nothing.
+const PREFACE: usize = 24;
 
 /// One connection.
 pub(super) struct Connection {
     stream: Stream,
     peer: Peer,
+    /// When it ends, whatever is under way.
+    end: Pin<Box<Sleep>>,
+    /// Until when it has to have said something.
+    silence: Option<Silence>,
+    /// It is given back with the connection.
+    _place: Place,
 }
 
-enum Stream {
+/// What bytes go over.
+pub(super) enum Stream {
+    /// A port without TLS.
     Tcp(TcpStream),
+    /// One with it.
     Tls(Box<TlsStream<TcpStream>>),
-    Unix(UnixStream),
-}
-
-/// Where connections come from.
-pub(super) enum Listener {
-    /// A port, and what is spoken there.
-    Tcp(TcpListener, Protocol, Option<Arc<Tls>>),
     /// The socket.
-    Unix(UnixListener),
-}
-
-/// A connection that nothing is known of yet.
-enum Accepted {
-    Tcp(TcpStream, std::net::SocketAddr),
     Unix(UnixStream),
 }
 
-/// Accepts connections until nobody takes them any more.
-pub(super) fn incoming(
-    tasks: &Tasks,
-    name: &'static str,
-    listener: Listener,
-) -> ReceiverStream<io::Result<Connection>> {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    tasks.spawn_vital(name, accept(tasks.clone(), listener, sender));
-    ReceiverStream::new(receiver)
-}
-
-async fn accept(tasks: Tasks, listener: Listener, sender: mpsc::Sender<io::Result<Connection>>) {
-    let places = Arc::new(Semaphore::new(MOST_HANDSHAKES));
-    loop {
-        // It is never closed.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = sender.closed() => return,
-        };
-        let accepted = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(BREATH).await;
-                continue;
-            }
-        };
-        let tls = match &listener {
-            Listener::Tcp(_, protocol, Some(tls)) => Some(tls.acceptor(*protocol)),
-            _ => None,
-        };
-        let sender = sender.clone();
-        // In a task of its own: nobody waits for somebody else's handshake.
-        drop(tasks.spawn("connection", async move {
-            match timeout(HANDSHAKE, meet(accepted, tls)).await {
-                // Whoever would have taken it may be gone.
-                Ok(Ok(connection)) => drop(sender.send(Ok(connection)).await),
-                Ok(Err(error)) => tracing::debug!(%error, "a connection came to nothing"),
-                Err(_) => tracing::debug!("a client took too long to agree on a key"),
-            }
-            drop(place);
-        }));
-    }
-}
-
-/// Makes a connection of what was accepted.
-async fn meet(accepted: Accepted, tls: Option<tokio_rustls::TlsAcceptor>) -> io::Result<Connection> {
-    Ok(match (accepted, tls) {
-        (Accepted::Tcp(stream, address), tls) => {
-            stream.set_nodelay(true)?;
-            let mut peer = Peer { from: Origin::Tcp(address), process: None, certificate: None };
-            let stream = match tls {
-                None => Stream::Tcp(stream),
-                Some(acceptor) => {
-                    let stream = acceptor.accept(stream).await?;
-                    // The authorities have vouched for the first one.
-                    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                    peer.certificate = shown.map(|certificate| tls::names(certificate).into());
-                    Stream::Tls(Box::new(stream))
-                }
-            };
-            Connection { stream, peer }
-        }
-        (Accepted::Unix(stream), _) => {
-            let credentials = stream.peer_cred()?;
-            let (uid, gid) = (credentials.uid(), credentials.gid());
-            // The system's directory of users may be far away.
-            let process = tokio::task::spawn_blocking(move || process(uid, gid)).await;
-            let process = process.map_err(io::Error::other)?;
-            let peer =
-                Peer { from: Origin::Unix(credentials.pid()), process: Some(process), certificate: None };
-            Connection { stream: Stream::Unix(stream), peer }
-        }
-    })
-}
-
-fn process(uid: u32, gid: u32) -> Process {
-    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
-    let groups = user.as_ref().and_then(|name| {
-        let name = std::ffi::CString::new(name.as_bytes()).ok()?;
-        getgrouplist(&name, Gid::from_raw(gid)).ok()
-    });
-    let groups = groups.unwrap_or_default().into_iter().map(Gid::as_raw).collect();
-    Process { uid, gid, groups, user }
-}
-
-impl Listener {
-    async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener, ..) => {
-                listener.accept().await.map(|(stream, from)| Accepted::Tcp(stream, from))
-            }
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
-        }
-    }
+/// A client that has not said enough yet to be believed one.
+struct Silence {
+    until: Pin<Box<Sleep>>,
+    heard: usize,
 }
 
 impl Connection {
+    /// One that ends at `end` at the latest.
+    pub(super) fn new(stream: Stream, peer: Peer, place: Place, end: Instant) -> Self {
+        Self { stream, peer, end: Box::pin(sleep_until(end)), silence: None, _place: place }
+    }
+
+    /// The same, which ends at `until` where its client has not begun to speak HTTP/2 by then: nobody else
+    /// asks whether such a one is still there.
+    #[must_use]
+    pub(super) fn speaking_by(self, until: Instant) -> Self {
+        Self { silence: Some(Silence { until: Box::pin(sleep_until(until)), heard: 0 }), ..self }
+    }
+
     /// What it shows of who is at its other end.
     pub(super) fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut dyn Duplex> {
-        let stream: &mut dyn Duplex = match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => stream,
-            Stream::Tls(stream) => stream.as_mut(),
-            Stream::Unix(stream) => stream,
+    /// The stream, as long as the connection has not come to its end.
+    fn stream(self: Pin<&mut Self>, context: &mut Context<'_>) -> io::Result<Pin<&mut dyn Duplex>> {
+        let connection = self.get_mut();
+        if connection.end.as_mut().poll(context).is_ready() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        Ok(connection.stream.duplex())
+    }
+}
+
+impl Stream {
+    fn duplex(&mut self) -> Pin<&mut dyn Duplex> {
+        let stream: &mut dyn Duplex = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.as_mut(),
+            Self::Unix(stream) => stream,
         };
         Pin::new(stream)
+    }
+}
+
+impl Silence {
+    /// Whether it has lasted too long.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        self.until.as_mut().poll(context).is_ready()
     }
 }
 
@@ -197,21 +112,33 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let connection = self.get_mut();
+        let read = Pin::new(&mut *connection).stream(context)?.poll_read(context, buffer);
+        if let Some(silence) = &mut connection.silence {
+            silence.heard += buffer.filled().len() - before;
+            if silence.heard >= PREFACE {
+                connection.silence = None;
+            } else if silence.is_over(context) {
+                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+            }
+        }
+        read
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(context, bytes)
+        self.stream(context)?.poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(context)
+        self.stream(context)?.poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(context)
+        // Also at its end: nobody is to be kept waiting for it.
+        self.get_mut().stream.duplex().poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -219,7 +146,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(context, slices)
+        self.stream(context)?.poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,7 +16,7 @@ use crate::{
     daemon::connection::Connection,
     fleet::{Fleet, Reload, audit::Audits, strategy::Strategies},
     rpc::{
-        access::AccessLayer,
+        access::{AccessLayer, Bounds},
         alert::AlertRpc,
         audit,
         auditlog::AuditLogRpc,
@@ -36,11 +36,20 @@ use crate::{
 /// A request is small: versions, names, a reason.
 const MAX_REQUEST: usize = 1 << 20;
 
-/// How often a client that says nothing is asked whether it is still there.
+/// The headers of a request: a path, a token, a trace.
+const MAX_HEADERS: u32 = 16 << 10;
+
+/// How often a client that says nothing is asked whether it is still there, and how long it may take to
+/// answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How many streams one client may have open.
 const MAX_STREAMS: u32 = 256;
+
+/// How many streams a client may take back before they were looked at, and how many it may be told are
+/// wrong: more is an attack on the processor.
+const MAX_RESETS: usize = 64;
 
 /// The services that are served, and whose RPCs are counted.
 const SERVICES: [&str; 7] = [
@@ -64,6 +73,10 @@ pub(super) struct Services {
     pub(super) authenticate: Authenticate,
     /// Takes what they ask.
     pub(super) audit_log: AuditLog,
+    /// How much they may ask for.
+    pub(super) bounds: Bounds,
+    /// How long a connection lives before its client is told to make another one.
+    pub(super) max_age: Duration,
 }
 
 /// The connections of the port and of the socket.
@@ -113,15 +126,23 @@ pub(super) async fn start(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the descriptors of proto/ are not fit for reflection")?;
-    let Services { fleet, alerts, audits, reload, strategies, authenticate, audit_log } = services;
+    let Services { fleet, alerts, audits, reload, strategies, authenticate, audit_log, bounds, max_age } =
+        services;
     let alerts = AlertRpc::new(alerts, fleet.clone(), audit_log.clone());
     let operations = OperationRpc::new(fleet.clone(), audit_log.clone());
     let service = Service::new(fleet, reload, strategies, audit_log.clone());
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_RESETS))
         .max_concurrent_streams(MAX_STREAMS)
+        // It is told so, and what runs on it may end; a grace is not tonic's to give: with one it would
+        // not be told.
+        .max_connection_age(max_age)
         .layer(RpcLayer::new(metrics, SERVICES))
-        .layer(AccessLayer::new(authenticate, audit_log.clone()))
+        .layer(AccessLayer::new(authenticate, audit_log.clone(), bounds))
         .add_service(MigrationServiceServer::new(service.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(FleetServiceServer::new(service).max_decoding_message_size(MAX_REQUEST))
         .add_service(AlertServiceServer::new(alerts).max_decoding_message_size(MAX_REQUEST))

@@ -3,11 +3,13 @@
 //! connected notices.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
 
+use jiff::Timestamp;
+use nix::unistd::geteuid;
 use rustls::{
     Error, RootCertStore, ServerConfig,
     crypto::ring,
@@ -21,7 +23,11 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-use crate::{access::San, config, redact::refuse_others};
+use crate::{
+    access::{San, Shown},
+    config,
+    redact::GuardedFile,
+};
 
 /// Why the files of `[server]` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -130,16 +136,20 @@ impl Tls {
 
 impl Files {
     fn texts(&self) -> Result<Texts, TlsError> {
-        let read = |key, path: &Path| {
-            fs::read(path).map_err(|source| TlsError::File { key, path: path.to_owned(), source })
+        let own_uid = geteuid().as_raw();
+        let read = |key, path: &Path, refuse: fn(&GuardedFile) -> Result<(), String>| {
+            let read = GuardedFile::read(path).and_then(|file| {
+                let checked = refuse(&file).and_then(|()| file.refuse_strangers(own_uid));
+                checked.map(|()| file.into_bytes()).map_err(io::Error::other)
+            });
+            read.map_err(|source| TlsError::File { key, path: path.to_owned(), source })
         };
-        let fail = |source| TlsError::File { key: "tls_key", path: self.key.clone(), source };
-        let metadata = fs::metadata(&self.key).map_err(fail)?;
-        refuse_others(&self.key, &metadata).map_err(|wrong| fail(io::Error::other(wrong)))?;
+        // Whoever writes to the authorities lets in whom they like.
+        let public = |key, path: &Path| read(key, path, GuardedFile::refuse_writers);
         Ok(Texts {
-            certificate: read("tls_cert", &self.certificate)?,
-            key: read("tls_key", &self.key)?,
-            authorities: self.authorities.as_deref().map(|path| read("tls_client_ca", path)).transpose()?,
+            certificate: public("tls_cert", &self.certificate)?,
+            key: read("tls_key", &self.key, GuardedFile::refuse_others)?,
+            authorities: self.authorities.as_deref().map(|path| public("tls_client_ca", path)).transpose()?,
         })
     }
 
@@ -201,11 +211,21 @@ fn certificates(
     }
 }
 
-/// The names of a client's certificate that say who it is: DNS names, URIs and addresses of mail, in
-/// their order. Its common name is no such name.
-pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<San> {
+/// What counts of a client's certificate.
+pub(super) fn shown(certificate: &CertificateDer<'_>) -> Shown {
     // What cannot be read names nobody.
-    let Ok(certificate) = Certificate::from_der(certificate) else { return Vec::new() };
+    let Ok(certificate) = Certificate::from_der(certificate) else {
+        return Shown { names: [].into(), ends: Timestamp::MAX };
+    };
+    let ends = certificate.tbs_certificate.validity.not_after.to_unix_duration();
+    let ends = i64::try_from(ends.as_secs()).ok().and_then(|ends| Timestamp::from_second(ends).ok());
+    // Some say that they never end: 9999-12-31.
+    Shown { names: names(&certificate).into(), ends: ends.unwrap_or(Timestamp::MAX) }
+}
+
+/// The names of a certificate that say who it is: DNS names, URIs and addresses of mail, in their order.
+/// Its common name is no such name.
+fn names(certificate: &Certificate) -> Vec<San> {
     let Ok(Some((_, SubjectAltName(names)))) = certificate.tbs_certificate.get::<SubjectAltName>() else {
         return Vec::new();
     };
@@ -222,7 +242,7 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<San> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use rcgen::{CertificateParams, KeyPair, SanType};
 
@@ -238,6 +258,7 @@ mod tests {
     fn names_of_a_certificate() {
         let key = KeyPair::generate().expect("a key is made");
         let mut params = CertificateParams::new(vec!["CI.example.com".to_owned()]).expect("names");
+        params.not_after = rcgen::date_time_ymd(2030, 1, 2);
         let text = |text: &str| text.try_into().expect("it is ASCII");
         params.subject_alt_names.extend([
             SanType::URI(text("spiffe://example.com/ci")),
@@ -245,10 +266,12 @@ mod tests {
             SanType::IpAddress(std::net::IpAddr::from([10, 0, 0, 1])),
         ]);
         let certificate = params.self_signed(&key).expect("it is signed");
-        let names: Vec<_> = names(certificate.der()).iter().map(ToString::to_string).collect();
+        let shown = shown(certificate.der());
+        let names: Vec<_> = shown.names.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["dns:ci.example.com", "uri:spiffe://example.com/ci", "email:ana@example.com"]);
-        assert_eq!(super::names(&CertificateDer::from_slice(b"none")), []);
-        assert_eq!(super::names(pair(&[]).0.der()), []);
+        assert_eq!(shown.ends.to_string(), "2030-01-02T00:00:00Z");
+        assert_eq!(super::shown(&CertificateDer::from_slice(b"none")).names.len(), 0);
+        assert_eq!(super::shown(pair(&[]).0.der()).names.len(), 0);
     }
 
     #[test]
@@ -257,6 +280,7 @@ mod tests {
         let path = |name: &str| home.path().join(name);
         let write = |(certificate, key): &(rcgen::Certificate, KeyPair)| {
             fs::write(path("cert"), certificate.pem()).expect("it is written");
+            fs::set_permissions(path("cert"), fs::Permissions::from_mode(0o644)).expect("it is set");
             fs::write(path("key"), key.serialize_pem()).expect("it is written");
             fs::set_permissions(path("key"), fs::Permissions::from_mode(0o600)).expect("it is set");
         };
@@ -284,6 +308,16 @@ mod tests {
         fs::set_permissions(path("key"), fs::Permissions::from_mode(0o644)).expect("it is set");
         let refusal = said(&second.1.serialize_pem());
         assert!(refusal.contains("tls_key") && refusal.contains("chmod 600"), "{refusal}");
+        fs::set_permissions(path("key"), fs::Permissions::from_mode(0o600)).expect("it is set");
+        for name in ["cert", "ca"] {
+            fs::write(path(name), first.0.pem()).expect("it is written");
+            fs::set_permissions(path(name), fs::Permissions::from_mode(0o664)).expect("it is set");
+            let server = config::ServerConfig { tls_client_ca: Some(path("ca")), ..server.clone() };
+            let refusal = Tls::load(&server).err().expect("others may write to it");
+            let refusal = format!("{:#}", anyhow::Error::new(refusal));
+            assert!(refusal.contains(name) && refusal.contains("chmod 644"), "{refusal}");
+            fs::set_permissions(path(name), fs::Permissions::from_mode(0o644)).expect("it is set");
+        }
         assert!(Tls::load(&config::ServerConfig::default()).expect("nothing is named").is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! From the configuration to the fleet.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 
@@ -10,6 +10,7 @@ use crate::{
         self, AuditConfig, Config, ConfigError, DatabaseConfig, DatabaseSettings, DiscoverConfig, Problem,
     },
     control::Control,
+    daemon::{accept::Terms, descriptors},
     engine::{Database, Durability, Witness},
     fleet::{
         self, Overlap,
@@ -59,6 +60,25 @@ pub(super) fn fleet(
         pending_limit: config.watch.pending_limit,
         overlap: overlap(config),
         shared: control.map(|control| fleet::Shared::new(control, rpc::operation::encode())),
+    }
+}
+
+/// What a listener's clients have.
+pub(super) fn terms(limits: &config::Limits) -> Terms {
+    Terms {
+        most: descriptors::clients(limits.max_clients as usize, descriptors::raise()),
+        most_of_one: limits.max_clients_per_address as usize,
+        handshake: limits.handshake_timeout,
+        max_age: limits.max_connection_age,
+    }
+}
+
+/// How much is asked of the daemon at most.
+pub(super) fn bounds(limits: &config::Limits) -> rpc::access::Bounds {
+    rpc::access::Bounds {
+        timeout: limits.request_timeout,
+        // The configuration has none below 1.
+        changes_per_minute: NonZeroU32::new(limits.max_changes_per_minute).unwrap_or(NonZeroU32::MIN),
     }
 }
 
@@ -354,6 +374,7 @@ fn database(wanted: &Wanted, warm: &Warm, looks: Pool, keeps_looks: bool) -> Dat
         looks,
         keeps_looks,
         notifies: settings.watch == config::Watch::Notify,
+        is_protected: settings.protected,
         policy: policy(settings),
         limits,
         lock_wait: settings.lock_wait,
@@ -394,5 +415,6 @@ fn options(settings: &DatabaseSettings) -> Options {
             config::MissingDown::Error => MissingDown::Error,
         },
         max_file_size: settings.max_file_size,
+        refuse_open: settings.protected,
     }
 }

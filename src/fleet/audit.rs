@@ -3,6 +3,7 @@
 //! in the control database ([`keeping`]), where the daemon that leads keeps the schedules.
 
 mod keeping;
+mod turns;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,7 +22,7 @@ use crate::{
     engine::Depth,
     fleet::{
         Fleet,
-        audit::keeping::Keeping,
+        audit::{keeping::Keeping, turns::Turns},
         schedule::{Agenda, Schedule},
         selector::Selection,
     },
@@ -58,13 +59,15 @@ pub struct Audits {
     remembered: Mutex<VecDeque<Arc<AuditReport>>>,
     /// `None` where they are remembered in memory only.
     keeping: Option<Keeping>,
+    /// Those that somebody asked for, and that run.
+    turns: Arc<Turns>,
 }
 
 impl Audits {
     /// Nothing was audited yet, or what the control database knows.
     pub fn new(fleet: Arc<Fleet>, scheduled: Vec<Scheduled>, control: Option<Arc<Control>>) -> Arc<Self> {
         let keeping = control.map(Keeping::new);
-        Arc::new(Self { fleet, scheduled, remembered: Mutex::default(), keeping })
+        Arc::new(Self { fleet, scheduled, remembered: Mutex::default(), keeping, turns: Arc::default() })
     }
 
     /// Begins to keep the schedules, each in a task of its own, until the fleet is shut down. With a
@@ -82,14 +85,18 @@ impl Audits {
         &self.scheduled
     }
 
-    /// Audits the selected databases now. It goes on where whoever asked for it goes away.
+    /// Audits the selected databases now. It goes on where whoever asked for it goes away. Refused where
+    /// too many run already.
     pub async fn request(
         self: &Arc<Self>,
         selection: Selection,
         permit: Permit,
     ) -> Result<Arc<AuditReport>, Failure> {
-        let audits = self.clone();
-        let audit = async move { Ok(audits.end(audits.look(MANUAL, &selection, &permit).await?).await) };
+        let (audits, turn) = (self.clone(), self.turns.take(permit.caller())?);
+        let audit = async move {
+            let _turn = turn;
+            Ok(audits.end(audits.look(MANUAL, &selection, &permit).await?).await)
+        };
         let ended = self.fleet.tasks.spawn("audit", audit).await;
         ended.map_err(|_| Failure::new(Code::Internal, "The audit ended unexpectedly"))?
     }

@@ -35,6 +35,7 @@ impl Fleet {
             return Err(Failure::new(Code::BadStrategy, message));
         }
         let members = self.inventory().select(&request.selection, Need::Named, &request.permit)?;
+        self.refuse_further(request, &members, &verb)?;
         let waves = plan::waves(&request.strategy, &members)?;
         let held = request.plan.as_ref().map(|held| held.bases(&members)).transpose()?;
         let now = Timestamp::now();

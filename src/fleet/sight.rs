@@ -9,11 +9,14 @@ use crate::{
     engine::Verb,
     fleet::{
         Fleet, Request,
-        inventory::Inventory,
+        inventory::{Inventory, Member},
         operation::{Command, Operation, Record},
         selector::{Need, Selection},
     },
-    migration::{Code, Failure, plan::Extent},
+    migration::{
+        Code, Failure,
+        plan::{Extent, RollbackRequest},
+    },
 };
 
 /// What a caller may see, of the databases that there are now.
@@ -63,8 +66,12 @@ impl Sight {
         }
         let mut record = record.clone();
         record.databases.retain(|name, _| self.sees(name));
-        for wave in &mut record.waves {
+        for (wave, number) in record.waves.iter_mut().zip(1..) {
             wave.wave.databases.retain(|name| self.sees(name));
+            if wave.wave.databases.is_empty() && !wave.wave.is_canary {
+                // The value of a label that only hidden databases have.
+                wave.wave.name = format!("wave {number}");
+            }
         }
         (record.why, record.selection) = (String::new(), Selection::default());
         Cow::Owned(record)
@@ -79,17 +86,12 @@ impl Fleet {
 
     /// The one operation whose id begins so, of those that the caller may see something of.
     pub fn operation(&self, id: &str, permit: &Permit) -> Result<Arc<Operation>, Failure> {
-        let found = self.operations().find(id);
-        if permit.sees_everything() {
-            return found;
-        }
-        // The details would name those of others.
-        let operation = found.map_err(|failure| Failure::new(failure.code, failure.message))?;
         let sight = self.sight(permit);
-        if operation.look(|record| record.databases.keys().any(|name| sight.sees(name))) {
-            return Ok(operation);
-        }
-        Err(Failure::new(Code::UnknownOperation, format!("No operation {:?} is remembered", id.trim())))
+        let is_there = |operation: &Operation| {
+            sight.sees_everything()
+                || operation.look(|record| record.databases.keys().any(|name| sight.sees(name)))
+        };
+        self.operations().find(id, is_there)
     }
 
     /// The operation, where the caller may do to all of its databases what it does.
@@ -101,6 +103,18 @@ impl Fleet {
         let sight = self.sight(permit);
         operation.look(|record| sight.require(record.databases.keys()))?;
         Ok(operation)
+    }
+
+    /// Refuses to begin a rollback that goes further than the caller may on these databases: those that are
+    /// meant may have become others since the request was read.
+    pub(super) fn refuse_further(
+        &self,
+        request: &Request,
+        members: &[Arc<Member>],
+        verb: &Verb,
+    ) -> Result<(), Failure> {
+        let Verb::Rollback(rollback) = verb else { return Ok(()) };
+        within(rollback, request.permit.max_rollback_steps(members.iter().map(|member| member.facts())))
     }
 
     /// Refuses to go on with a rollback that goes further than the caller may.
@@ -119,16 +133,7 @@ impl Fleet {
             let members = record.databases.keys().filter_map(|name| inventory.get(name));
             permit.max_rollback_steps(members.map(|member| member.facts()))
         });
-        let Some(limit) = limit else { return Ok(()) };
-        let most = match request.extent {
-            Extent::Steps(steps) => u32::try_from(steps).ok(),
-            Extent::To(_) | Extent::Exactly { .. } => request.most,
-        };
-        if most.is_some_and(|most| most <= limit) {
-            return Ok(());
-        }
-        let message = format!("The operation rolls back further than {} at once", migrations(limit));
-        Err(Failure::new(Code::RollbackTooFar, message))
+        within(&request, limit)
     }
 
     /// A verb within what the caller may roll back: further is refused, here where it is known, else when
@@ -155,6 +160,20 @@ impl Fleet {
         }
         Ok(verb)
     }
+}
+
+/// Refuses a rollback that goes further than a limit.
+fn within(rollback: &RollbackRequest, limit: Option<u32>) -> Result<(), Failure> {
+    let Some(limit) = limit else { return Ok(()) };
+    let most = match rollback.extent {
+        Extent::Steps(steps) => u32::try_from(steps).ok(),
+        Extent::To(_) | Extent::Exactly { .. } => rollback.most,
+    };
+    if most.is_some_and(|most| most <= limit) {
+        return Ok(());
+    }
+    let message = format!("The operation rolls back further than {} at once", migrations(limit));
+    Err(Failure::new(Code::RollbackTooFar, message))
 }
 
 fn migrations(count: u32) -> String {

@@ -125,6 +125,10 @@ pub enum Kind {
     Unauthenticated,
     /// Who asks may not do it.
     PermissionDenied,
+    /// There are too many of it: what is asked for, or who asks.
+    Exhausted,
+    /// It took too long.
+    TimedOut,
     /// It was cancelled.
     Cancelled,
     /// The migration's SQL failed.
@@ -320,6 +324,16 @@ codes! {
     OwnerSilent = "NX0101", Unavailable, "try again: another nexusd takes over from one that is silent, within its lease";
     /// The audit log cannot be written.
     AuditLogUnwritable = "NX0110", Unavailable, "make the file of [log] audit_file writable by the daemon's user; nothing is changed while it cannot be recorded";
+    /// One caller asks for more than they may at once.
+    TooManyRequests = "NX0115", Exhausted, "wait as long as it says, and ask again; one request may be about many databases";
+    /// A request took too long until its answer began.
+    RequestTimedOut = "NX0116", TimedOut, "what was begun goes on: see nexusctl operation list; ask for fewer databases at once, or raise request_timeout in [limits]";
+    /// So many clients are connected that one more is only told so.
+    TooManyClients = "NX0117", Exhausted, "close connections that are not needed and try again, or raise max_clients or max_clients_per_address in [limits]";
+    /// Everybody may write to a migration directory of a protected database.
+    OpenDirectory = "NX0118", FailedPrecondition, "take the right to write away from the others: chmod o-w";
+    /// A link in a migration directory leads out of it.
+    LeavesDirectory = "NX0119", FailedPrecondition, "put the file itself into the migration directory, or a link to a file that is in it";
 }
 
 impl fmt::Display for Code {

@@ -1,33 +1,39 @@
 //! The password file: `~/.pgpass`, `PGPASSFILE`, or the parameter `passfile`.
 
-use std::{env, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{env, io::ErrorKind, path::PathBuf};
 
 use crate::{
     postgres::url::{Endpoint, Host, Target},
-    redact::SecretString,
+    redact::{GuardedFile, SecretString},
 };
 
 /// The password that the file has for this endpoint of the target.
 ///
-/// As libpq does, a file that others may read is ignored, with a warning.
+/// As libpq does, a file that others may read is ignored, with a warning; one of root's may be
+/// readable for its group.
 pub(super) fn password(target: &Target, endpoint: &Endpoint) -> Option<SecretString> {
     let path = target.passfile.clone().or_else(default_path)?;
-    let metadata = fs::metadata(&path).ok()?;
-    if !metadata.is_file() {
-        tracing::warn!(path = %path.display(), "password file is not a plain file and is ignored");
-        return None;
-    }
-    if metadata.mode() & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), "password file may be read by others and is ignored: chmod 0600");
-        return None;
-    }
+    let file = match GuardedFile::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        file => file.map_err(|error| error.to_string()),
+    };
+    let text = file.and_then(|file| {
+        file.refuse_others()?;
+        file.into_text().map_err(|error| error.to_string())
+    });
+    let text = match text {
+        Ok(text) => text,
+        Err(why) => {
+            tracing::warn!(path = %path.display(), why, "the password file is ignored");
+            return None;
+        }
+    };
     let host = match &endpoint.host {
         Host::Tcp(name) => name.clone(),
         Host::Socket(directory) if directory.ends_with("run/postgresql") => "localhost".to_owned(),
         Host::Socket(directory) => directory.display().to_string(),
     };
     let wanted = [&host, &endpoint.port.to_string(), &target.dbname, &target.user];
-    let text = fs::read_to_string(&path).ok()?;
     text.lines().find_map(|line| matching(line, wanted)).map(SecretString::from)
 }
 
@@ -79,7 +85,10 @@ fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt as _,
+    };
 
     use super::*;
     use crate::redact::ExposeSecret;
@@ -108,7 +117,7 @@ mod tests {
         fs::write(file.path(), "# comment\nh:*:d:u:first\n*:*:*:*:second\n").expect("written");
         let url = format!("host=h dbname=d user=u passfile='{}'", file.path().display());
         let target = Target::parse(&SecretString::from(url)).expect("a good DSN");
-        for (mode, expected) in [(0o600, Some("first")), (0o640, None), (0o604, None)] {
+        for (mode, expected) in [(0o600, Some("first")), (0o660, None), (0o604, None)] {
             fs::set_permissions(file.path(), Permissions::from_mode(mode)).expect("chmod");
             let found = password(&target, &target.endpoints[0]);
             assert_eq!(found.as_ref().map(ExposeSecret::expose_secret), expected, "{mode:o}");

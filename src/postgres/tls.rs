@@ -2,7 +2,6 @@
 
 use std::{
     env, io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,7 +18,10 @@ use rustls::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::postgres::url::{Roots, SslMode, TlsSettings};
+use crate::{
+    postgres::url::{Roots, SslMode, TlsSettings},
+    redact::GuardedFile,
+};
 
 /// Why the TLS settings cannot be used; the server has not been asked anything.
 #[derive(Debug, thiserror::Error)]
@@ -114,12 +116,12 @@ fn client_certificate(
         _ => return Err(TlsError::HalfClientCertificate),
     };
     let fail = |source| TlsError::File { parameter: "sslkey", path: path.clone(), source };
-    let metadata = path.metadata().map_err(fail)?;
-    // libpq's rule: the owner alone, or root and one group.
-    if metadata.mode() & if metadata.uid() == 0 { 0o027 } else { 0o077 } != 0 {
-        return Err(fail(io::Error::other("others may read it: chmod 0600")));
-    }
-    let key = PrivateKeyDer::from_pem_file(&path).map_err(|error| fail(io::Error::other(error)))?;
+    let file = GuardedFile::read(&path).map_err(fail)?;
+    // libpq's rule, too: the owner alone, or root and one group.
+    file.refuse_others().map_err(|wrong| fail(io::Error::other(wrong)))?;
+    let key = PrivateKeyDer::from_pem_slice(&file.into_bytes());
+    // The parser's own words might quote the file.
+    let key = key.map_err(|_| fail(io::Error::other("it holds no private key in PEM")))?;
     Ok(Some((certificates("sslcert", &certificate)?, key)))
 }
 

@@ -2,31 +2,53 @@
 //! service finds the [`Permit`] with the request, and asks it where databases are resolved.
 
 use std::{
+    num::NonZeroU32,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    access::{Authenticate, Caller, Peer, Permit, identity::bearer, rule},
+    access::{
+        Authenticate, Peer, Permit,
+        admit::{Refusal, admit},
+        rule,
+    },
     auditlog::AuditLog,
     migration::{Code, Failure},
-    rpc::status::of_failure,
+    rpc::{
+        pace::Pace,
+        status::{of_failure, of_failure_for},
+    },
 };
+
+/// How much is asked of the daemon at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How long a request may take until its answer begins.
+    pub timeout: Duration,
+    /// How many requests that change something one caller makes in a minute.
+    pub changes_per_minute: NonZeroU32,
+}
 
 /// Lets in who may come in.
 #[derive(Clone)]
 pub struct AccessLayer {
     authenticate: Authenticate,
     audit_log: AuditLog,
+    pace: Arc<Pace>,
+    timeout: Duration,
 }
 
 impl AccessLayer {
     /// Asks `authenticate` who asks, and has `audit_log` know whom it refuses.
-    pub fn new(authenticate: Authenticate, audit_log: AuditLog) -> Self {
-        Self { authenticate, audit_log }
+    pub fn new(authenticate: Authenticate, audit_log: AuditLog, bounds: Bounds) -> Self {
+        let pace = Arc::new(Pace::new(bounds.changes_per_minute));
+        Self { authenticate, audit_log, pace, timeout: bounds.timeout }
     }
 
     /// The permit of a request; a status that refuses it.
@@ -36,21 +58,19 @@ impl AccessLayer {
         let Some(rule) = rule::of(path) else {
             return Err(Status::unimplemented(format!("nexusd knows no {path}")));
         };
-        let peer = request.extensions().get::<Peer>().ok_or_else(|| {
-            of_failure(&Failure::new(Code::NoCredential, "It is not known where the request comes from"))
-        })?;
-        if rule.least.is_none() {
-            // Nobody has to say who they are, so that nothing that they say is wrong.
-            return Ok(Permit::nothing(peer.from));
-        }
+        let peer = request.extensions().get::<Peer>();
         let header = request.headers().get(http::header::AUTHORIZATION);
-        let token = bearer(header.map(|header| header.to_str().unwrap_or_default()));
-        let refused = |caller: Option<&Caller>, failure: &Failure| {
-            self.audit_log.refused(rule.path, caller, peer.from, failure);
-            of_failure(failure)
-        };
-        let (caller, grants) = (self.authenticate)(peer, token).map_err(|failure| refused(None, &failure))?;
-        Permit::new(caller.clone(), grants, rule).map_err(|failure| refused(Some(&caller), &failure))
+        let permit = admit(&self.authenticate, peer, header.map(http::HeaderValue::as_bytes), rule).map_err(
+            |Refusal { caller, from, failure }| {
+                self.audit_log.refused(rule.path, caller.as_ref(), from, &failure);
+                of_failure(&failure)
+            },
+        )?;
+        self.pace.keep(rule, permit.caller()).map_err(|(failure, wait)| {
+            self.audit_log.refused(rule.path, Some(permit.caller()), permit.caller().from, &failure);
+            of_failure_for(&failure, wait)
+        })?;
+        Ok(permit)
     }
 }
 
@@ -89,7 +109,11 @@ where
                 // What it was shown by goes no further than this.
                 request.headers_mut().remove(http::header::AUTHORIZATION);
                 request.extensions_mut().insert(permit);
-                Box::pin(self.inner.call(request))
+                let (limit, answer) = (self.layer.timeout, self.inner.call(request));
+                Box::pin(async move {
+                    let timed_out = |_| Ok(of_failure(&timed_out(limit)).into_http());
+                    tokio::time::timeout(limit, answer).await.unwrap_or_else(timed_out)
+                })
             }
             Err(status) => {
                 let response = status.into_http();
@@ -97,6 +121,11 @@ where
             }
         }
     }
+}
+
+fn timed_out(limit: Duration) -> Failure {
+    let limit = humantime::format_duration(limit);
+    Failure::new(Code::RequestTimedOut, format!("The request took longer than {limit}"))
 }
 
 /// The permit of a request. One that has none did not come through the layer, and may do nothing.

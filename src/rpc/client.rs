@@ -37,6 +37,13 @@ const MAX_MESSAGE: usize = 64 << 20;
 /// A silent daemon is not asked more often than this whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
+/// What rustls says of bytes that are no TLS.
+const NO_TLS: &str = "InvalidContentType";
+
+/// What h2 says where bytes without TLS are refused: by an alert, which as a frame would be longer than any
+/// may be, or by the end of the connection.
+const ONLY_TLS: [&str; 3] = ["frame with invalid size", "broken pipe", "connection reset"];
+
 /// Why a call did not bring what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -86,6 +93,17 @@ impl ClientError {
     pub fn failure(&self) -> proto::Failure {
         let hint = match self {
             Self::Refused(failure) => return proto::Failure::clone(failure),
+            Self::Unreachable { address, reason } | Self::Lost { address, reason }
+                if address.is_tls() && reason.contains(NO_TLS) =>
+            {
+                "nexusd speaks no TLS there: name it with http:// in --server, NEXUS_SERVER or the context"
+            }
+            Self::Unreachable { address, reason } | Self::Lost { address, reason }
+                if address.to_string().starts_with("http://")
+                    && ONLY_TLS.iter().any(|words| reason.contains(words)) =>
+            {
+                "see whether nexusd still runs there; where it speaks TLS, name it with https:// in --server, NEXUS_SERVER or the context"
+            }
             Self::Unreachable { address, .. } if address.is_tls() => {
                 "is nexusd running there, with TLS? --ca names the authority of its certificate, where the system does not trust it"
             }

@@ -28,6 +28,7 @@ pub(super) fn database(inventory: &Inventory, member: &Member) -> proto::Databas
         table: member.database.names.table.clone(),
         origin,
         observation: observation(&member.seen()),
+        protected: member.database.is_protected,
     }
 }
 

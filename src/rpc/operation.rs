@@ -11,7 +11,7 @@ use crate::{
     auditlog::AuditLog,
     fleet::{
         Fleet, Order, Sight,
-        operation::{DatabaseRecord, Encode, Operation, Record, Told, Watcher},
+        operation::{DatabaseRecord, Encode, Operation, Record, Told},
     },
     migration::{DatabaseState, EventKind, Failure, GateOutcome, OperationState, event::WaveOf},
     rpc::{
@@ -50,18 +50,26 @@ impl OperationRpc {
 }
 
 /// The events of an operation that may be seen, from the first to the last.
-pub(super) fn follow(watcher: Watcher, sight: Sight) -> Events<proto::Event> {
-    let events = futures_util::stream::unfold((watcher, sight), |(mut watcher, sight)| async move {
+pub(super) fn follow(operation: &Arc<Operation>, sight: Sight) -> Events<proto::Event> {
+    let waves = operation
+        .look(|record| sight.of(record).waves.iter().map(|it| it.wave.name.clone()).collect::<Vec<_>>());
+    let follower = (operation.watch(), Shown { sight, waves });
+    let events = futures_util::stream::unfold(follower, |(mut watcher, shown)| async move {
         let event = match watcher.next().await? {
-            Ok(Told::Here(event)) => convert::event(&event).and_then(|event| seen(event, &sight)).map(Ok),
-            Ok(Told::Elsewhere(event)) => {
-                read_event(&event.body).map(|event| seen(event, &sight)).transpose()
-            }
+            Ok(Told::Here(event)) => convert::event(&event).and_then(|event| shown.of(event)).map(Ok),
+            Ok(Told::Elsewhere(event)) => read_event(&event.body).map(|event| shown.of(event)).transpose(),
             Err(failure) => Some(Err(of_failure(&failure))),
         };
-        Some((event, (watcher, sight)))
+        Some((event, (watcher, shown)))
     });
     Box::pin(events.filter_map(futures_util::future::ready))
+}
+
+/// What is shown of an operation to one caller.
+struct Shown {
+    sight: Sight,
+    /// The names of its waves, as far as they may be known.
+    waves: Vec<String>,
 }
 
 /// Encodes events for other daemons, as they are sent to whoever watches.
@@ -69,26 +77,42 @@ pub fn encode() -> Encode {
     Arc::new(|event| convert::event(event).map(|event| event.encode_to_vec()))
 }
 
-/// What a caller may know of something that happened in an operation.
-fn seen(mut event: proto::Event, sight: &Sight) -> Option<proto::Event> {
-    use proto::event::Kind;
-    if sight.sees_everything() {
-        return Some(event);
-    }
-    if !event.database.is_empty() && !sight.sees(&event.database) {
-        return None;
-    }
-    match &mut event.kind {
-        Some(Kind::OperationStarted(it)) => it.databases.retain(|name| sight.sees(name)),
-        Some(Kind::OperationFinished(it)) => {
-            it.not_begun.retain(|name| sight.sees(name));
-            it.why.clear();
+impl Shown {
+    /// What a caller may know of something that happened in the operation.
+    fn of(&self, mut event: proto::Event) -> Option<proto::Event> {
+        use proto::event::Kind;
+        let sight = &self.sight;
+        if sight.sees_everything() {
+            return Some(event);
         }
-        Some(Kind::OperationChanged(it)) => it.why.clear(),
-        Some(Kind::GateChecked(it)) => it.reason.clear(),
-        _ => {}
+        if !event.database.is_empty() && !sight.sees(&event.database) {
+            return None;
+        }
+        match &mut event.kind {
+            Some(Kind::OperationStarted(it)) => it.databases.retain(|name| sight.sees(name)),
+            Some(Kind::OperationFinished(it)) => {
+                it.not_begun.retain(|name| sight.sees(name));
+                it.why.clear();
+            }
+            Some(Kind::OperationChanged(it)) => it.why.clear(),
+            Some(Kind::WaveStarted(it)) => self.rename(it.wave.as_mut()),
+            Some(Kind::WaveFinished(it)) => self.rename(it.wave.as_mut()),
+            Some(Kind::GateChecked(it)) => {
+                it.reason.clear();
+                self.rename(it.wave.as_mut());
+            }
+            _ => {}
+        }
+        Some(event)
     }
-    Some(event)
+
+    /// A wave may be called after a label of databases that are hidden.
+    fn rename(&self, wave: Option<&mut proto::WaveOf>) {
+        if let Some(wave) = wave {
+            let known = (wave.number as usize).checked_sub(1).and_then(|index| self.waves.get(index));
+            wave.name = known.cloned().unwrap_or_else(|| format!("wave {}", wave.number));
+        }
+    }
 }
 
 fn read_event(body: &[u8]) -> Result<proto::Event, Status> {
@@ -139,9 +163,9 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
         let permit = access::permit(&request)?;
         let sight = self.fleet.sight(&permit);
-        let watcher = self.find(&request.into_inner().id, &permit)?.watch();
+        let operation = self.find(&request.into_inner().id, &permit)?;
         let wrap = |event| proto::WatchOperationResponse { event: Some(event) };
-        Ok(Response::new(Box::pin(follow(watcher, sight).map(move |event| event.map(wrap)))))
+        Ok(Response::new(Box::pin(follow(&operation, sight).map(move |event| event.map(wrap)))))
     }
 
     async fn pause_operation(

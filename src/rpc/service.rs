@@ -73,7 +73,7 @@ impl Service {
             self.fleet.hold(&mut request, &verb).await?;
             let operation = self.fleet.start(&request, verb).await?;
             let sight = self.fleet.sight(&request.permit);
-            Box::pin(operation::follow(operation.watch(), sight))
+            Box::pin(operation::follow(&operation, sight))
         };
         Ok(Response::new(Box::pin(events.map(move |event| event.map(wrap)))))
     }

@@ -1,7 +1,7 @@
 //! One file: its metadata, and what is kept of its content.
 
 use std::{
-    fs::{File, Metadata},
+    fs::Metadata,
     io::{self, Read},
     os::unix::fs::MetadataExt as _,
     time::{Duration, SystemTime},
@@ -14,7 +14,7 @@ use crate::{
         header::Header,
     },
     source::{
-        listing::{Listed, too_large},
+        listing::{Listed, Root, too_large},
         problem::Problem,
     },
 };
@@ -87,11 +87,11 @@ pub(super) struct Content {
 
 impl Content {
     /// Reads a file once, in pieces.
-    pub(super) fn read(listed: &Listed, max_size: u64) -> Result<Self, Problem> {
+    pub(super) fn read(root: &Root, listed: &Listed, max_size: u64) -> Result<Self, Problem> {
         let mut head = String::new();
         let mut read = || -> io::Result<Self> {
             let now = SystemTime::now();
-            let file = File::open(&listed.real_path)?;
+            let file = root.open(listed)?;
             let stamp = Stamp::of(&file.metadata()?);
             let mut hasher = Hasher::default();
             let mut buffer = Vec::with_capacity(HEADER);

@@ -1,8 +1,9 @@
 //! The `.sql` files of a directory, with their metadata.
 
 use std::{
-    fs::{self, DirEntry, Metadata},
+    fs::{self, DirEntry, File, Metadata},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,12 @@ use crate::{
         Code, Direction, Version,
         version::{FileNameError, Naming, parse_file_name},
     },
-    source::{Options, file::Stamp, problem::Problem},
+    source::{
+        Options,
+        beneath::{Bounds, LEADS_OUT},
+        file::Stamp,
+        problem::Problem,
+    },
 };
 
 /// In a volume that Kubernetes mounts, the link to the directory that holds its files now. It is
@@ -33,7 +39,7 @@ pub(super) struct Listed {
 }
 
 /// What a migration directory's path leads to at one moment.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Root {
     /// The path by which its files are found later, too.
     path: PathBuf,
@@ -41,16 +47,37 @@ pub(super) struct Root {
     real_path: PathBuf,
     /// What tells it from one that takes its place.
     identity: (u64, u64),
+    /// What nothing is read outside of: the whole volume.
+    bounds: Bounds,
 }
 
 impl Root {
     /// Follows a migration directory's path: in a volume of Kubernetes to the set of files that is
     /// mounted now, so that a listing never holds files of two sets.
     pub(super) fn of(directory: &Path) -> io::Result<Self> {
+        let bounds = Bounds::of(directory)?;
         let path = volume_link(directory).unwrap_or_else(|| directory.to_owned());
         let real_path = fs::canonicalize(&path)?;
+        if !bounds.hold(&real_path) {
+            return Err(io::Error::other(format!("{VOLUME_LINK} leads out of it")));
+        }
         let identity = Stamp::of(&fs::metadata(&real_path)?).identity();
-        Ok(Self { path, real_path, identity })
+        Ok(Self { path, real_path, identity, bounds })
+    }
+
+    /// Whether it leads to the same place as another one.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.path == other.path && self.real_path == other.real_path && self.identity == other.identity
+    }
+
+    /// Opens a file of it.
+    pub(super) fn open(&self, listed: &Listed) -> io::Result<File> {
+        self.bounds.open(&listed.real_path)
+    }
+
+    /// Whether a path leads out of it.
+    fn is_left_by(&self, path: &Path) -> io::Result<bool> {
+        Ok(!self.bounds.hold(&fs::canonicalize(path)?))
     }
 }
 
@@ -91,11 +118,13 @@ impl Listing<'_> {
     /// Reads one directory. `above` are the directories that it is in: a link back to one of them
     /// is not followed.
     fn directory(&mut self, path: &Path, above: &mut Vec<(u64, u64)>) -> io::Result<()> {
-        let identity = Stamp::of(&fs::metadata(path)?).identity();
+        let metadata = fs::metadata(path)?;
+        let identity = Stamp::of(&metadata).identity();
         if above.contains(&identity) {
             return Ok(());
         }
         above.push(identity);
+        self.refuse_open(&self.name(path), &metadata);
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let file_name = entry.file_name().to_string_lossy().into_owned();
@@ -104,6 +133,11 @@ impl Listing<'_> {
                 continue;
             }
             let path = entry.path();
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            if is_link && self.root.is_left_by(&path).unwrap_or_default() {
+                self.found.problems.push(Problem::new(Code::LeavesDirectory, &self.name(&path), LEADS_OUT));
+                continue;
+            }
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
                 Err(error) if is_sql => {
@@ -132,6 +166,7 @@ impl Listing<'_> {
             self.found.problems.push(Problem::new(Code::FileUnreadable, &name, format!("it is {kind}")));
             return;
         }
+        self.refuse_open(&name, metadata);
         match parse_file_name(file_name, self.options.naming) {
             Err(error) => {
                 let message = malformed(file_name, self.options.naming, &error);
@@ -144,6 +179,16 @@ impl Listing<'_> {
                 let stamp = Stamp::of(metadata);
                 self.found.files.push(Listed { path, real_path, name, version, direction, stamp });
             }
+        }
+    }
+
+    /// Notes what everybody may write to, where that is not to be.
+    fn refuse_open(&mut self, name: &str, metadata: &Metadata) {
+        if self.options.refuse_open && metadata.mode() & 0o002 != 0 {
+            let (mode, name) = (metadata.mode() & 0o7777, if name.is_empty() { "." } else { name });
+            let message =
+                format!("everybody may write to it (mode {mode:04o}), and its database is protected");
+            self.found.problems.push(Problem::new(Code::OpenDirectory, name, message));
         }
     }
 

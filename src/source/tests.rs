@@ -2,11 +2,13 @@
 
 use std::{
     error::Error,
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::{PermissionsExt as _, symlink},
     time::{Duration, Instant, SystemTime},
 };
 
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use tempfile::TempDir;
 
 use super::*;
@@ -245,16 +247,64 @@ fn changes_are_seen() -> TestResult {
 
 #[test]
 fn a_swapped_link_is_seen() -> TestResult {
-    let (dir, _) = directory(&[("v1/0010_a.up.sql", "1"), ("v2/0010_a.up.sql", "2")], Options::default())?;
-    let mount = dir.path().join("mount");
-    fs::create_dir(&mount)?;
-    symlink("../v1", mount.join("..data"))?;
+    let (dir, _) = directory(&[("..1/0010_a.up.sql", "1"), ("..2/0010_a.up.sql", "2")], Options::default())?;
+    let mount = dir.path().to_owned();
+    symlink("..1", mount.join("..data"))?;
     symlink("..data/0010_a.up.sql", mount.join("0010_a.up.sql"))?;
     let directory = Directory::new(mount.clone(), Options { recursive: true, ..Options::default() });
     assert_eq!(directory.snapshot()?.migrations()[0].up.checksums.raw, Checksum::of(b"1"));
-    symlink("../v2", mount.join("..new"))?;
+    symlink("..2", mount.join("..new"))?;
     fs::rename(mount.join("..new"), mount.join("..data"))?;
-    assert_eq!(directory.snapshot()?.migrations()[0].up.checksums.raw, Checksum::of(b"2"));
+    let catalog = directory.snapshot()?;
+    assert_eq!(catalog.migrations()[0].up.checksums.raw, Checksum::of(b"2"));
+    let mut text = String::new();
+    directory.open(&catalog.migrations()[0].up)?.read_to_string(&mut text)?;
+    assert_eq!(text, "2");
+    symlink("/", mount.join("..new"))?;
+    fs::rename(mount.join("..new"), mount.join("..data"))?;
+    let failure = directory.snapshot().expect_err("it leads out");
+    assert_eq!(failure.code, Code::DirectoryUnreadable);
+    assert!(failure.message.ends_with("..data leads out of it"), "{failure}");
+    Ok(())
+}
+
+#[test]
+fn what_leads_out_of_the_directory_is_refused() -> TestResult {
+    let files = [("in/0010_a.up.sql", "SELECT 1;"), ("out/0011_b.up.sql", "SELECT 1;")];
+    let (dir, _) = directory(&files, Options::default())?;
+    let root = dir.path().join("in");
+    symlink("0010_a.up.sql", root.join("0010_a.down.sql"))?;
+    let options = Options { recursive: true, ..Options::default() };
+    let directory = Directory::new(root.clone(), options);
+    assert!(directory.snapshot()?.migrations()[0].down.is_some());
+    symlink("../out/0011_b.up.sql", root.join("0011_b.up.sql"))?;
+    symlink(dir.path().join("out"), root.join("more"))?;
+    mkfifo(&root.join("0012_c.up.sql"), Mode::S_IRWXU)?;
+    let failure = directory.snapshot().expect_err("links lead out");
+    assert_eq!(failure.code, Code::LeavesDirectory);
+    let out = "it is a symbolic link that leads out of the migration directory";
+    let expected = ["0011_b.up.sql: ", "more: "].map(|name| format!("{name}{out}"));
+    assert_eq!(failure.details[0], expected[0]);
+    assert_eq!(failure.details[1], "0012_c.up.sql: it is no regular file");
+    assert_eq!(failure.details[2], expected[1]);
+    Ok(())
+}
+
+#[test]
+fn what_everybody_may_write_to_is_refused_where_that_is_asked() -> TestResult {
+    let (dir, open) = directory(&[("0010_a.up.sql", "SELECT 1;")], Options::default())?;
+    let shut = Directory::new(dir.path().to_owned(), Options { refuse_open: true, ..Options::default() });
+    let mode = |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    mode(dir.path(), 0o755)?;
+    mode(&dir.path().join("0010_a.up.sql"), 0o664)?;
+    assert!(shut.snapshot().is_ok());
+    mode(dir.path(), 0o1777)?;
+    mode(&dir.path().join("0010_a.up.sql"), 0o646)?;
+    let failure = shut.snapshot().expect_err("everybody may write to it");
+    assert_eq!(failure.code, Code::OpenDirectory);
+    let said = |mode| format!("everybody may write to it (mode {mode}), and its database is protected");
+    assert_eq!(failure.details, [format!(".: {}", said("1777")), format!("0010_a.up.sql: {}", said("0646"))]);
+    assert!(open.snapshot().is_ok());
     Ok(())
 }
 

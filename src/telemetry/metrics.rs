@@ -3,6 +3,7 @@
 
 mod alerts;
 mod auditlog;
+mod clients;
 mod databases;
 mod inventory;
 mod process;
@@ -24,13 +25,16 @@ use prometheus::{
 use crate::{
     migration::{AuditReport, Event, EventKind},
     telemetry::metrics::{
-        alerts::Alerts, auditlog::AuditLog, databases::Databases, inventory::Inventory, process::Process,
+        alerts::Alerts, auditlog::AuditLog, clients::AllClients, databases::Databases, inventory::Inventory,
+        process::Process,
         register::Register, runs::Runs,
     },
 };
 
 const RPC_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
 const AUDIT_SECONDS: &[f64] = &[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
+
+pub use self::clients::Clients;
 
 /// All metrics of one daemon, in a registry of their own. Clones share it.
 #[derive(Debug, Clone)]
@@ -46,6 +50,7 @@ pub struct Metrics {
     catalog_reloads: IntCounterVec,
     audit_seconds: Histogram,
     connections: IntGaugeVec,
+    clients: AllClients,
     leader: IntGauge,
     /// The servers that have series of connections.
     servers: Arc<Mutex<BTreeSet<String>>>,
@@ -100,6 +105,7 @@ impl Metrics {
                 "Connections to PostgreSQL servers, by state: idle, in_use.",
                 &["server", "state"],
             ),
+            clients: AllClients::new(&register),
             leader: register.gauge(
                 "nexus_leader",
                 "Whether this daemon looks at the databases, runs discovery and audits, and tells of alerts.",
@@ -163,6 +169,11 @@ impl Metrics {
             | EventKind::StepProgress { .. }
             | EventKind::Notice { .. } => {}
         }
+    }
+
+    /// The clients of a listener: `grpc`, `http` or `socket`.
+    pub fn clients(&self, listener: &str) -> Clients {
+        self.clients.of(listener)
     }
 
     /// Counts a write to the migration log that failed.

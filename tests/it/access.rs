@@ -256,6 +256,17 @@ fn grants_are_on_databases() {
     assert!(run("dev", &["operation", "show", "018f3c5f"]).expect(1).contains("NX0075"));
     let listed = run("dev", &["operation", "list", "-o", "json"]).json().to_string();
     assert!(listed.contains("018f3c5e") && !listed.contains("018f3c5f"), "{listed}");
+    // That another operation's id begins alike is not told, nor what hidden databases are labelled.
+    world.ctl(&["apply", "-d", "shop", "--request-id", "018f3c5e-7a2b-7c3d-8e4f-000000000003"]).expect(0);
+    assert!(run("ci", &["operation", "show", "018f3c5e"]).expect(1).contains("Several operations"));
+    run("dev", &["operation", "show", "018f3c5e"]).expect(0);
+    let waves = "018f3c60-7a2b-7c3d-8e4f-000000000004";
+    world.ctl(&["apply", "--all", "--wave", "by-label=env", "--request-id", waves]).expect(0);
+    assert!(run("ci", &["operation", "watch", waves]).expect(0).contains("env=prod"));
+    for verb in ["show", "watch"] {
+        let shown = run("dev", &["operation", verb, waves]).expect(0);
+        assert!(shown.contains("env=dev") && !shown.contains("env=prod"), "{verb}: {shown}");
+    }
     // Audits, too.
     world.ctl(&["audit", "run", "--all"]).expect(0);
     let audit = run("dev", &["audit", "show", "-o", "json"]).json().to_string();

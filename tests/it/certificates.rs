@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
@@ -28,6 +29,17 @@ impl Authority {
     /// Signs a certificate for a name, and writes it with its key. `uri:` and `email:` make other names
     /// than those of hosts.
     pub(crate) fn sign(&self, name: &str, certificate: &Path, key: &Path) -> Certificate {
+        self.sign_until(None, name, certificate, key)
+    }
+
+    /// The same, of a certificate that ends at a moment, as the time since 1970 has it.
+    pub(crate) fn sign_until(
+        &self,
+        ends: Option<Duration>,
+        name: &str,
+        certificate: &Path,
+        key: &Path,
+    ) -> Certificate {
         let ascii = |text: &str| text.try_into().expect("it is ASCII");
         let name = match name.split_once(':') {
             Some(("uri", uri)) => SanType::URI(ascii(uri)),
@@ -36,6 +48,9 @@ impl Authority {
         };
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.subject_alt_names.push(name);
+        if let Some(ends) = ends {
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + ends;
+        }
         let pair = KeyPair::generate().expect("a key is made");
         let signed = params.signed_by(&pair, &self.0).expect("it is signed");
         fs::write(certificate, signed.pem()).expect("it is written");

@@ -30,6 +30,7 @@ pub(crate) fn database(url: &str, schema: &str) -> engine::Database {
         keeps_looks: true,
         notifies: false,
         names,
+        is_protected: false,
         policy: Policy::default(),
         limits,
         lock_wait: Duration::ZERO,

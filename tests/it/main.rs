@@ -21,6 +21,7 @@ mod gate;
 mod grpc;
 mod health;
 mod leader;
+mod limits;
 mod lost;
 mod operations;
 mod operations_steered;

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use nexus::rpc::{
@@ -129,7 +129,7 @@ fn a_certificate_says_who_asks() {
     let mut command = world.daemon.ctl_command(&["status"]);
     let plain = format!("http://localhost:{}", port(&world.daemon.grpc));
     let told = Ended::of(&command.env("NEXUS_SERVER", plain).output().expect("nexusctl runs"));
-    assert_eq!(told.code, Some(4), "{}", told.stderr);
+    assert!(told.code == Some(4) && told.stderr.contains("https://"), "{}", told.stderr);
 }
 
 /// What a nexusd says that does not start.
@@ -270,6 +270,40 @@ fn a_certificate_is_rotated_under_load_without_a_failed_call() {
     let told =
         format!("3 rotations, {calls} calls over {connections} new connections and 4 old ones, 0 failed\n");
     fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("rotation.txt"), told).expect("it is written");
+}
+
+#[test]
+fn a_connection_does_not_outlive_its_certificate() {
+    let keys = Keys::new();
+    let world = keys.start(CI);
+    let (certificate, key) = (keys.path("short.pem"), keys.path("short.key"));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970");
+    let ends = Duration::from_secs(now.as_secs() + 4);
+    keys.clients.sign_until(Some(ends), "uri:spiffe://example.com/ci", &certificate, &key);
+    let credentials = Credentials {
+        authorities: Some(fs::read(keys.path("ca.pem")).expect("it is read")),
+        certificate: Some((
+            fs::read(certificate).expect("it is read"),
+            fs::read_to_string(key).expect("it is read").into(),
+        )),
+        token: None,
+    };
+    let address: Address = remote(&world).parse().expect("an address");
+    wait(async {
+        let client = Client::connect(&address, &credentials, PATIENCE).await.expect("it connects");
+        let ask =
+            async || client.answer(client.fleet().get_version(proto::GetVersionRequest::default()).await);
+        ask().await.expect("the certificate is good");
+        let watch = client.alerts().watch_alerts(proto::WatchAlertsRequest::default()).await;
+        let mut alerts = watch.expect("the certificate is good").into_inner();
+        let ended = tokio::time::timeout(Duration::from_secs(20), async {
+            while let Ok(Some(_)) = alerts.message().await {}
+        });
+        ended.await.expect("the stream ends with the certificate");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970");
+        assert!(now >= ends, "it ended {:?} too early", ends.saturating_sub(now));
+        ask().await.expect_err("the certificate has ended");
+    });
 }
 
 #[test]

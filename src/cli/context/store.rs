@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::{cli::Refusal, redact::refuse_others};
+use crate::{cli::Refusal, redact::GuardedFile};
 
 /// What is noted of daemons.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,15 +64,16 @@ impl Contexts {
     }
 
     fn read_from(path: &Path) -> anyhow::Result<Self> {
-        let metadata = match fs::metadata(path) {
+        let unreadable = || format!("Cannot read {}", path.display());
+        let file = match GuardedFile::read(path) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 return Ok(Self::default());
             }
-            metadata => metadata.with_context(|| format!("Cannot read {}", path.display()))?,
+            file => file.with_context(unreadable)?,
         };
-        refuse_others(path, &metadata).map_err(refused)?;
+        file.refuse_others().map_err(refused)?;
         refuse_open_directory(path)?;
-        let text = fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+        let text = file.into_text().with_context(unreadable)?;
         let contexts = toml::from_str(&text).map_err(|error: toml::de::Error| {
             let line =
                 error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);

@@ -15,12 +15,16 @@ use crate::{
 /// How many names of a kind a reload shows.
 const MOST_NAMES: usize = 20;
 
+/// Where it stands which databases are protected, where any is.
+const PROTECTED: usize = 1;
+
 /// One row per database, and a line that sums up.
 pub fn text(databases: &[proto::Database], now: Timestamp, width: Option<u16>) -> String {
     if databases.is_empty() {
         return "no databases\n".to_owned();
     }
-    let columns = [
+    let has_protected = databases.iter().any(|database| database.protected);
+    let mut columns = vec![
         ("name", Fit::Whole),
         ("labels", Fit::Cut),
         ("server", Fit::Cut),
@@ -32,7 +36,13 @@ pub fn text(databases: &[proto::Database], now: Timestamp, width: Option<u16>) -
         ("from", Fit::Spare),
         ("seen", Fit::Spare),
     ];
-    let rows = databases.iter().map(|database| row(database, now)).collect();
+    let mut rows: Vec<_> = databases.iter().map(|database| row(database, now)).collect();
+    if has_protected {
+        columns.insert(PROTECTED, ("protected", Fit::Whole));
+        for (row, database) in rows.iter_mut().zip(databases) {
+            row.insert(PROTECTED, if database.protected { "yes" } else { "-" }.to_owned());
+        }
+    }
     format!("{}\n{}\n", table(&columns, rows, width), summary(databases, now))
 }
 
@@ -157,6 +167,7 @@ mod tests {
             migrations: "/srv/shop/migrations".into(),
             origin: Some(Origin::Discovery("tenants".into())),
             observation,
+            protected: false,
         }
     }
 
@@ -196,6 +207,10 @@ mod tests {
         let narrow = text(&databases, now, Some(100));
         let table: Vec<_> = narrow.lines().take(5).collect();
         assert!(width(&table.join("\n")) <= 100 && !narrow.contains("discover tenants"), "{narrow}");
+        let guarded = proto::Database { protected: true, ..database("shop-4", None) };
+        let shown = text(&[databases[0].clone(), guarded], now, None);
+        let cells: Vec<_> = shown.lines().map(|line| line.split_whitespace().nth(1)).collect();
+        assert_eq!((cells[0], cells[2], cells[3]), (Some("protected"), Some("-"), Some("yes")), "{shown}");
         let thousands: Vec<_> = (0..3_000)
             .map(|number| database(&format!("tenant-{number:04}"), Some(seen(1, true, 0))))
             .collect();

@@ -47,11 +47,16 @@ impl Operations {
         self.kept.retain(|operation| operation.id() != id);
     }
 
-    /// The one operation whose id begins so.
-    pub(in crate::fleet) fn find(&self, id: &str) -> Result<Arc<Operation>, Failure> {
+    /// The one operation whose id begins so, of those that are there for whoever asks.
+    pub(in crate::fleet) fn find(
+        &self,
+        id: &str,
+        is_there: impl Fn(&Operation) -> bool,
+    ) -> Result<Arc<Operation>, Failure> {
         let id = id.trim().to_ascii_lowercase();
-        let is_meant =
-            |operation: &&Arc<Operation>| !id.is_empty() && operation.id().to_string().starts_with(&id);
+        let is_meant = |operation: &&Arc<Operation>| {
+            !id.is_empty() && operation.id().to_string().starts_with(&id) && is_there(operation)
+        };
         let mut found = self.kept.iter().rev().filter(is_meant);
         match (found.next(), found.next()) {
             (None, _) => {

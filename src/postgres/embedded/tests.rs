@@ -277,7 +277,7 @@ async fn tls_verifies_what_sslmode_asks() -> Tested {
     fs::set_permissions(key.path(), PermissionsExt::from_mode(0o644))?;
     let failure = refused(&url("localhost", &own), DEADLINE).await;
     assert_eq!(failure.code, Code::BadConfig);
-    assert!(failure.message.contains("others may read it"), "{failure:?}");
+    assert!(failure.message.contains("others may use it"), "{failure:?}");
 
     // A cancel request goes over TLS as well.
     let connection = open(&url("localhost", &format!("sslmode=verify-full&{}", root(&authority)))).await?;

@@ -63,6 +63,7 @@ struct Database {
     schema: String,
     table: String,
     migrations: String,
+    protected: bool,
     origin: Option<Origin>,
     observation: Option<Observation>,
 }
@@ -207,6 +208,7 @@ impl From<Vec<proto::Database>> for Databases {
             schema: database.schema,
             table: database.table,
             migrations: database.migrations,
+            protected: database.protected,
             origin: database.origin.map(|origin| match origin {
                 proto::database::Origin::File(name) => Origin { kind: "file", name },
                 proto::database::Origin::Discovery(name) => Origin { kind: "discovery", name },

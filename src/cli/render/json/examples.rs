@@ -265,6 +265,7 @@ fn answers() {
         migrations: "migrations".into(),
         table: "schema_migrations".into(),
         origin: Some(proto::database::Origin::File("nexus.toml:12".into())),
+        protected: true,
         observation: Some(proto::DatabaseObservation {
             observed_at: Some(at(0)),
             reachable: true,
