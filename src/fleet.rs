@@ -28,6 +28,7 @@ use crate::{
     runtime::Tasks,
 };
 
+mod approve;
 pub mod audit;
 mod begin;
 pub mod discovery;
@@ -94,6 +95,8 @@ pub struct Settings {
     pub pending_limit: Duration,
     /// What becomes of operations about the same database.
     pub overlap: Overlap,
+    /// How long an operation waits for a second person's approval.
+    pub approval_limit: Duration,
     /// What it shares with other daemons; `None`: nothing.
     pub shared: Option<Shared>,
 }
@@ -291,6 +294,10 @@ impl Fleet {
             let names = members.iter().map(|member| member.name().to_owned()).collect();
             return Err(Failure::new(Code::NoSelection, "A repair is done on one database").details(names));
         };
+        if member.database.is_protected {
+            let message = format!("{} is protected: its rows are not repaired by one person", member.name());
+            return Err(Failure::new(Code::NotApproved, message));
+        }
         let id = request.id.unwrap_or_else(Uuid::now_v7);
         let run = self.run(member, member.catalog().await?, self.author(id, request));
         let name = member.name().to_owned();

@@ -143,6 +143,11 @@ impl Report {
         }
     }
 
+    /// Whether it waits for a second person's approval.
+    pub fn awaits_approval(&self) -> bool {
+        self.state == proto::OperationState::AwaitingApproval
+    }
+
     /// The steps that were heard of in a database that is not done yet.
     pub fn steps_so_far(&self, database: &str) -> &[proto::StepResult] {
         self.steps.get(database).map_or(&[], Vec::as_slice)

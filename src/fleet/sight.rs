@@ -66,6 +66,9 @@ impl Sight {
         for wave in &mut record.waves {
             wave.wave.databases.retain(|name| self.sees(name));
         }
+        if let Some(approval) = &mut record.approval {
+            approval.protected.retain(|name| self.sees(name));
+        }
         (record.why, record.selection) = (String::new(), Selection::default());
         Cow::Owned(record)
     }
@@ -110,7 +113,7 @@ impl Fleet {
         command: Command,
         permit: &Permit,
     ) -> Result<(), Failure> {
-        if !matches!(command, Command::Resume | Command::Retry) {
+        if !matches!(command, Command::Resume | Command::Retry | Command::Approve) {
             return Ok(());
         }
         let Verb::Rollback(request) = operation.verb() else { return Ok(()) };

@@ -150,13 +150,18 @@ pub(super) fn step_action(action: StepAction) -> proto::StepAction {
     }
 }
 
-fn step(step: &Step) -> proto::Step {
-    let action = step_action(step.action);
-    let source = match step.source {
+/// The proto's name of where a script comes from.
+pub(super) fn script_source(source: Option<Source>) -> proto::ScriptSource {
+    match source {
         None => proto::ScriptSource::Unspecified,
         Some(Source::File) => proto::ScriptSource::File,
         Some(Source::Journal) => proto::ScriptSource::Journal,
-    };
+    }
+}
+
+fn step(step: &Step) -> proto::Step {
+    let action = step_action(step.action);
+    let source = script_source(step.source);
     proto::Step {
         version: step.version.to_string(),
         action: action.into(),

@@ -14,7 +14,7 @@ use crate::{
     },
     migration::{DatabaseState, EventKind, GateOutcome, OperationState, event::WaveOf},
     rpc::{
-        access, convert,
+        access, approval, convert,
         proto::{self, operation_service_server::OperationService},
         status::of_failure,
     },
@@ -142,7 +142,7 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::PauseOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let operation = self.fleet.pause(&order(asked.id, &asked.requested_by, false, permit)).await;
+        let operation = self.fleet.pause(&order(asked.id, &asked.requested_by, permit)).await;
         let operation = operation.map_err(|failure| of_failure(&failure))?.look(summary);
         Ok(Response::new(proto::PauseOperationResponse { operation: Some(operation) }))
     }
@@ -153,7 +153,8 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::ResumeOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
+        let order = order(asked.id, &asked.requested_by, permit);
+        let order = Order { accept_new_catalog: asked.accept_new_catalog, ..order };
         let operation = self.fleet.resume(&order).await.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::ResumeOperationResponse { operation: Some(operation.look(summary)) }))
     }
@@ -164,7 +165,7 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::CancelOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let operation = self.fleet.cancel(&order(asked.id, &asked.requested_by, false, permit)).await;
+        let operation = self.fleet.cancel(&order(asked.id, &asked.requested_by, permit)).await;
         let operation = operation.map_err(|failure| of_failure(&failure))?.look(summary);
         Ok(Response::new(proto::CancelOperationResponse { operation: Some(operation) }))
     }
@@ -175,14 +176,45 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::RetryOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
+        let order = order(asked.id, &asked.requested_by, permit);
+        let order = Order { accept_new_catalog: asked.accept_new_catalog, ..order };
         let operation = self.fleet.retry(&order).await.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(proto::RetryOperationResponse { operation: Some(operation.look(summary)) }))
     }
+
+    async fn approve_operation(
+        &self,
+        request: Request<proto::ApproveOperationRequest>,
+    ) -> Result<Response<proto::ApproveOperationResponse>, Status> {
+        let permit = access::permit(&request)?;
+        let asked = request.into_inner();
+        let approve = async {
+            let order = order(asked.id, &asked.requested_by, permit);
+            let reason = convert::plain(&asked.reason, convert::LONGEST_REASON);
+            let plan = Some(asked.plan_digest).filter(|digest| !digest.is_empty());
+            let plan = plan.map(|digest| digest.parse()).transpose()?;
+            self.fleet.approve(&Order { reason, plan, ..order }).await
+        };
+        let operation = approve.await.map_err(|failure| of_failure(&failure))?.look(summary);
+        Ok(Response::new(proto::ApproveOperationResponse { operation: Some(operation) }))
+    }
+
+    async fn reject_operation(
+        &self,
+        request: Request<proto::RejectOperationRequest>,
+    ) -> Result<Response<proto::RejectOperationResponse>, Status> {
+        let permit = access::permit(&request)?;
+        let asked = request.into_inner();
+        let reason = convert::plain(&asked.reason, convert::LONGEST_REASON);
+        let order = Order { reason, ..order(asked.id, &asked.requested_by, permit) };
+        let operation = self.fleet.reject(&order).await.map_err(|failure| of_failure(&failure))?;
+        Ok(Response::new(proto::RejectOperationResponse { operation: Some(operation.look(summary)) }))
+    }
 }
 
-fn order(id: String, by: &str, accept_new_catalog: bool, permit: Permit) -> Order {
-    Order { id, by: convert::requested_by(&permit, by), permit, accept_new_catalog }
+fn order(id: String, by: &str, permit: Permit) -> Order {
+    let (by, reason) = (convert::requested_by(&permit, by), String::new());
+    Order { id, by, permit, accept_new_catalog: false, reason, plan: None }
 }
 
 /// Tells an operation without its databases.
@@ -216,6 +248,8 @@ fn summary(record: &Record) -> proto::Operation {
         created_at: Some(convert::timestamp(record.created)),
         changed_at: Some(convert::timestamp(record.changed)),
         ended_at: record.ended.map(convert::timestamp),
+        approval: record.approval.as_ref().map(approval::told),
+        strategy: record.strategy.to_string(),
     }
 }
 
@@ -255,6 +289,7 @@ fn database(name: &str, wave: &str, record: &DatabaseRecord) -> proto::Operation
         gate_reason: record.gate.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default(),
         started_at: record.started.map(convert::timestamp),
         ended_at: record.ended.map(convert::timestamp),
+        planned: record.planned.iter().flat_map(|planned| &planned.steps).map(approval::step).collect(),
     }
 }
 
@@ -325,6 +360,7 @@ fn wave_of(wave: &WaveOf) -> proto::WaveOf {
 
 fn state(state: OperationState) -> proto::OperationState {
     match state {
+        OperationState::AwaitingApproval => proto::OperationState::AwaitingApproval,
         OperationState::Pending => proto::OperationState::Pending,
         OperationState::Running => proto::OperationState::Running,
         OperationState::Paused => proto::OperationState::Paused,

@@ -22,9 +22,11 @@ use crate::{
 const OPERATOR: &[&str] = &[
     "AcknowledgeAlert",
     "Apply",
+    "ApproveOperation",
     "CancelOperation",
     "PauseOperation",
     "Recover",
+    "RejectOperation",
     "ResumeOperation",
     "RetryOperation",
     "Rollback",
@@ -93,14 +95,14 @@ fn every_rpc_has_a_rule_and_every_rule_an_rpc() {
 }
 
 /// A world with a file of those who are let in.
-fn guarded(entries: &str) -> World {
+pub(crate) fn guarded(entries: &str) -> World {
     let world = World::new();
     private(&world.path("access.toml"), entries);
     let access = format!("[access]\nfile = {:?}\n", world.path("access.toml").display().to_string());
     world.more(&access)
 }
 
-fn token(world_path: &Path, name: &str, more: &[&str]) -> String {
+pub(crate) fn token(world_path: &Path, name: &str, more: &[&str]) -> String {
     let out = world_path.join(format!("{name}.token"));
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nexusctl"));
     command.args(["token", "create", "--name", name, "--out"]).arg(&out).args(more);

@@ -79,6 +79,10 @@ fn operation_line(kind: &Kind, event: &proto::Event) -> Option<String> {
             let why = sentence(&changed.why);
             let id = clean(&event.operation_id);
             match (changed.from(), changed.to()) {
+                (_, OperationState::AwaitingApproval) => {
+                    format!("{why}: nexusctl operation approve {id}\n")
+                }
+                (OperationState::AwaitingApproval, OperationState::Pending) => format!("{why}\n"),
                 (_, OperationState::Paused) => {
                     format!("paused: {why}; nexusctl operation resume {id} goes on\n")
                 }

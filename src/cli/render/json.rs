@@ -4,6 +4,7 @@
 mod access;
 mod alerts;
 mod answers;
+mod approval;
 mod audits;
 #[cfg(test)]
 mod examples;

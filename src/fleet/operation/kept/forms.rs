@@ -25,6 +25,8 @@ pub(super) enum CommandForm {
     Resume,
     Cancel,
     Retry,
+    Approve,
+    Reject,
 }
 
 #[derive(Serialize, Deserialize)]
