@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     access::Permit,
-    engine::{self, Before, RepairAction, Run, Status, Stop},
+    engine::{self, Before, Repair, Run, Status, Stop, Verb},
     migration::{
         Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, OperationState, TraceContext,
         event::CatalogChange,
@@ -120,6 +120,19 @@ pub struct Request {
     pub trace: Option<TraceContext>,
     /// What it may do.
     pub permit: Permit,
+}
+
+/// What came of a repair.
+#[derive(Debug, Clone)]
+pub struct Repaired {
+    /// The database.
+    pub database: String,
+    /// What was done, or how the operation stands.
+    pub message: String,
+    /// The operation.
+    pub operation: Uuid,
+    /// Whether it is done: what is protected waits for an approval.
+    pub is_done: bool,
 }
 
 /// What becomes of a new operation about a database that an unfinished one is about.
@@ -280,43 +293,40 @@ impl Fleet {
         Ok(run::bounded(self.max_parallel(), members, read).await)
     }
 
-    /// Does one repair on one database. Returns its name, what was done, and the operation.
-    pub async fn repair(
-        self: &Arc<Self>,
-        request: &Request,
-        action: RepairAction,
-        version: String,
-        reason: String,
-    ) -> Result<(String, String, Uuid), Failure> {
+    /// Does one repair on one database. On a protected one it is an operation, which waits for an approval.
+    pub async fn repair(self: &Arc<Self>, request: &Request, repair: Repair) -> Result<Repaired, Failure> {
         self.admit()?;
         let members = self.inventory().select(&request.selection, Need::Named, &request.permit)?;
         let [member] = members.as_slice() else {
             let names = members.iter().map(|member| member.name().to_owned()).collect();
             return Err(Failure::new(Code::NoSelection, "A repair is done on one database").details(names));
         };
+        let name = member.name().to_owned();
         if member.database.is_protected {
-            let message = format!("{} is protected: its rows are not repaired by one person", member.name());
-            return Err(Failure::new(Code::NotApproved, message));
+            let operation = self.start(request, Verb::Repair(repair)).await?;
+            let is_done = operation.state() == OperationState::Succeeded;
+            let why = operation.look(|record| record.why.clone());
+            let message = if why.is_empty() { operation.line() } else { why };
+            return Ok(Repaired { database: name, message, operation: operation.id(), is_done });
         }
         let id = request.id.unwrap_or_else(Uuid::now_v7);
         let run = self.run(member, member.catalog().await?, self.author(id, request));
-        let name = member.name().to_owned();
         let span = engine::trace::operation(id, "repair", 1);
         // In a task of its own, so that a client that goes away does not leave it half done.
         let member = member.clone();
         let repair = async move {
             let _busy = member.busy(&run).await?;
-            let done = engine::repair(&run, &action, &version, &reason).await;
+            let done = engine::repair(&run, &repair).await;
             member.nudge(Instant::now());
             if let Ok(message) = &done {
-                let message = format!("{message}; reason: {reason}");
+                let message = format!("{message}; reason: {}", repair.reason);
                 run.events.emit(&run.database.name, EventKind::Notice { version: None, message });
             }
             done
         };
         let done = self.tasks.spawn("repair", repair.instrument(span)).await;
         let message = done.map_err(|_| Failure::new(Code::Internal, "The repair ended unexpectedly"))??;
-        Ok((name, message, id))
+        Ok(Repaired { database: name, message, operation: id, is_done: true })
     }
 
     /// Takes back an event that the log has, for those who watch its operation.

@@ -96,6 +96,7 @@ fn verb(operation: &proto::Operation) -> Verb {
     match operation.verb.as_str() {
         "rollback" => Verb::Rollback,
         "recover" => Verb::Recover,
+        "repair" => Verb::Repair,
         _ => Verb::Apply,
     }
 }

@@ -96,7 +96,8 @@ impl Fleet {
         let Asking { author, role, verb, strategy, waves, members } = asking;
         let plan = self.plan_each(members, &author, (verb, strategy, waves)).await;
         let is_touched = |report: &&DatabaseReport| {
-            protected.contains(&report.database) && (report.result.is_err() || has_steps(report))
+            let does_something = has_steps(report) || matches!(verb, Verb::Repair(_));
+            protected.contains(&report.database) && (report.result.is_err() || does_something)
         };
         let touched: Vec<_> =
             plan.databases.iter().filter(is_touched).map(|report| report.database.clone()).collect();
@@ -315,7 +316,9 @@ pub(super) async fn is_given(operation: &Operation) -> bool {
             () = tokio::time::sleep(left.min(LOOK)) => {}
         }
     }
-    operation.state() == OperationState::Pending
+    // Somebody may have paused it by now, which does not take the approval back.
+    let is_granted = operation.look(|record| record.approval.as_ref().is_some_and(Approval::is_granted));
+    is_granted && operation.state() != OperationState::Cancelling && !drain.is_cancelled()
 }
 
 /// Refuses whoever does not prove who they are: nobody could be sure that another one approves.

@@ -135,7 +135,7 @@ fn digest(verb: &Verb, strategy: &Strategy, waves: &[Wave], bases: &BTreeMap<Str
     let waves: Vec<_> = waves.iter().map(|wave| (wave.name.as_str(), wave.databases.as_slice())).collect();
     let databases: Vec<_> = bases.iter().map(|(name, basis)| (name.as_str(), basis)).collect();
     PlanDigest::of(&Planned {
-        verb: verb.name(),
+        verb: format!("{} {}", verb.name(), verb.repair()).trim_end(),
         strategy: &strategy.to_string(),
         waves: &waves,
         databases: &databases,

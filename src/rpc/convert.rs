@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     access::Permit,
-    engine::{LeftOut, RepairAction, Verb},
+    engine::{LeftOut, Repair, RepairAction, Verb},
     fleet::{self, MemberStatus, inventory::Member, selector::Selection, strategy::Strategy},
     migration::{
         Attempt, Code, Event, EventKind, Failure, Finding, FindingKind, Mode, Severity, Step, StepAction,
@@ -93,24 +93,25 @@ pub fn rollback(request: &proto::RollbackRequest) -> Result<Verb, Failure> {
 }
 
 /// Reads what a repair is asked to do.
-pub fn repair(request: &proto::RepairRequest) -> Result<RepairAction, Failure> {
+pub fn repair(request: proto::RepairRequest) -> Result<Repair, Failure> {
     if request.version.is_empty() {
         return Err(bad("A repair names the version of the row"));
     }
     if request.reason.trim().is_empty() {
         return Err(bad("A repair needs a reason: the journal keeps it"));
     }
-    match request.action() {
-        proto::RepairAction::Unspecified => Err(bad("A repair names its action")),
-        proto::RepairAction::ClearDirty => Ok(RepairAction::ClearDirty),
-        proto::RepairAction::Forget => Ok(RepairAction::Forget),
-        proto::RepairAction::AcceptChecksum => Ok(RepairAction::AcceptChecksum),
+    let action = match request.action() {
+        proto::RepairAction::Unspecified => return Err(bad("A repair names its action")),
+        proto::RepairAction::ClearDirty => RepairAction::ClearDirty,
+        proto::RepairAction::Forget => RepairAction::Forget,
+        proto::RepairAction::AcceptChecksum => RepairAction::AcceptChecksum,
         proto::RepairAction::Rename if request.new_version.is_empty() => {
-            Err(bad("A rename names the new version"))
+            return Err(bad("A rename names the new version"));
         }
-        proto::RepairAction::Rename => Ok(RepairAction::Rename(request.new_version.clone())),
-        proto::RepairAction::MarkApplied => Ok(RepairAction::MarkApplied),
-    }
+        proto::RepairAction::Rename => RepairAction::Rename(request.new_version),
+        proto::RepairAction::MarkApplied => RepairAction::MarkApplied,
+    };
+    Ok(Repair { action, version: request.version, reason: request.reason })
 }
 
 /// Tells a failure.

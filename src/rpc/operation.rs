@@ -250,6 +250,7 @@ fn summary(record: &Record) -> proto::Operation {
         ended_at: record.ended.map(convert::timestamp),
         approval: record.approval.as_ref().map(approval::told),
         strategy: record.strategy.to_string(),
+        repair: record.verb.repair(),
     }
 }
 

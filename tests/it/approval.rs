@@ -13,7 +13,7 @@ use crate::{
 
 /// A fleet of `main`, which is protected, and `shop`, which is not; and the people about it: `ana` and `bo`
 /// are operators of everything, `ana-2` is another token of ana's, `cy` is a viewer, `dee` an operator of
-/// `main` only.
+/// `main` only, and `eve` and `fay` are admins.
 struct People {
     home: tempfile::TempDir,
     shop: Database,
@@ -30,6 +30,8 @@ impl People {
             ("bo", "operator", "*"),
             ("cy", "viewer", "*"),
             ("dee", "operator", "main"),
+            ("eve", "admin", "*"),
+            ("fay", "admin", "*"),
         ] {
             entries += &token(home.path(), name, &["--role", role, "-d", databases]);
         }
@@ -86,7 +88,14 @@ impl Transcript {
     }
 
     /// Notes a command of which `code` is expected, and `parts` in what it printed.
-    fn note(&mut self, who: &str, arguments: &[&str], ended: Ended, id: &str, (code, parts): (i32, &[&str])) {
+    fn note(
+        &mut self,
+        who: &str,
+        arguments: &[&str],
+        ended: &Ended,
+        id: &str,
+        (code, parts): (i32, &[&str]),
+    ) {
         let told = format!("{}{}", ended.stdout, ended.stderr);
         assert_eq!(ended.code, Some(code), "{who} {arguments:?}\n{told}");
         for part in parts {
@@ -111,7 +120,7 @@ fn requested_by_one_refused_to_the_same_approved_by_another_refused_after_the_pl
     let id = people.ask(daemon, "ana", &["apply", "--all", "--reason", "CHG-1"]);
     let mut transcript = Transcript::new();
     let mut run = |who: &str, arguments: &[&str], id: &str, expected: (i32, &[&str])| {
-        transcript.note(who, arguments, people.run(daemon, who, arguments), id, expected);
+        transcript.note(who, arguments, &people.run(daemon, who, arguments), id, expected);
     };
     let approve: &[&str] = &["operation", "approve", &id];
     let waits = "waits for the approval of somebody other than ana";
@@ -169,7 +178,7 @@ fn requested_by_one_refused_to_the_same_approved_by_another_refused_after_the_pl
     assert!(place("Operation approved") < place("Operation started"));
     assert_eq!(world.logged("Operation approved")[0]["by"], "bo");
     // What would change nothing waits for nobody.
-    run("ana", &["apply", "--all"], &id, (0, &["main: nothing to apply"]));
+    run("ana", &["apply", "--all"], &id, (0, &["main: up to date"]));
     // The plan moves: the files.
     world.tables(3, 1);
     let moved = people.ask(daemon, "ana", &["apply", "-d", "main"]);
@@ -310,10 +319,40 @@ fn what_goes_on_is_what_was_approved() {
     let told = people.run(daemon, "ana", &["operation", "resume", &id]).expect(1);
     assert!(told.contains("NX0084"), "{told}");
     assert_eq!(world.database.rows().len(), 3);
-    // A repair is nobody's alone.
-    let repair = ["repair", "forget", "0003_t3", "--reason", "x", "-y", "-d", "main"];
-    assert!(world.ctl(&repair).expect(1).contains("NX0107"));
-    assert_eq!(world.database.rows().len(), 3);
+}
+
+#[test]
+fn a_repair_is_nobodys_alone() {
+    let (people, world) = People::new("");
+    let world = world.start();
+    let daemon = &world.daemon;
+    let id = people.ask(daemon, "ana", &["apply", "-d", "main"]);
+    people.approve(daemon, "bo", &id);
+    let forget = |version: &str, more: &[&str]| {
+        let repair = ["repair", "forget", version, "--reason", "CHG-2", "-y", "-d", "main"];
+        people.run(daemon, "eve", &[&repair, more].concat())
+    };
+    assert!(forget("0009", &[]).expect(1).contains("NX0103"), "there is nothing to approve");
+    let told = forget("0002", &[]).expect(0);
+    assert!(told.contains("waits for the approval of somebody other than eve"), "{told}");
+    let repeated = forget("0001", &["-o", "json"]).json();
+    assert_eq!(repeated["awaiting_approval"], true, "{repeated}");
+    assert_eq!(world.database.rows().len(), 2);
+    let listed = people.run(daemon, "cy", &["operation", "list", "-o", "json"]).json();
+    let [one, two] = [1, 0].map(|index: usize| listed["operations"][index].clone());
+    assert_eq!((&one["repair"], &two["repair"]), (&"forget 0002".into(), &"forget 0001".into()));
+    let [one, two] = [one, two].map(|it| it["id"].as_str().expect("an id").to_owned());
+    // It takes an admin, as the repair does, and somebody else.
+    assert!(people.run(daemon, "bo", &["operation", "approve", &one]).expect(1).contains("NX0089"));
+    assert!(people.run(daemon, "eve", &["operation", "approve", &one]).expect(1).contains("NX0104"));
+    people.approve(daemon, "fay", &one);
+    assert_eq!(world.database.rows().len(), 1);
+    let history = people.run(daemon, "cy", &["history", "-d", "main", "-o", "json"]).json();
+    let attempt = &history["attempts"][0];
+    assert_eq!((&attempt["requested_by"], &attempt["message"]), (&"eve".into(), &"CHG-2".into()));
+    // The other one was asked for over other rows.
+    assert!(people.run(daemon, "fay", &["operation", "approve", &two]).expect(1).contains("NX0105"));
+    assert_eq!(world.database.rows().len(), 1);
 }
 
 #[test]

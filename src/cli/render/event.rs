@@ -179,6 +179,7 @@ fn nothing_to_do(verb: Verb) -> &'static str {
         Verb::Apply => "up to date",
         Verb::Rollback => "nothing to roll back",
         Verb::Recover => "nothing to recover",
+        Verb::Repair => "nothing to repair",
     }
 }
 

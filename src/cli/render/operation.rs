@@ -102,6 +102,7 @@ fn header(operation: &proto::Operation, width: Option<u16>) -> String {
     let said = [
         ("operation", clean(&operation.id)),
         ("verb", format!("{}{attempt}", clean(&operation.verb))),
+        ("repair", clean(&operation.repair)),
         ("state", format!("{} since {since}", state(operation.state()))),
         ("why", sentence(&operation.why)),
         ("by", clean(&operation.requested_by)),

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     access::Role,
+    engine::Verb,
     fleet::{
         operation::{Command, DatabaseRecord, Record},
         strategy::Wave,
@@ -174,7 +175,8 @@ impl Record {
         let Some(database) = self.databases.get(database) else { return false };
         let Some(planned) = &database.planned else { return false };
         let is_granted = self.approval.as_ref().is_some_and(Approval::is_granted);
-        is_granted || (planned.steps.is_empty() && database.held_to().is_some())
+        let does_nothing = planned.steps.is_empty() && !matches!(self.verb, Verb::Repair(_));
+        is_granted || (does_nothing && database.held_to().is_some())
     }
 }
 

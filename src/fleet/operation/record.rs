@@ -169,7 +169,7 @@ impl DatabaseRecord {
                 let rest = ApplyRequest { limit: Some(left), ..request.clone() };
                 (done == 0 || left > 0).then_some(Verb::Apply(rest))
             }
-            Verb::Recover { .. } => Some(verb.clone()),
+            Verb::Recover { .. } | Verb::Repair(_) => Some(verb.clone()),
         }
     }
 

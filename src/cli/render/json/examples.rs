@@ -150,6 +150,7 @@ fn one_operation() {
         changed_at: Some(at(156)),
         ended_at: Some(at(156)),
         strategy: "a canary of 1, then one wave".into(),
+        repair: String::new(),
         approval: Some(proto::OperationApproval {
             asked_by: "ana".into(),
             asked_at: Some(at(120)),
@@ -305,6 +306,7 @@ fn answers() {
         database: "orders".into(),
         message: "0010_add_products is no longer dirty".into(),
         operation_id: OPERATION.into(),
+        awaiting_approval: false,
     };
     check("repair", &Repaired::from(repaired));
     let version = proto::GetVersionResponse {

@@ -122,3 +122,74 @@ impl From<KeptPlan> for Planned {
         Self { place: kept.place, steps: kept.steps.into_iter().map(step).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::{Repair, RepairAction, Verb},
+        fleet::operation::{
+            DatabaseRecord,
+            kept::{self, Beside},
+            watcher::tests::with_id,
+        },
+        migration::TraceContext,
+    };
+
+    #[test]
+    fn what_waits_for_an_approval_is_read_as_it_was_kept() {
+        let operation = with_id(uuid::Uuid::from_u128(7));
+        let mut record = operation.look(Clone::clone);
+        let at = Timestamp::from_second(1_761_819_330).expect("a time");
+        let plan: PlanDigest = format!("{}-{}", "a".repeat(32), "b".repeat(16)).parse().expect("a digest");
+        let decision = Decision { is_approved: false, by: "bo".into(), at, reason: "no".into() };
+        let approval = Approval {
+            asked_by: "ana".into(),
+            asked: at,
+            until: at,
+            plan,
+            role: Role::Admin,
+            protected: vec!["shop".into()],
+            decision: None,
+        };
+        let repair = |action| Repair { action, version: "0003".into(), reason: "CHG-2".into() };
+        record.verb = Verb::Repair(repair(RepairAction::Rename("0004_b".into())));
+        record.wait_for_approval();
+        assert_eq!(record.state, crate::migration::OperationState::Pending, "it takes none");
+        let trace = TraceContext { trace: 1, span: 1, sampled: false };
+        let beside = Beside { asked_plan: None, by: "ana".into(), trace };
+        for decision in [None, Some(decision)] {
+            record.approval = Some(Approval { decision, ..approval.clone() });
+            let read = kept::read_operation(record.id, &kept::operation(&record, &beside));
+            assert_eq!(read.map(|(read, _)| read), Ok(record.clone()));
+        }
+        record.approval = Some(approval);
+        record.wait_for_approval();
+        let document = kept::operation(&record, &beside);
+        assert!(document.contains("\"awaiting_approval\""), "an older nexusd cannot read it, and leaves it");
+        let step = PlannedStep {
+            version: Version::from_row("0003_c"),
+            action: StepAction::Resume { done: 2 },
+            mode: Mode::NonTransactional,
+            source: Some(Source::Journal),
+            reason: "so".into(),
+            header: ["a", "b", "c", "d"].map(str::to_owned),
+            size: 9,
+        };
+        let planned = Planned { place: "h:1/d public.t".into(), steps: vec![step] };
+        let database =
+            DatabaseRecord { planned: Some(planned), has_moved: true, ..DatabaseRecord::waiting() };
+        assert_eq!(kept::read_database(&kept::database(&database)), Ok(database.clone()));
+        // As a nexusd kept it that knew of no approvals.
+        for (done, has_moved) in [("[]", false), ("[{\"version\":\"0001_a\",\"action\":\"apply\"}]", true)] {
+            let old = format!(
+                "{{\"state\":\"waiting\",\"digest\":\"\",\"done\":{done},\"taken_back\":0,\
+                 \"is_unknown\":false,\"waits_for\":\"\"}}"
+            );
+            assert_eq!(
+                kept::read_database(&old).map(|read| (read.has_moved, read.planned)),
+                Ok((has_moved, None))
+            );
+        }
+    }
+}
