@@ -187,9 +187,9 @@ impl Fleet {
         operation: &Arc<Operation>,
         approval: &Approval,
     ) -> Result<BTreeMap<String, Arc<Member>>, Failure> {
-        let moves = operation.moved();
+        let count = operation.moved();
         let members = self.members_of(operation);
-        let asked = operation.look(|record| Record::clone(record));
+        let asked = operation.look(Record::clone);
         let mut moved = Vec::new();
         let mut to_plan = Vec::new();
         let waiting = asked.databases.iter().filter(|(_, it)| it.state == DatabaseState::Waiting);
@@ -238,7 +238,7 @@ impl Fleet {
             return Ok(members);
         }
         let why = format!("what was to be approved has moved: {}", first(&moved));
-        operation.go_unmoved(moves, OperationState::Cancelling, &why);
+        operation.go_unmoved(count, OperationState::Cancelling, &why);
         moved.truncate(MOST_DETAILS);
         let message = "The plan has moved since the approval was asked for: the operation is over";
         Err(Failure::new(Code::ApprovalStale, message).details(moved))
@@ -253,7 +253,7 @@ impl Fleet {
         command: Command,
         members: &BTreeMap<String, Arc<Member>>,
     ) -> Result<Option<Asked>, Failure> {
-        let record = operation.look(|record| Record::clone(record));
+        let record = operation.look(Record::clone);
         let left: Vec<_> = record
             .databases
             .iter()

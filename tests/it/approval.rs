@@ -102,10 +102,15 @@ impl Transcript {
             assert!(told.contains(part), "{part:?} is not in\n{told}");
         }
         let words = arguments.join(" ").replace(id, "ID");
-        let error = |line: &&str| line.starts_with("error: ") || line.trim_start().starts_with("[NX");
-        let errors: Vec<_> = told.lines().filter(error).map(str::trim).collect();
-        let first = told.lines().next().unwrap_or_default();
-        let answer = if errors.is_empty() { first.to_owned() } else { errors.join(" ") };
+        let is_telling = |line: &&str| {
+            let line = line.trim_start();
+            line.starts_with("error: ")
+                || line.starts_with("[NX")
+                || parts.iter().any(|part| line.contains(part))
+        };
+        let telling: Vec<_> = told.lines().filter(is_telling).map(str::trim).collect();
+        let telling = if telling.is_empty() { told.lines().take(1).collect() } else { telling };
+        let answer = telling.join(" / ");
         writeln!(self.0, "{who:<6} {words:<58} {code:<5} {}", answer.replace(id, "ID"))
             .expect("it is written");
     }
@@ -414,4 +419,28 @@ fn it_takes_people_who_are_known() {
     let refused = Ended::of(&command.output().expect("nexusctl runs")).expect(4);
     assert!(refused.contains("NX0102"), "{refused}");
     assert!(world.database.tables().is_empty());
+}
+
+#[test]
+fn what_becomes_protected_meanwhile_is_not_begun() {
+    let (people, world) = People::new("");
+    world.migration("0003_slow", "select pg_sleep(3);", "select 1;");
+    let protected = world.configuration();
+    let daemon = world.daemon("nexus.toml", &protected.replace("protected = true", "protected = false"));
+    let world = Running { daemon, world };
+    let daemon = &world.daemon;
+    let begun = ["apply", "--all", "--canary", "shop", "--detach", "-o", "json"];
+    let begun = people.run(daemon, "ana", &begun).json();
+    assert_eq!(begun["awaiting_approval"], false, "{begun}");
+    let id = begun["operation_id"].as_str().expect("an id");
+    fs::write(world.path("nexus.toml"), protected).expect("it is written");
+    await_that("it is protected", || {
+        let databases = people.run(daemon, "cy", &["databases", "-d", "main", "-o", "json"]).json();
+        databases["databases"][0]["protected"] == true
+    });
+    assert_eq!(people.state(daemon, id), "running", "its turn has not come");
+    await_that("it is over", || people.state(daemon, id) != "running");
+    let shown = people.show(daemon, id);
+    assert_eq!(shown["databases"][0]["failure"]["code"], "NX0107", "{shown}");
+    assert_eq!((people.shop.rows().len(), world.database.tables().len()), (3, 0));
 }

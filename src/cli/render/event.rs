@@ -82,12 +82,12 @@ fn operation_line(kind: &Kind, event: &proto::Event) -> Option<String> {
                 (_, OperationState::AwaitingApproval) => {
                     format!("{why}: nexusctl operation approve {id}\n")
                 }
-                (OperationState::AwaitingApproval, OperationState::Pending) => format!("{why}\n"),
                 (_, OperationState::Paused) => {
                     format!("paused: {why}; nexusctl operation resume {id} goes on\n")
                 }
                 (_, OperationState::Cancelling) => format!("{why}: stopping what is under way\n"),
-                (OperationState::Running, OperationState::Running) => format!("{why}\n"),
+                (OperationState::AwaitingApproval, OperationState::Pending)
+                | (OperationState::Running, OperationState::Running) => format!("{why}\n"),
                 (OperationState::Paused, OperationState::Running) => "resumed\n".to_owned(),
                 _ => return None,
             }
