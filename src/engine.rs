@@ -40,7 +40,7 @@ pub use done::{Done, done};
 pub use gate::{GateVerdict, gate};
 pub use history::history;
 pub use observe::{Compared, Depth, Glance, Memory, OF_THE_SCHEMA, observe, observe_again};
-pub use repair::{RepairAction, repair};
+pub use repair::{Repair, RepairAction, repair};
 pub use run::{plan, run};
 pub use status::{LeftOut, Status, status};
 pub use witness::{Intent, Used, Witness, no_witness};
@@ -183,6 +183,8 @@ pub enum Verb {
         /// Go on with partly applied migrations instead of undoing them.
         resume: bool,
     },
+    /// Change one row by hand.
+    Repair(Repair),
 }
 
 impl Verb {
@@ -192,6 +194,15 @@ impl Verb {
             Self::Apply(_) => "apply",
             Self::Rollback(_) => "rollback",
             Self::Recover { .. } => "recover",
+            Self::Repair(_) => "repair",
+        }
+    }
+
+    /// What a repair does, in words: its plan has no steps that would say so; empty for what has.
+    pub fn repair(&self) -> String {
+        match self {
+            Self::Repair(repair) => repair.to_string(),
+            Self::Apply(_) | Self::Rollback(_) | Self::Recover { .. } => String::new(),
         }
     }
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     access::Permit,
     auditlog::{Allowed, Call, UsedFile},
-    engine::{self, Before, RepairAction, Run, Status, Stop, Witness},
+    engine::{self, Before, Repair, RepairAction, Run, Status, Stop, Verb, Witness},
     migration::{
         Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, Migration, OperationState,
         TraceContext, event::CatalogChange,
@@ -29,6 +29,7 @@ use crate::{
     runtime::Tasks,
 };
 
+mod approve;
 pub mod audit;
 mod begin;
 pub mod discovery;
@@ -97,6 +98,8 @@ pub struct Settings {
     pub pending_limit: Duration,
     /// What becomes of operations about the same database.
     pub overlap: Overlap,
+    /// How long an operation waits for a second person's approval.
+    pub approval_limit: Duration,
     /// What it shares with other daemons; `None`: nothing.
     pub shared: Option<Shared>,
 }
@@ -122,6 +125,19 @@ pub struct Request {
     pub permit: Permit,
     /// Where it is recorded that it is done.
     pub call: Arc<Call>,
+}
+
+/// What came of a repair.
+#[derive(Debug, Clone)]
+pub struct Repaired {
+    /// The database.
+    pub database: String,
+    /// What was done, or how the operation stands.
+    pub message: String,
+    /// The operation.
+    pub operation: Uuid,
+    /// Whether it is done: what is protected waits for an approval.
+    pub is_done: bool,
 }
 
 /// What becomes of a new operation about a database that an unfinished one is about.
@@ -282,24 +298,25 @@ impl Fleet {
         Ok(run::bounded(self.max_parallel(), members, read).await)
     }
 
-    /// Does one repair on one database. Returns its name, what was done, and the operation.
-    pub async fn repair(
-        self: &Arc<Self>,
-        request: &Request,
-        action: RepairAction,
-        version: String,
-        reason: String,
-    ) -> Result<(String, String, Uuid), Failure> {
+    /// Does one repair on one database. On a protected one it is an operation, which waits for an approval.
+    pub async fn repair(self: &Arc<Self>, request: &Request, repair: Repair) -> Result<Repaired, Failure> {
         self.admit()?;
         let members = self.inventory().select(&request.selection, Need::Named, &request.permit)?;
         let [member] = members.as_slice() else {
             let names = members.iter().map(|member| member.name().to_owned()).collect();
             return Err(Failure::new(Code::NoSelection, "A repair is done on one database").details(names));
         };
+        let name = member.name().to_owned();
+        if member.database.is_protected {
+            let operation = self.start(request, Verb::Repair(repair)).await?;
+            let is_done = operation.state() == OperationState::Succeeded;
+            let why = operation.look(|record| record.why.clone());
+            let message = if why.is_empty() { operation.line() } else { why };
+            return Ok(Repaired { database: name, message, operation: operation.id(), is_done });
+        }
         let id = request.id.unwrap_or_else(Uuid::now_v7);
         let run = self.run(member, member.catalog().await?, self.author(id, request));
-        let name = member.name().to_owned();
-        let files = files_of(&action, &version, &run.catalog);
+        let files = files_of(&repair, &run.catalog);
         let allowed = Allowed { operation: Some(id), databases: vec![name.clone()], files };
         request.call.allow(&allowed).await?;
         let span = engine::trace::operation(id, "repair", 1);
@@ -307,20 +324,20 @@ impl Fleet {
         let (member, call) = (member.clone(), request.call.clone());
         let repair = async move {
             let done = match member.busy(&run).await {
-                Ok(_busy) => engine::repair(&run, &action, &version, &reason).await,
+                Ok(_busy) => engine::repair(&run, &repair).await,
                 Err(failure) => Err(failure),
             };
             call.answered(done.as_ref().map(drop));
             member.nudge(Instant::now());
             if let Ok(message) = &done {
-                let message = format!("{message}; reason: {reason}");
+                let message = format!("{message}; reason: {}", repair.reason);
                 run.events.emit(&run.database.name, EventKind::Notice { version: None, message });
             }
             done
         };
         let done = self.tasks.spawn("repair", repair.instrument(span)).await;
         let message = done.map_err(|_| Failure::new(Code::Internal, "The repair ended unexpectedly"))??;
-        Ok((name, message, id))
+        Ok(Repaired { database: name, message, operation: id, is_done: true })
     }
 
     /// Takes back an event that the log has, for those who watch its operation.
@@ -384,9 +401,9 @@ impl Fleet {
 }
 
 /// The file that a repair takes as it is.
-fn files_of(action: &RepairAction, version: &str, catalog: &Catalog) -> Vec<UsedFile> {
-    let wanted = match action {
-        RepairAction::AcceptChecksum | RepairAction::MarkApplied => version,
+fn files_of(repair: &Repair, catalog: &Catalog) -> Vec<UsedFile> {
+    let wanted = match &repair.action {
+        RepairAction::AcceptChecksum | RepairAction::MarkApplied => &repair.version,
         RepairAction::Rename(new) => new,
         RepairAction::ClearDirty | RepairAction::Forget => return Vec::new(),
     };

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod alert;
+mod approval;
 pub mod audit;
 pub mod auditlog;
 pub mod client;

@@ -70,6 +70,11 @@ impl Permit {
         self.caller.clone().called(claimed).name
     }
 
+    /// The role that it takes.
+    pub fn least(&self) -> Role {
+        self.least
+    }
+
     /// Whether the request changes nothing.
     pub fn is_for_reading(&self) -> bool {
         self.least == Role::Viewer

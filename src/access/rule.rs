@@ -57,6 +57,9 @@ pub const RULES: &[Rule] = &[
     rule("/nexus.v1.OperationService/ResumeOperation", Operator, Databases),
     rule("/nexus.v1.OperationService/CancelOperation", Operator, Databases),
     rule("/nexus.v1.OperationService/RetryOperation", Operator, Databases),
+    // Of the operation's own role, and of who asked for it, the fleet asks.
+    rule("/nexus.v1.OperationService/ApproveOperation", Operator, Databases),
+    rule("/nexus.v1.OperationService/RejectOperation", Operator, Databases),
     rule("/nexus.v1.AuditService/RunAudit", Viewer, Databases),
     rule("/nexus.v1.AuditService/ListAudits", Viewer, Databases),
     rule("/nexus.v1.AuditService/GetAudit", Viewer, Databases),

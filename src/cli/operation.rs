@@ -7,6 +7,7 @@ use crate::{
     rpc::proto,
 };
 
+mod decide;
 mod follow;
 mod list;
 mod show;
@@ -39,6 +40,12 @@ pub enum Action {
     /// Try again what failed, was cancelled, was rolled back or was not begun, in the same waves
     #[command(defer(args::of_no_database))]
     Retry(steer::GoOn),
+    /// Approve an operation that waits for a second person: shows its plan, asks, and has it begin
+    #[command(defer(args::of_no_database))]
+    Approve(decide::Approve),
+    /// Reject an operation that waits for a second person: nothing of it is done
+    #[command(defer(args::of_no_database))]
+    Reject(decide::Decided),
 }
 
 /// What a request that begins an operation says of itself.
@@ -79,6 +86,8 @@ pub async fn run(action: &Action, session: &mut Session) -> anyhow::Result<Exit>
         Action::Cancel(named) => steer::cancel(named, &client, session).await,
         Action::Resume(args) => steer::resume(args, &client, session).await,
         Action::Retry(args) => steer::retry(args, &client, session).await,
+        Action::Approve(args) => decide::approve(args, &client, session).await,
+        Action::Reject(args) => decide::reject(args, &client, session).await,
     }
 }
 
@@ -87,6 +96,7 @@ fn verb(operation: &proto::Operation) -> Verb {
     match operation.verb.as_str() {
         "rollback" => Verb::Rollback,
         "recover" => Verb::Recover,
+        "repair" => Verb::Repair,
         _ => Verb::Apply,
     }
 }

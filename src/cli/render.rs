@@ -1,6 +1,7 @@
 //! Answers as text and as JSON: pure functions from the daemon's messages.
 
 pub mod alerts;
+mod approval;
 pub mod audit;
 pub mod auditlog;
 pub mod databases;

@@ -109,10 +109,15 @@ pub async fn run(action: &Action, session: &mut Session) -> anyhow::Result<Exit>
         Ok(done) => done,
         Err(error) => return Ok(refused(&client, session, error).await),
     };
+    let id = done.operation_id.clone();
+    let waits = done.awaiting_approval && !session.console.is_json();
     if session.console.is_json() {
         session.console.json(&render::json::Repaired::from(done))?;
     } else {
         session.console.data(&format!("{}: {}\n", done.database, render::text::sentence(&done.message)))?;
+    }
+    if waits {
+        session.console.note(&format!("it is not done yet: nexusctl operation approve {}\n", clean(&id)));
     }
     Ok(Exit::Done)
 }

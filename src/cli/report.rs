@@ -13,6 +13,8 @@ pub enum Verb {
     Rollback,
     /// Dirty rows are settled.
     Recover,
+    /// A row of a protected database is changed by hand.
+    Repair,
 }
 
 impl Verb {
@@ -22,6 +24,7 @@ impl Verb {
             Self::Apply => "apply",
             Self::Rollback => "rollback",
             Self::Recover => "recover",
+            Self::Repair => "repair",
         }
     }
 }
@@ -141,6 +144,11 @@ impl Report {
             }
             _ => {}
         }
+    }
+
+    /// Whether it waits for a second person's approval.
+    pub fn awaits_approval(&self) -> bool {
+        self.state == proto::OperationState::AwaitingApproval
     }
 
     /// The steps that were heard of in a database that is not done yet.

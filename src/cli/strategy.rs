@@ -107,7 +107,7 @@ impl Flags {
     }
 }
 
-fn digest(text: &str) -> Result<String, String> {
+pub(super) fn digest(text: &str) -> Result<String, String> {
     let digest: Result<PlanDigest, _> = text.trim().parse();
     digest.map(|digest| digest.to_string()).map_err(|_| {
         "expected what nexusctl plan prints: 32 hexadecimal digits, a hyphen, and 16 more".to_owned()

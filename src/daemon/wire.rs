@@ -59,6 +59,7 @@ pub(super) fn fleet(
         max_parallel: config.limits.max_parallel as usize,
         pending_limit: config.watch.pending_limit,
         overlap: overlap(config),
+        approval_limit: config.access.approval_limit,
         shared: control.map(|control| fleet::Shared::new(control, rpc::operation::encode())),
     }
 }

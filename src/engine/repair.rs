@@ -1,13 +1,27 @@
 //! Repairs: one row of `schema_migrations` changed by hand, with the reason kept in the journal.
 
+use std::fmt;
+
 use crate::{
     engine::{Run, failure::of_session, run::lock},
-    migration::{AppliedRow, Code, Failure, Migration, Tracked, Version},
+    migration::{AppliedRow, Basis, Code, Failure, Migration, Plan, Tracked, Version},
     postgres::{
-        repair::{self, Change},
+        self,
+        repair::Change,
         tracking::{self, Kept},
     },
 };
+
+/// A repair of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repair {
+    /// What it does.
+    pub action: RepairAction,
+    /// The row's version, or its number.
+    pub version: String,
+    /// Why; the journal keeps it.
+    pub reason: String,
+}
 
 /// What a repair does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,24 +38,36 @@ pub enum RepairAction {
     MarkApplied,
 }
 
-/// Does one repair under the lock and says what was done.
-pub async fn repair(
-    run: &Run,
-    action: &RepairAction,
-    version: &str,
-    reason: &str,
-) -> Result<String, Failure> {
+impl fmt::Display for Repair {
+    /// What it does, as it is typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = &self.version;
+        match &self.action {
+            RepairAction::ClearDirty => write!(f, "clear-dirty {version}"),
+            RepairAction::Forget => write!(f, "forget {version}"),
+            RepairAction::AcceptChecksum => write!(f, "accept-checksum {version}"),
+            RepairAction::Rename(new) => write!(f, "rename {version} {new}"),
+            RepairAction::MarkApplied => write!(f, "mark-applied {version}"),
+        }
+    }
+}
+
+/// Does one repair under the lock and says what was done. Refused where the rows are not those that it is
+/// held to.
+pub async fn repair(run: &Run, repair: &Repair) -> Result<String, Failure> {
+    let Repair { action, version, reason } = repair;
     let mut session = run.database.session(&run.author.operation.to_string()).await?;
     let shape = lock(run, &mut session, &run.stop.drain).await?;
     let doing = "repairing a row";
     let tracked = tracking::read(&session, shape, Kept::All).await;
     let tracked = tracked.map_err(|error| of_session(error, doing))?;
-    let decided = decide(run, action, version, &tracked);
+    let held = run.basis.as_ref().map_or(Ok(()), |basis| basis.hold(&basis_of(run, &tracked)));
+    let decided = held.and_then(|()| decide(run, action, version, &tracked));
     let changed = match &decided {
         Ok((change, _)) => {
             let made = tracking::create(&session, shape).await;
             match made {
-                Ok(()) => repair::change(&session, &run.author, change, reason).await,
+                Ok(()) => postgres::repair::change(&session, &run.author, change, reason).await,
                 Err(error) => Err(error),
             }
         }
@@ -51,6 +77,16 @@ pub async fn repair(
     let (_, message) = decided?;
     changed.map_err(|error| of_session(error, doing))?;
     Ok(message)
+}
+
+/// What a repair is decided over, where it would not be refused.
+pub(super) fn basis(run: &Run, repair: &Repair, tracked: &Tracked) -> Result<Basis, Failure> {
+    decide(run, &repair.action, &repair.version, tracked)?;
+    Ok(basis_of(run, tracked))
+}
+
+fn basis_of(run: &Run, tracked: &Tracked) -> Basis {
+    Basis::of(&run.catalog, tracked, &Plan { steps: Vec::new(), notices: Vec::new() })
 }
 
 /// What is changed, and the sentence that says it.

@@ -6,8 +6,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{
-        Before, Run, Verb,
+        Before, Repair, Run, Verb,
         failure::of_session,
+        repair,
         scripts::{self, Prepared},
         steps::Steps,
     },
@@ -26,6 +27,7 @@ use crate::{
 /// Plans a verb against the rows.
 fn decide(verb: &Verb, catalog: &Catalog, tracked: &Tracked, policy: Policy) -> Result<Plan, Failure> {
     match verb {
+        Verb::Repair(_) => Ok(Plan { steps: Vec::new(), notices: Vec::new() }),
         Verb::Apply(request) => plan_apply(catalog, tracked, request, policy),
         Verb::Rollback(request) => plan_rollback(catalog, tracked, request, policy),
         Verb::Recover { resume } => plan_recover(catalog, tracked, policy, *resume),
@@ -38,7 +40,7 @@ fn kept(verb: &Verb) -> Kept {
     match verb {
         Verb::Apply(_) | Verb::Recover { .. } => Kept::Dirty,
         Verb::Rollback(RollbackRequest { extent: Extent::Exactly { .. }, .. }) => Kept::AllWithAuthors,
-        Verb::Rollback(_) => Kept::All,
+        Verb::Rollback(_) | Verb::Repair(_) => Kept::All,
     }
 }
 
@@ -62,7 +64,10 @@ async fn look(run: &Run, verb: &Verb, planned: &mut Option<Plan>) -> Result<Basi
     let tracked =
         tracking::read(&session, shape, kept(verb)).await.map_err(|error| of_session(error, doing))?;
     let plan = planned.insert(decide(verb, &run.catalog, &tracked, run.database.policy)?);
-    let basis = Basis::of(&run.catalog, &tracked, plan);
+    let basis = match verb {
+        Verb::Repair(repair) => repair::basis(run, repair, &tracked)?,
+        _ => Basis::of(&run.catalog, &tracked, plan),
+    };
     scripts::prepare(run, plan, &session, shape).await?;
     session.give_back();
     Ok(basis)
@@ -72,7 +77,10 @@ async fn look(run: &Run, verb: &Verb, planned: &mut Option<Plan>) -> Result<Basi
 pub async fn run(run: &Run, verb: &Verb) -> DatabaseReport {
     let started = Instant::now();
     let (mut planned, mut done) = (None, Vec::new());
-    let result = attempt(run, verb, &mut planned, &mut done).await;
+    let result = match verb {
+        Verb::Repair(wanted) => repaired(run, wanted).await,
+        _ => attempt(run, verb, &mut planned, &mut done).await,
+    };
     let report = report(run, started, planned, done, result);
     run.emit(EventKind::DatabaseFinished(Box::new(report.clone())));
     report
@@ -92,6 +100,13 @@ fn report(
         result: result.map_err(Box::new),
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     }
+}
+
+async fn repaired(run: &Run, repair: &Repair) -> Result<DatabaseOutcome, Failure> {
+    let message = repair::repair(run, repair).await?;
+    let message = format!("{message}; reason: {}", repair.reason);
+    run.emit(EventKind::Notice { version: None, message });
+    Ok(DatabaseOutcome::Succeeded)
 }
 
 async fn attempt(

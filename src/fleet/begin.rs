@@ -11,13 +11,15 @@ use crate::{
     engine::Verb,
     fleet::{
         Fleet, Overlap, Request, Shared,
+        approve::{self, Asked, Asking},
         inventory::Member,
         operation::{DatabaseRecord, Operation, Operations, Record, WaveRecord, Work},
         plan,
         selector::Need,
-        strategy::OnFailure,
+        strategy::{OnFailure, Wave},
     },
     migration::{Code, Failure, OperationState},
+    postgres::executor::Author,
 };
 
 impl Fleet {
@@ -38,12 +40,14 @@ impl Fleet {
         self.refuse_further(request, &members, &verb)?;
         let waves = plan::waves(&request.strategy, &members)?;
         let held = request.plan.as_ref().map(|held| held.bases(&members)).transpose()?;
+        let author = self.author(id, request);
+        let asked = self.ask_first(request, &author, &verb, &waves, &members).await?;
         let now = Timestamp::now();
         let waiting = |member: &Arc<Member>| {
             let basis = held.and_then(|held| held.get(member.name())).cloned();
             (member.name().to_owned(), DatabaseRecord { basis, ..DatabaseRecord::waiting() })
         };
-        let record = Record {
+        let mut record = Record {
             id,
             verb,
             requested_by: request.requested_by.clone(),
@@ -51,6 +55,7 @@ impl Fleet {
             selection: request.selection.clone(),
             strategy: request.strategy.clone(),
             plan: request.plan.as_ref().map(|held| held.digest().clone()),
+            approval: None,
             state: OperationState::Pending,
             why: String::new(),
             attempt: 1,
@@ -62,7 +67,10 @@ impl Fleet {
             changed: now,
             ended: None,
         };
-        let author = self.author(id, request);
+        if let Some(asked) = asked {
+            asked.put(&mut record);
+            record.wait_for_approval();
+        }
         let work = Work {
             sink: self.sink(id, Some(author.trace)),
             author,
@@ -96,6 +104,35 @@ impl Fleet {
                 Err(failure.hint(hint))
             }
         }
+    }
+
+    /// What is to be approved before a new operation begins; `None` where nothing is protected.
+    async fn ask_first(
+        &self,
+        request: &Request,
+        author: &Author,
+        verb: &Verb,
+        waves: &[Wave],
+        members: &[Arc<Member>],
+    ) -> Result<Option<Asked>, Failure> {
+        if !members.iter().any(|member| member.database.is_protected) {
+            return Ok(None);
+        }
+        approve::refuse_unproven(&request.permit)?;
+        let asking = Asking {
+            author: author.clone(),
+            role: request.permit.least(),
+            verb,
+            strategy: &request.strategy,
+            waves: waves.to_vec(),
+            members: members.iter().map(|member| (member.clone(), verb.clone())).collect(),
+        };
+        let asked = self.ask_for_approval(asking).await?;
+        let approval = asked.as_ref().and_then(|asked| asked.approval.as_ref());
+        if let (Some(held), Some(approval)) = (&request.plan, approval) {
+            held.digest().hold(&approval.plan)?;
+        }
+        Ok(asked)
     }
 
     /// Records that a new operation is begun, keeps it where others find it, and runs it; false where its

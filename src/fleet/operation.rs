@@ -20,6 +20,7 @@ use crate::{
     },
 };
 
+pub mod approval;
 mod keeping;
 pub(in crate::fleet) mod kept;
 mod log;
@@ -29,6 +30,7 @@ mod store;
 mod watcher;
 mod work;
 
+pub use approval::{Approval, Planned};
 pub use keeping::Encode;
 pub(super) use keeping::{Keeping, Owned};
 pub use log::Told;
@@ -169,19 +171,21 @@ impl Operation {
         }
     }
 
-    /// Obeys a command. `before` does what belongs to the change, under the same lock. Returns the
-    /// state that it was in; `None` where nothing has changed.
+    /// Obeys a command. `before` does what belongs to the change, under the same lock, or refuses it.
+    /// What begins again and takes an approval waits for that. Returns the state that it was in; `None`
+    /// where nothing has changed.
     pub(super) fn obey(
         &self,
         command: Command,
         by: &str,
-        before: impl FnOnce(&mut Record, OperationState),
+        before: impl FnOnce(&mut Record, OperationState) -> Result<(), Failure>,
     ) -> Result<Option<OperationState>, Failure> {
         let mut record = self.edit();
         let from = record.state;
-        let Some(to) = state::obey(from, command)? else { return Ok(None) };
+        let Some(mut to) = state::obey(from, command)? else { return Ok(None) };
+        before(&mut record, from)?;
         record.why = match command {
-            Command::Cancel | Command::Pause => {
+            Command::Cancel | Command::Pause | Command::Approve | Command::Reject => {
                 let by = if by.is_empty() { "somebody" } else { by };
                 format!("{} by {by}", command.done())
             }
@@ -189,9 +193,11 @@ impl Operation {
         };
         if to == OperationState::Running && from.is_at_rest() {
             self.begin_again(&mut record);
+            if let Some(waits) = record.waits_for_approval() {
+                (to, record.why) = (OperationState::AwaitingApproval, waits);
+            }
         }
         record.pauses_until = None;
-        before(&mut record, from);
         self.change(&mut record, to, by);
         match to {
             OperationState::Cancelling => self.end_work(),
@@ -241,12 +247,13 @@ impl Operation {
         record.pauses_until.map(|until| (until, self.moved()))
     }
 
-    /// Brings it to another state by itself, unless its state has changed more often than `moved`.
-    pub(super) fn go_unmoved(&self, moved: u64, to: OperationState) {
+    /// Brings it to another state by itself, for a reason, unless its state has changed more often than
+    /// `moved`.
+    pub(super) fn go_unmoved(&self, moved: u64, to: OperationState, why: &str) {
         let mut record = self.edit();
         // It changes under this lock only.
         if self.moved() == moved {
-            record.why.clear();
+            why.clone_into(&mut record.why);
             record.pauses_until = None;
             self.change(&mut record, to, "");
         }
@@ -375,7 +382,8 @@ impl Operation {
         }
         let mut moves = self.moves.subscribe();
         let is_decided = |(state, _): &(OperationState, u64)| {
-            !matches!(state, OperationState::Pending | OperationState::Paused)
+            use OperationState::{AwaitingApproval, Paused, Pending};
+            !matches!(state, AwaitingApproval | Pending | Paused)
         };
         tokio::select! {
             biased;
@@ -399,7 +407,7 @@ impl Operation {
     }
 
     /// How often its state has changed.
-    fn moved(&self) -> u64 {
+    pub(super) fn moved(&self) -> u64 {
         self.moves.borrow().1
     }
 

@@ -15,6 +15,7 @@ use crate::{
         strategy::{self, Strategy, Wave},
     },
     migration::{Basis, Code, Failure, PlanDigest, digest::Planned, event::DatabaseReport},
+    postgres::executor::Author,
 };
 
 /// How many details a refusal lists.
@@ -29,7 +30,7 @@ pub struct FleetPlan {
     pub waves: Vec<Wave>,
     /// Its digest; `None` where a database has no plan that would not be refused.
     pub digest: Option<PlanDigest>,
-    bases: BTreeMap<String, Basis>,
+    pub(super) bases: BTreeMap<String, Basis>,
 }
 
 /// The plan that a request is held to.
@@ -67,16 +68,25 @@ impl Fleet {
         let members = self.inventory().select(&request.selection, Need::Named, &request.permit)?;
         let waves = waves(&request.strategy, &members)?;
         let author = self.author(request.id.unwrap_or_else(Uuid::now_v7), request);
-        let plan = |member: Arc<Member>| {
-            let author = author.clone();
-            async move {
-                match member.catalog().await {
-                    Ok(catalog) => {
-                        let _place = member.reading_place().await;
-                        engine::plan(&self.run(&member, catalog, author), verb).await
-                    }
-                    Err(failure) => (run::refused(member.name(), failure), None),
+        let members = members.into_iter().map(|member| (member, verb.clone())).collect();
+        Ok(self.plan_each(members, &author, (verb, &request.strategy, waves)).await)
+    }
+
+    /// Plans what would be done on each of these databases, as one whole: what is done in all, how, and in
+    /// which waves.
+    pub(super) async fn plan_each(
+        &self,
+        members: Vec<(Arc<Member>, Verb)>,
+        author: &Author,
+        (verb, strategy, waves): (&Verb, &Strategy, Vec<Wave>),
+    ) -> FleetPlan {
+        let plan = |(member, verb): (Arc<Member>, Verb)| async move {
+            match member.catalog().await {
+                Ok(catalog) => {
+                    let _place = member.reading_place().await;
+                    engine::plan(&self.run(&member, catalog, author.clone()), &verb).await
                 }
+                Err(failure) => (run::refused(member.name(), failure), None),
             }
         };
         let planned = run::bounded(self.max_parallel(), members, plan).await;
@@ -87,8 +97,8 @@ impl Fleet {
             databases.push(report);
         }
         let is_whole = bases.len() == databases.len();
-        let digest = is_whole.then(|| digest(verb, &request.strategy, &waves, &bases));
-        Ok(FleetPlan { databases, waves, digest, bases })
+        let digest = is_whole.then(|| digest(verb, strategy, &waves, &bases));
+        FleetPlan { databases, waves, digest, bases }
     }
 
     /// Makes sure that a request which is held to a plan would do now what the plan says, and notes
@@ -125,7 +135,7 @@ fn digest(verb: &Verb, strategy: &Strategy, waves: &[Wave], bases: &BTreeMap<Str
     let waves: Vec<_> = waves.iter().map(|wave| (wave.name.as_str(), wave.databases.as_slice())).collect();
     let databases: Vec<_> = bases.iter().map(|(name, basis)| (name.as_str(), basis)).collect();
     PlanDigest::of(&Planned {
-        verb: verb.name(),
+        verb: format!("{} {}", verb.name(), verb.repair()).trim_end(),
         strategy: &strategy.to_string(),
         waves: &waves,
         databases: &databases,

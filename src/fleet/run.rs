@@ -11,8 +11,7 @@ use tracing::Span;
 
 use crate::{
     fleet::{
-        Fleet,
-        inventory::Member,
+        Fleet, approve,
         operation::{Operation, Record, Turn},
         steer,
         strategy::{Failures, OnFailure, Pause, Strategy, Wave},
@@ -28,11 +27,7 @@ mod gate;
 mod undo;
 
 /// Does `work` for each member, at most `limit` at once, and keeps the order.
-pub(super) async fn bounded<F, T>(
-    limit: usize,
-    members: Vec<Arc<Member>>,
-    work: impl Fn(Arc<Member>) -> F,
-) -> Vec<T>
+pub(super) async fn bounded<M, F, T>(limit: usize, members: Vec<M>, work: impl Fn(M) -> F) -> Vec<T>
 where
     F: Future<Output = T>,
 {
@@ -82,6 +77,35 @@ struct Attempt {
 
 /// Runs an attempt of an operation to its end.
 pub(super) async fn operation(fleet: Arc<Fleet>, operation: Arc<Operation>) {
+    let waits = operation.state() == OperationState::AwaitingApproval;
+    let may_begin = !waits || approve::is_given(&operation).await;
+    if may_begin {
+        begin(&operation, waits).await;
+    }
+    let work = operation.to_work_with();
+    let (strategy, waves, targets) = operation.look(|record| {
+        let waves = record.waves.iter().map(|wave| wave.wave.clone()).collect();
+        (record.strategy.clone(), waves, record.databases.len())
+    });
+    // Whoever tries again has seen what failed; whoever takes over has not.
+    let before = if work.takes_over { operation.look(|it| it.count(DatabaseState::is_failure)) } else { 0 };
+    let failures = Failures { in_wave: 0, in_all: before, targets };
+    let takes_over = work.takes_over;
+    let mut attempt = Attempt { fleet, operation, strategy, waves, failures, takes_over };
+    let end = if may_begin { attempt.run().await } else { End::Stopped };
+    if attempt.is_left(&end) {
+        attempt.operation.leave();
+        return;
+    }
+    let state = attempt.finish(end);
+    if state != OperationState::Succeeded {
+        Span::current().record("otel.status_code", "ERROR");
+    }
+}
+
+/// Tells that the attempt begins, and reads the directories; also those that were read before, where
+/// something may have happened to them while an approval was waited for.
+async fn begin(operation: &Operation, has_waited: bool) {
     let started = operation.look(|record| EventKind::OperationStarted {
         verb: record.verb.name(),
         databases: (0..record.waves.len()).flat_map(|wave| record.to_do(wave)).collect(),
@@ -92,7 +116,7 @@ pub(super) async fn operation(fleet: Arc<Fleet>, operation: Arc<Operation>) {
     });
     operation.tell(started);
     let work = operation.to_work_with();
-    if work.catalogs.is_empty() {
+    if has_waited || work.catalogs.is_empty() {
         // A file system may hang: who cancels the operation does not wait for it.
         tokio::select! {
             catalogs = steer::read_catalogs(work.members.values()) => {
@@ -103,24 +127,6 @@ pub(super) async fn operation(fleet: Arc<Fleet>, operation: Arc<Operation>) {
         }
     }
     operation.go(&[OperationState::Pending], OperationState::Running, "");
-    let (strategy, waves, targets) = operation.look(|record| {
-        let waves = record.waves.iter().map(|wave| wave.wave.clone()).collect();
-        (record.strategy.clone(), waves, record.databases.len())
-    });
-    // Whoever tries again has seen what failed; whoever takes over has not.
-    let before = if work.takes_over { operation.look(|it| it.count(DatabaseState::is_failure)) } else { 0 };
-    let failures = Failures { in_wave: 0, in_all: before, targets };
-    let takes_over = work.takes_over;
-    let mut attempt = Attempt { fleet, operation, strategy, waves, failures, takes_over };
-    let end = attempt.run().await;
-    if attempt.is_left(&end) {
-        attempt.operation.leave();
-        return;
-    }
-    let state = attempt.finish(end);
-    if state != OperationState::Succeeded {
-        Span::current().record("otel.status_code", "ERROR");
-    }
 }
 
 impl Attempt {
@@ -293,7 +299,7 @@ impl Attempt {
         tokio::select! {
             () = tokio::time::sleep(time) => {
                 // Whoever paused it meanwhile has it paused until he resumes it.
-                self.operation.go_unmoved(moved, OperationState::Running);
+                self.operation.go_unmoved(moved, OperationState::Running, "");
             }
             () = self.operation.moves_on(moved) => {}
             () = drain.cancelled() => {}

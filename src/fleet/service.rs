@@ -261,7 +261,7 @@ impl Fleet {
             self.obey_and_keep(operation, order, command).await?;
         } else {
             drop(ordering);
-            let document = kept::order(command, &order.by, order.accept_new_catalog);
+            let document = kept::order(command, order);
             let answer = shared.control.ask(Some(operation.id()), &document).await?;
             kept::read_answer(&answer)?;
             self.mirror(shared, operation.id()).await?;
@@ -310,13 +310,11 @@ impl Fleet {
     }
 
     async fn obey_errand(self: &Arc<Self>, errand: &Errand) -> Result<(), Failure> {
-        let (command, by, accept_new_catalog) = kept::read_order(&errand.document).map_err(unreadable)?;
         let id = errand.operation.unwrap_or_default().to_string();
-        let operation = self.operations().find(&id, |_| true)?;
         // Whoever asks was asked what they may do by the daemon that they asked.
         let permit = Permit::of_the_daemon();
-        // It recorded the order, too.
-        let order = Order { id, by, permit, accept_new_catalog, call: Call::unrecorded() };
+        let (command, order) = kept::read_order(&errand.document, id, permit).map_err(unreadable)?;
+        let operation = self.operations().find(&order.id)?;
         let _ordering = match operation.keeping() {
             Some(keeping) => Some(keeping.order().await),
             None => None,

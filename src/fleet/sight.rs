@@ -73,6 +73,9 @@ impl Sight {
                 wave.wave.name = format!("wave {number}");
             }
         }
+        if let Some(approval) = &mut record.approval {
+            approval.protected.retain(|name| self.sees(name));
+        }
         (record.why, record.selection) = (String::new(), Selection::default());
         Cow::Owned(record)
     }
@@ -124,7 +127,7 @@ impl Fleet {
         command: Command,
         permit: &Permit,
     ) -> Result<(), Failure> {
-        if !matches!(command, Command::Resume | Command::Retry) {
+        if !matches!(command, Command::Resume | Command::Retry | Command::Approve) {
             return Ok(());
         }
         let Verb::Rollback(request) = operation.verb() else { return Ok(()) };

@@ -20,7 +20,7 @@ use crate::{
     },
     migration::{
         Code, DatabaseState, EventKind, EventSink as _, Failure, Finding, FindingKind, Observation,
-        OperationState, Version, catalog::CatalogResult, event::CatalogChange,
+        OperationState, PlanDigest, Version, catalog::CatalogResult, event::CatalogChange,
     },
 };
 
@@ -46,6 +46,10 @@ pub struct Order {
     pub call: Arc<Call>,
     /// Going on is meant although the migration directories have changed since the beginning.
     pub accept_new_catalog: bool,
+    /// Why, in their words; may be empty.
+    pub reason: String,
+    /// The plan that they have seen and approve.
+    pub plan: Option<PlanDigest>,
 }
 
 impl Fleet {
@@ -115,15 +119,27 @@ impl Fleet {
         self.command(order, Command::Retry).await
     }
 
-    async fn command(self: &Arc<Self>, order: &Order, command: Command) -> Result<Arc<Operation>, Failure> {
+    pub(super) async fn command(
+        self: &Arc<Self>,
+        order: &Order,
+        command: Command,
+    ) -> Result<Arc<Operation>, Failure> {
         let operation = self.ordered(order)?;
         self.refuse_too_far(&operation, command, &order.permit)?;
+        let order = match command {
+            Command::Approve | Command::Reject => &self.as_approver(&operation, order, command)?,
+            Command::Resume | Command::Retry => {
+                self.refuse_unproven_on(&operation, &order.permit)?;
+                order
+            }
+            Command::Pause | Command::Cancel => order,
+        };
         let databases = operation.look(|record| record.databases.keys().cloned().collect());
         let allowed = Allowed { operation: Some(operation.id()), databases, ..Allowed::default() };
         match command {
             // What stops others is not stopped itself.
-            Command::Pause | Command::Cancel => order.call.allow_in_any_case(&allowed),
-            Command::Resume | Command::Retry => order.call.allow(&allowed).await?,
+            Command::Pause | Command::Cancel | Command::Reject => order.call.allow_in_any_case(&allowed),
+            Command::Resume | Command::Retry | Command::Approve => order.call.allow(&allowed).await?,
         }
         if let Some(shared) = self.shared() {
             self.order_shared(shared, &operation, order, command).await?;
@@ -141,7 +157,8 @@ impl Fleet {
         command: Command,
     ) -> Result<(), Failure> {
         match command {
-            Command::Pause | Command::Cancel => operation.obey(command, &order.by, |_, _| {}).map(drop),
+            Command::Pause | Command::Cancel => operation.obey(command, &order.by, |_, _| Ok(())).map(drop),
+            Command::Approve | Command::Reject => self.decide(operation, order, command).await,
             Command::Resume | Command::Retry => self.go_on(operation, order, command).await,
         }
     }
@@ -166,6 +183,7 @@ impl Fleet {
             operation.refuse_elsewhere(members.values().filter(is_new), &catalogs)?;
         }
         operation.refuse_diverging(&members, &work.catalogs, &catalogs)?;
+        let asked = self.ask_to_go_on(operation, order, command, &members).await?;
         // From here on nobody begins another one.
         let operations = self.operations();
         self.refuse_overlap(&operations, operation.id(), &operation.look(Record::names))?;
@@ -180,6 +198,9 @@ impl Fleet {
             } else if is_idle {
                 record.pass_over();
             }
+            if let Some(asked) = asked {
+                asked.put(record);
+            }
             operation.with_work(|work| {
                 if is_idle {
                     work.stop = self.stop_of_an_attempt(work.stop.lease.take());
@@ -191,6 +212,7 @@ impl Fleet {
                 }
                 work.take_catalogs(catalogs);
             });
+            Ok(())
         })?;
         drop(operations);
         if obeyed.is_some() {

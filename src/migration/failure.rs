@@ -322,6 +322,18 @@ codes! {
     ControlUnavailable = "NX0100", Unavailable, "what runs ends its step and goes on when the control database is back; until then nothing new is begun: see the daemon's log, and [control] in its configuration";
     /// The daemon that has to do it does not answer.
     OwnerSilent = "NX0101", Unavailable, "try again: another nexusd takes over from one that is silent, within its lease";
+    /// A protected database, and it is not proven who asks.
+    IdentityUnproven = "NX0102", Unauthenticated, "give `file` in [access] and restart nexusd, and say who you are: docs/security.md";
+    /// There is no plan that could be approved.
+    NoPlanToApprove = "NX0103", FailedPrecondition, "see nexusctl plan with the same flags, correct what it says, and ask again";
+    /// Whoever asked for the operation would approve it.
+    OwnApproval = "NX0104", PermissionDenied, "somebody else who may do it has to approve it: nexusctl operation approve";
+    /// What would be done now is not what the approval was asked for.
+    ApprovalStale = "NX0105", FailedPrecondition, "ask for it again: the same command, or nexusctl operation retry; then what is there now is approved";
+    /// The time for an approval is over.
+    ApprovalTooLate = "NX0106", FailedPrecondition, "ask for it again: the same command, or nexusctl operation retry";
+    /// A protected database would be changed without an approval.
+    NotApproved = "NX0107", FailedPrecondition, "ask for it again, so that a second person can approve it: a new operation, or nexusctl operation retry";
     /// The audit log cannot be written.
     AuditLogUnwritable = "NX0110", Unavailable, "make the file of [log] audit_file writable by the daemon's user; nothing is changed while it cannot be recorded";
     /// One caller asks for more than they may at once.

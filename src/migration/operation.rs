@@ -5,6 +5,8 @@ use std::fmt;
 /// Where an operation is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OperationState {
+    /// Asked for; nothing is touched before a second person has approved it.
+    AwaitingApproval,
     /// Accepted; the migration directories are being read.
     Pending,
     /// Databases are being worked on.
@@ -25,7 +27,8 @@ pub enum OperationState {
 
 impl OperationState {
     /// All of them, in the order of a life.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::AwaitingApproval,
         Self::Pending,
         Self::Running,
         Self::Paused,
@@ -39,6 +42,7 @@ impl OperationState {
     /// As in JSON, logs and labels.
     pub fn name(self) -> &'static str {
         match self {
+            Self::AwaitingApproval => "awaiting_approval",
             Self::Pending => "pending",
             Self::Running => "running",
             Self::Paused => "paused",
@@ -62,8 +66,9 @@ impl OperationState {
 }
 
 impl fmt::Display for OperationState {
+    /// As in a sentence.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(&self.name().replace('_', " "))
     }
 }
 

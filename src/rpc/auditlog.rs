@@ -107,8 +107,9 @@ pub(super) fn repair(message: &proto::RepairRequest) -> Asked {
 }
 
 /// What an order to an operation asks for.
-pub(super) fn order(id: &str, by: &str, accept_new_catalog: bool) -> Asked {
-    let asked = Asked { claimed: plain(by, LONGEST_NAME), ..Asked::default() };
+pub(super) fn order(id: &str, by: &str, accept_new_catalog: bool, reason: &str, plan: &str) -> Asked {
+    let (claimed, reason, plan) = (plain(by, LONGEST_NAME), reason.to_owned(), plan.to_owned());
+    let asked = Asked { claimed, reason, plan, ..Asked::default() };
     asked.with("operation", id).with("accept_new_catalog", flag(accept_new_catalog))
 }
 

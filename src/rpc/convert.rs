@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     access::Permit,
     auditlog::Call,
-    engine::{LeftOut, RepairAction, Verb},
+    engine::{LeftOut, Repair, RepairAction, Verb},
     fleet::{self, MemberStatus, inventory::Member, selector::Selection, strategy::Strategy},
     migration::{
         Attempt, Code, Event, EventKind, Failure, Finding, FindingKind, Mode, Severity, Step, StepAction,
@@ -97,24 +97,25 @@ pub fn rollback(request: &proto::RollbackRequest) -> Result<Verb, Failure> {
 }
 
 /// Reads what a repair is asked to do.
-pub fn repair(request: &proto::RepairRequest) -> Result<RepairAction, Failure> {
+pub fn repair(request: proto::RepairRequest) -> Result<Repair, Failure> {
     if request.version.is_empty() {
         return Err(bad("A repair names the version of the row"));
     }
     if request.reason.trim().is_empty() {
         return Err(bad("A repair needs a reason: the journal keeps it"));
     }
-    match request.action() {
-        proto::RepairAction::Unspecified => Err(bad("A repair names its action")),
-        proto::RepairAction::ClearDirty => Ok(RepairAction::ClearDirty),
-        proto::RepairAction::Forget => Ok(RepairAction::Forget),
-        proto::RepairAction::AcceptChecksum => Ok(RepairAction::AcceptChecksum),
+    let action = match request.action() {
+        proto::RepairAction::Unspecified => return Err(bad("A repair names its action")),
+        proto::RepairAction::ClearDirty => RepairAction::ClearDirty,
+        proto::RepairAction::Forget => RepairAction::Forget,
+        proto::RepairAction::AcceptChecksum => RepairAction::AcceptChecksum,
         proto::RepairAction::Rename if request.new_version.is_empty() => {
-            Err(bad("A rename names the new version"))
+            return Err(bad("A rename names the new version"));
         }
-        proto::RepairAction::Rename => Ok(RepairAction::Rename(request.new_version.clone())),
-        proto::RepairAction::MarkApplied => Ok(RepairAction::MarkApplied),
-    }
+        proto::RepairAction::Rename => RepairAction::Rename(request.new_version),
+        proto::RepairAction::MarkApplied => RepairAction::MarkApplied,
+    };
+    Ok(Repair { action, version: request.version, reason: request.reason })
 }
 
 /// Tells a failure.
@@ -154,13 +155,18 @@ pub(super) fn step_action(action: StepAction) -> proto::StepAction {
     }
 }
 
-fn step(step: &Step) -> proto::Step {
-    let action = step_action(step.action);
-    let source = match step.source {
+/// The proto's name of where a script comes from.
+pub(super) fn script_source(source: Option<Source>) -> proto::ScriptSource {
+    match source {
         None => proto::ScriptSource::Unspecified,
         Some(Source::File) => proto::ScriptSource::File,
         Some(Source::Journal) => proto::ScriptSource::Journal,
-    };
+    }
+}
+
+fn step(step: &Step) -> proto::Step {
+    let action = step_action(step.action);
+    let source = script_source(step.source);
     proto::Step {
         version: step.version.to_string(),
         action: action.into(),

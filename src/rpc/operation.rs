@@ -15,7 +15,7 @@ use crate::{
     },
     migration::{DatabaseState, EventKind, Failure, GateOutcome, OperationState, event::WaveOf},
     rpc::{
-        access, auditlog, convert,
+        access, approval, auditlog, convert,
         proto::{self, operation_service_server::OperationService},
         status::of_failure,
     },
@@ -32,6 +32,14 @@ pub struct OperationRpc {
     audit_log: AuditLog,
 }
 
+/// What is said with an order.
+#[derive(Default)]
+struct Spoken {
+    accept_new_catalog: bool,
+    reason: String,
+    plan: String,
+}
+
 impl OperationRpc {
     /// A service over the fleet's operations.
     pub fn new(fleet: Arc<Fleet>, audit_log: AuditLog) -> Self {
@@ -39,9 +47,12 @@ impl OperationRpc {
     }
 
     /// An order that somebody gives.
-    fn order(&self, id: String, by: &str, accept_new_catalog: bool, permit: Permit) -> Order {
-        let call = self.audit_log.call(&permit, &auditlog::order(&id, by, accept_new_catalog));
-        Order { id, by: convert::requested_by(&permit, by), permit, accept_new_catalog, call }
+    fn order(&self, id: String, by: &str, permit: Permit, spoken: Spoken) -> Order {
+        let Spoken { accept_new_catalog, reason, plan } = spoken;
+        let asked = auditlog::order(&id, by, accept_new_catalog, &reason, &plan);
+        let call = self.audit_log.call(&permit, &asked);
+        let (by, reason) = (convert::requested_by(&permit, by), convert::plain(&reason, convert::LONGEST_REASON));
+        Order { id, by, permit, call, accept_new_catalog, reason, plan: None }
     }
 
     fn find(&self, id: &str, permit: &Permit) -> Result<Arc<Operation>, Status> {
@@ -174,7 +185,7 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::PauseOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = self.order(asked.id, &asked.requested_by, false, permit);
+        let order = self.order(asked.id, &asked.requested_by, permit, Spoken::default());
         let operation = obeyed(&order, self.fleet.pause(&order).await)?;
         Ok(Response::new(proto::PauseOperationResponse { operation }))
     }
@@ -185,7 +196,8 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::ResumeOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = self.order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
+        let spoken = Spoken { accept_new_catalog: asked.accept_new_catalog, ..Spoken::default() };
+        let order = self.order(asked.id, &asked.requested_by, permit, spoken);
         let operation = obeyed(&order, self.fleet.resume(&order).await)?;
         Ok(Response::new(proto::ResumeOperationResponse { operation }))
     }
@@ -196,7 +208,7 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::CancelOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = self.order(asked.id, &asked.requested_by, false, permit);
+        let order = self.order(asked.id, &asked.requested_by, permit, Spoken::default());
         let operation = obeyed(&order, self.fleet.cancel(&order).await)?;
         Ok(Response::new(proto::CancelOperationResponse { operation }))
     }
@@ -207,9 +219,39 @@ impl OperationService for OperationRpc {
     ) -> Result<Response<proto::RetryOperationResponse>, Status> {
         let permit = access::permit(&request)?;
         let asked = request.into_inner();
-        let order = self.order(asked.id, &asked.requested_by, asked.accept_new_catalog, permit);
+        let spoken = Spoken { accept_new_catalog: asked.accept_new_catalog, ..Spoken::default() };
+        let order = self.order(asked.id, &asked.requested_by, permit, spoken);
         let operation = obeyed(&order, self.fleet.retry(&order).await)?;
         Ok(Response::new(proto::RetryOperationResponse { operation }))
+    }
+
+    async fn approve_operation(
+        &self,
+        request: Request<proto::ApproveOperationRequest>,
+    ) -> Result<Response<proto::ApproveOperationResponse>, Status> {
+        let permit = access::permit(&request)?;
+        let asked = request.into_inner();
+        let plan = asked.plan_digest;
+        let spoken = Spoken { reason: asked.reason, plan: plan.clone(), ..Spoken::default() };
+        let order = self.order(asked.id, &asked.requested_by, permit, spoken);
+        let approve = async {
+            let plan = if plan.is_empty() { None } else { Some(plan.parse()?) };
+            self.fleet.approve(&Order { plan, ..order.clone() }).await
+        };
+        let operation = obeyed(&order, approve.await)?;
+        Ok(Response::new(proto::ApproveOperationResponse { operation }))
+    }
+
+    async fn reject_operation(
+        &self,
+        request: Request<proto::RejectOperationRequest>,
+    ) -> Result<Response<proto::RejectOperationResponse>, Status> {
+        let permit = access::permit(&request)?;
+        let asked = request.into_inner();
+        let spoken = Spoken { reason: asked.reason, ..Spoken::default() };
+        let order = self.order(asked.id, &asked.requested_by, permit, spoken);
+        let operation = obeyed(&order, self.fleet.reject(&order).await)?;
+        Ok(Response::new(proto::RejectOperationResponse { operation }))
     }
 }
 
@@ -253,6 +295,9 @@ fn summary(record: &Record) -> proto::Operation {
         created_at: Some(convert::timestamp(record.created)),
         changed_at: Some(convert::timestamp(record.changed)),
         ended_at: record.ended.map(convert::timestamp),
+        approval: record.approval.as_ref().map(approval::told),
+        strategy: record.strategy.to_string(),
+        repair: record.verb.repair(),
     }
 }
 
@@ -292,6 +337,7 @@ fn database(name: &str, wave: &str, record: &DatabaseRecord) -> proto::Operation
         gate_reason: record.gate.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default(),
         started_at: record.started.map(convert::timestamp),
         ended_at: record.ended.map(convert::timestamp),
+        planned: record.planned.iter().flat_map(|planned| &planned.steps).map(approval::step).collect(),
     }
 }
 
@@ -362,6 +408,7 @@ fn wave_of(wave: &WaveOf) -> proto::WaveOf {
 
 fn state(state: OperationState) -> proto::OperationState {
     match state {
+        OperationState::AwaitingApproval => proto::OperationState::AwaitingApproval,
         OperationState::Pending => proto::OperationState::Pending,
         OperationState::Running => proto::OperationState::Running,
         OperationState::Paused => proto::OperationState::Paused,

@@ -228,12 +228,18 @@ impl MigrationService for Service {
         let call = given.2.clone();
         let repair = async {
             let request = convert::request(message.selection.take(), message.context.take(), given)?;
-            let action = convert::repair(&message)?;
-            self.fleet.repair(&request, action, message.version, message.reason).await
+            let repair = convert::repair(message)?;
+            // The operation, where it is one, is told with the same reason.
+            let request = fleet::Request { reason: repair.reason.clone(), ..request };
+            self.fleet.repair(&request, repair).await
         };
-        let (database, message, operation) = begun(&call, repair.await)?;
-        let operation_id = operation.to_string();
-        Ok(Response::new(proto::RepairResponse { database, message, operation_id }))
+        let done = begun(&call, repair.await)?;
+        Ok(Response::new(proto::RepairResponse {
+            database: done.database,
+            message: done.message,
+            operation_id: done.operation.to_string(),
+            awaiting_approval: !done.is_done,
+        }))
     }
 
     async fn plan(

@@ -22,9 +22,11 @@ use crate::{
 const OPERATOR: &[&str] = &[
     "AcknowledgeAlert",
     "Apply",
+    "ApproveOperation",
     "CancelOperation",
     "PauseOperation",
     "Recover",
+    "RejectOperation",
     "ResumeOperation",
     "RetryOperation",
     "Rollback",

@@ -2,6 +2,7 @@
 
 mod access;
 mod alerts;
+mod approval;
 mod audit;
 mod auditlog;
 mod catalog;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     cli::{
         Exit, Refusal, explain,
+        operation::show,
         progress::Progress,
         render,
         report::{Report, Verb},
@@ -58,7 +59,7 @@ where
     };
     progress.clear();
     if attention == Attention::Detached && outcome.is_ok() && !report.is_finished {
-        return let_go(&report, session);
+        return let_go(report, client, session).await;
     }
     let request_id = session.request_id;
     let failed = outcome.err().map(|error| {
@@ -88,14 +89,20 @@ where
     })
 }
 
-/// The operation has begun, and that is all that somebody wants to know.
-fn let_go(report: &Report, session: &mut Session) -> anyhow::Result<Exit> {
+/// The operation has begun, or waits for its approval, and that is all that somebody wants to know.
+async fn let_go(mut report: Report, client: &Client, session: &mut Session) -> anyhow::Result<Exit> {
+    let id = report.operation_id.clone();
+    if session.console.is_json() && report.targets.is_none() {
+        let databases = show::get(client, &id).await?.databases;
+        report.targets = Some(databases.into_iter().map(|database| database.name).collect());
+    }
     let console = &mut session.console;
-    let id = &report.operation_id;
     if console.is_json() {
-        console.json(&render::json::Begun::from(report))?;
+        console.json(&render::json::Begun::from(&report))?;
     } else {
         console.data(&format!("{id}\n"))?;
+    }
+    if !console.is_json() && !report.awaits_approval() {
         console.note(&format!("the operation has begun: nexusctl operation watch {id} follows it\n"));
     }
     Ok(Exit::Done)
@@ -126,7 +133,8 @@ where
             progress.show(&event, report, &mut session.console)?;
         }
         report.take(&event);
-        if report.is_finished || (attention == Attention::Detached && report.targets.is_some()) {
+        let has_begun = report.targets.is_some() || report.awaits_approval();
+        if report.is_finished || (attention == Attention::Detached && has_begun) {
             return Ok(());
         }
     }
@@ -143,7 +151,8 @@ fn is_known(event: &proto::Event, attention: Attention) -> bool {
 fn attached(mut failure: proto::Failure, error: &anyhow::Error, report: &Report) -> proto::Failure {
     let is_interrupted = error.downcast_ref().is_some_and(|it: &Refusal| it.exit == Exit::Interrupted);
     let is_lost = matches!(error.downcast_ref(), Some(ClientError::Lost { .. }));
-    if report.targets.is_some() && !report.dry_run && (is_interrupted || is_lost) {
+    let is_there = report.targets.is_some() || report.awaits_approval();
+    if is_there && !report.dry_run && (is_interrupted || is_lost) {
         failure.hint = format!("nexusctl operation watch {} follows it again", report.operation_id);
     }
     failure

@@ -20,6 +20,8 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum State {
+    /// A second person has to approve it
+    AwaitingApproval,
     /// Accepted
     Pending,
     /// Databases are being worked on
@@ -41,6 +43,7 @@ enum State {
 impl From<State> for proto::OperationState {
     fn from(state: State) -> Self {
         match state {
+            State::AwaitingApproval => Self::AwaitingApproval,
             State::Pending => Self::Pending,
             State::Running => Self::Running,
             State::Paused => Self::Paused,

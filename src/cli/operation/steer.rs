@@ -15,7 +15,7 @@ use crate::{
 pub struct Named {
     /// Its id, or the beginning of it where that is enough
     #[arg(value_name = "ID")]
-    id: String,
+    pub(super) id: String,
 }
 
 /// The arguments of `operation resume` and `operation retry`.
@@ -81,7 +81,8 @@ async fn followed(
     watch::attach(operation, attention, client, session).await
 }
 
-fn shown(operation: &proto::Operation, session: &mut Session) -> anyhow::Result<Exit> {
+/// Shows an operation in a line.
+pub(super) fn shown(operation: &proto::Operation, session: &mut Session) -> anyhow::Result<Exit> {
     let console = &mut session.console;
     if console.is_json() {
         console.json(&render::json::OneOperation::from(operation))?;

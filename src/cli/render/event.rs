@@ -79,11 +79,15 @@ fn operation_line(kind: &Kind, event: &proto::Event) -> Option<String> {
             let why = sentence(&changed.why);
             let id = clean(&event.operation_id);
             match (changed.from(), changed.to()) {
+                (_, OperationState::AwaitingApproval) => {
+                    format!("{why}: nexusctl operation approve {id}\n")
+                }
                 (_, OperationState::Paused) => {
                     format!("paused: {why}; nexusctl operation resume {id} goes on\n")
                 }
                 (_, OperationState::Cancelling) => format!("{why}: stopping what is under way\n"),
-                (OperationState::Running, OperationState::Running) => format!("{why}\n"),
+                (OperationState::AwaitingApproval, OperationState::Pending)
+                | (OperationState::Running, OperationState::Running) => format!("{why}\n"),
                 (OperationState::Paused, OperationState::Running) => "resumed\n".to_owned(),
                 _ => return None,
             }
@@ -175,6 +179,7 @@ fn nothing_to_do(verb: Verb) -> &'static str {
         Verb::Apply => "up to date",
         Verb::Rollback => "nothing to roll back",
         Verb::Recover => "nothing to recover",
+        Verb::Repair => "nothing to repair",
     }
 }
 

@@ -4,6 +4,7 @@
 mod access;
 mod alerts;
 mod answers;
+mod approval;
 mod auditlog;
 mod audits;
 #[cfg(test)]

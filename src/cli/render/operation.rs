@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     cli::{
         render::{
-            failure,
+            approval, failure,
             json::word,
             table::{Fit, table},
             text::{clean, count, sentence, time, wrap},
@@ -88,6 +88,7 @@ pub fn text(operation: &proto::Operation, every: bool, width: Option<u16>) -> St
         let rest = count(rest, "database");
         let _ = writeln!(text, "\n{rest} more, of which there is nothing to say: --every lists them");
     }
+    text.push_str(&approval::waiting(operation, width));
     text
 }
 
@@ -101,6 +102,7 @@ fn header(operation: &proto::Operation, width: Option<u16>) -> String {
     let said = [
         ("operation", clean(&operation.id)),
         ("verb", format!("{}{attempt}", clean(&operation.verb))),
+        ("repair", clean(&operation.repair)),
         ("state", format!("{} since {since}", state(operation.state()))),
         ("why", sentence(&operation.why)),
         ("by", clean(&operation.requested_by)),
@@ -109,6 +111,8 @@ fn header(operation: &proto::Operation, width: Option<u16>) -> String {
         ("created", time(operation.created_at.as_ref())),
         ("ended", ended),
         ("databases", counts(&operation.counts)),
+        ("protected", approval::protected(operation)),
+        ("approval", approval::line(operation)),
         ("next", next(operation.state()).to_owned()),
     ];
     let mut text = String::new();
@@ -144,6 +148,7 @@ pub fn end(report: &Report) -> Option<String> {
 
 fn next(state: OperationState) -> &'static str {
     match state {
+        OperationState::AwaitingApproval => "nexusctl operation approve, reject, or cancel",
         OperationState::Paused => "nexusctl operation resume, or cancel",
         OperationState::Halted => {
             "nexusctl operation retry tries again what failed, resume leaves it and goes on, cancel gives up"
@@ -215,7 +220,7 @@ fn selected(selection: &proto::Selection) -> String {
 }
 
 fn state(state: OperationState) -> String {
-    word(state.as_str_name(), "OPERATION_STATE_")
+    word(state.as_str_name(), "OPERATION_STATE_").replace('_', " ")
 }
 
 fn database_state(state: OperationDatabaseState) -> String {

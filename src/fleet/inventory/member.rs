@@ -132,6 +132,13 @@ impl Member {
         Facts { name, server: &self.server, schema: &names.schema, dbname, labels: &self.labels }
     }
 
+    /// Which database of which server it is, with its schema and its table: its name may come to mean
+    /// another one.
+    pub fn place_name(&self) -> String {
+        let Database { dbname, names, .. } = &*self.database;
+        format!("{}/{dbname} {}.{}", self.server, names.schema, names.table)
+    }
+
     /// What was seen of it last.
     pub fn seen(&self) -> Arc<Seen> {
         self.last_seen().clone()

@@ -10,9 +10,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    access::Permit,
+    auditlog::Call,
     control::failures::KeptFailure,
     engine::Verb,
     fleet::{
+        Order,
         operation::{Command, DatabaseRecord, Record, WaveRecord},
         selector::Selection,
         strategy::{Strategy, Wave},
@@ -23,8 +26,10 @@ use crate::{
     },
 };
 
+mod approval;
 mod forms;
 
+use approval::{KeptApproval, KeptPlan};
 use forms::{
     CommandForm, SelectionForm, StepActionForm, StrategyForm, VerbForm, database_state, gate_outcome,
     operation_state,
@@ -42,6 +47,7 @@ struct KeptOperation {
     #[serde(with = "StrategyForm")]
     strategy: Strategy,
     plan: Option<String>,
+    approval: Option<KeptApproval>,
     asked_plan: Option<String>,
     #[serde(with = "operation_state")]
     state: OperationState,
@@ -82,6 +88,9 @@ struct KeptDatabase {
     state: DatabaseState,
     digest: String,
     basis: Option<String>,
+    /// Unset where a nexusd has kept it that did not know of it.
+    has_moved: Option<bool>,
+    planned: Option<KeptPlan>,
     done: Vec<KeptStep>,
     taken_back: usize,
     failed_at: Option<String>,
@@ -114,6 +123,9 @@ struct KeptOrder {
     command: Command,
     by: String,
     accept_new_catalog: bool,
+    #[serde(default)]
+    reason: String,
+    plan: Option<String>,
 }
 
 /// How a command was answered.
@@ -137,6 +149,7 @@ pub(in crate::fleet) fn operation(record: &Record, beside: &Beside) -> String {
         selection: record.selection.clone(),
         strategy: record.strategy.clone(),
         plan: record.plan.as_ref().map(ToString::to_string),
+        approval: record.approval.as_ref().map(Into::into),
         asked_plan: beside.asked_plan.as_ref().map(ToString::to_string),
         state: record.state,
         why: record.why.clone(),
@@ -155,10 +168,6 @@ pub(in crate::fleet) fn operation(record: &Record, beside: &Beside) -> String {
 /// Reads an operation, which has no databases then.
 pub(in crate::fleet) fn read_operation(id: Uuid, document: &str) -> Result<(Record, Beside), String> {
     let kept: KeptOperation = parse(document)?;
-    let digest = |text: Option<String>| {
-        let read = text.map(|text| text.parse::<PlanDigest>().map_err(|failure| failure.to_string()));
-        read.transpose()
-    };
     let waves = kept.waves.into_iter().map(|KeptWave { name, is_canary, databases, is_settled }| {
         WaveRecord { wave: Wave { name, is_canary, databases }, is_settled }
     });
@@ -169,7 +178,8 @@ pub(in crate::fleet) fn read_operation(id: Uuid, document: &str) -> Result<(Reco
         reason: kept.reason,
         selection: kept.selection,
         strategy: kept.strategy,
-        plan: digest(kept.plan)?,
+        plan: read_digest(kept.plan)?,
+        approval: kept.approval.map(KeptApproval::revive).transpose()?,
         state: kept.state,
         why: kept.why,
         attempt: kept.attempt,
@@ -182,7 +192,7 @@ pub(in crate::fleet) fn read_operation(id: Uuid, document: &str) -> Result<(Reco
         ended: kept.ended,
     };
     let trace = TraceContext::parse(&kept.trace).ok_or("the trace cannot be read")?;
-    Ok((record, Beside { asked_plan: digest(kept.asked_plan)?, by: kept.by, trace }))
+    Ok((record, Beside { asked_plan: read_digest(kept.asked_plan)?, by: kept.by, trace }))
 }
 
 /// One database of an operation, as JSON.
@@ -195,6 +205,8 @@ pub(in crate::fleet) fn database(record: &DatabaseRecord) -> String {
         state: record.state,
         digest: record.digest.clone(),
         basis: record.basis.as_ref().map(ToString::to_string),
+        has_moved: Some(record.has_moved),
+        planned: record.planned.as_ref().map(Into::into),
         done: record.done.iter().map(step).collect(),
         taken_back: record.taken_back,
         failed_at: record.failed_at.as_ref().map(ToString::to_string),
@@ -210,11 +222,14 @@ pub(in crate::fleet) fn database(record: &DatabaseRecord) -> String {
 /// Reads a database of an operation.
 pub(in crate::fleet) fn read_database(document: &str) -> Result<DatabaseRecord, String> {
     let kept: KeptDatabase = parse(document)?;
+    let has_moved = kept.has_moved.unwrap_or(!kept.done.is_empty() || kept.failed_at.is_some());
     let done = kept.done.into_iter().map(|step| (Version::from_row(&step.version), step.action));
     Ok(DatabaseRecord {
         state: kept.state,
         digest: kept.digest,
         basis: kept.basis.map(|basis| basis.parse::<Basis>()).transpose()?,
+        has_moved,
+        planned: kept.planned.map(Into::into),
         done: done.collect(),
         taken_back: kept.taken_back,
         failed_at: kept.failed_at.as_deref().map(Version::from_row),
@@ -228,14 +243,21 @@ pub(in crate::fleet) fn read_database(document: &str) -> Result<DatabaseRecord, 
 }
 
 /// A command, as JSON.
-pub(in crate::fleet) fn order(command: Command, by: &str, accept_new_catalog: bool) -> String {
-    text(&KeptOrder { command, by: by.to_owned(), accept_new_catalog })
+pub(in crate::fleet) fn order(command: Command, order: &Order) -> String {
+    let Order { by, accept_new_catalog, reason, plan, .. } = order.clone();
+    text(&KeptOrder { command, by, accept_new_catalog, reason, plan: plan.map(|plan| plan.to_string()) })
 }
 
-/// Reads a command: what, by whom, and whether new files are accepted.
-pub(in crate::fleet) fn read_order(document: &str) -> Result<(Command, String, bool), String> {
-    let KeptOrder { command, by, accept_new_catalog } = parse(document)?;
-    Ok((command, by, accept_new_catalog))
+/// Reads a command about an operation, by whoever was permitted to give it.
+pub(in crate::fleet) fn read_order(
+    document: &str,
+    id: String,
+    permit: Permit,
+) -> Result<(Command, Order), String> {
+    let KeptOrder { command, by, accept_new_catalog, reason, plan } = parse(document)?;
+    // The daemon that was asked has recorded it.
+    let call = Call::unrecorded();
+    Ok((command, Order { id, by, permit, call, accept_new_catalog, reason, plan: read_digest(plan)? }))
 }
 
 /// The answer to a command, as JSON.
@@ -250,6 +272,11 @@ pub(in crate::fleet) fn read_answer(document: &str) -> Result<(), Failure> {
         Ok(KeptAnswer { failure: Some(failure) }) => Err(failure.into()),
         Err(error) => Err(Failure::new(Code::Internal, error)),
     }
+}
+
+fn read_digest(text: Option<String>) -> Result<Option<PlanDigest>, String> {
+    let read = text.map(|text| text.parse::<PlanDigest>().map_err(|failure| failure.to_string()));
+    read.transpose()
 }
 
 fn text(value: &impl Serialize) -> String {

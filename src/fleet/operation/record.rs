@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::{
     engine::{Done, Verb},
     fleet::{
+        operation::approval::{Approval, Planned},
         selector::Selection,
         strategy::{Strategy, Wave},
     },
@@ -35,6 +36,8 @@ pub struct Record {
     pub strategy: Strategy,
     /// The digest of the plan that it is held to.
     pub plan: Option<PlanDigest>,
+    /// The approval that its attempt takes, or took; `None` where it takes none.
+    pub approval: Option<Approval>,
     /// Where it is in its life.
     pub state: OperationState,
     /// Why it is there, in a sentence without a full stop; may be empty.
@@ -76,6 +79,10 @@ pub struct DatabaseRecord {
     pub digest: String,
     /// What its plan was made over, where the operation is held to a plan.
     pub basis: Option<Basis>,
+    /// Whether the operation itself has moved that since.
+    pub has_moved: bool,
+    /// What the plan says, where a protected database is among the operation's.
+    pub planned: Option<Planned>,
     /// The steps that the operation has done there, durably, in their order.
     pub done: Vec<(Version, StepAction)>,
     /// How many of them were taken back with the whole, or found to be gone: none of them is in place.
@@ -103,6 +110,8 @@ impl DatabaseRecord {
             state: DatabaseState::Waiting,
             digest: String::new(),
             basis: None,
+            has_moved: false,
+            planned: None,
             done: Vec::new(),
             taken_back: 0,
             failed_at: None,
@@ -160,13 +169,13 @@ impl DatabaseRecord {
                 let rest = ApplyRequest { limit: Some(left), ..request.clone() };
                 (done == 0 || left > 0).then_some(Verb::Apply(rest))
             }
-            Verb::Recover { .. } => Some(verb.clone()),
+            Verb::Recover { .. } | Verb::Repair(_) => Some(verb.clone()),
         }
     }
 
     /// What its run is held to: only as long as the operation itself has not moved it.
     pub(in crate::fleet) fn held_to(&self) -> Option<Basis> {
-        self.basis.clone().filter(|_| self.done.is_empty() && self.failed_at.is_none())
+        self.basis.clone().filter(|_| !self.has_moved)
     }
 
     /// Its turn has come.
@@ -182,6 +191,7 @@ impl DatabaseRecord {
         self.ended = Some(now);
         self.waits_for.clear();
         self.done.extend(report.done.iter().map(|done| (done.step.version.clone(), done.step.action)));
+        self.has_moved |= !report.done.is_empty() || failed_at(report).is_some();
         match &report.result {
             Ok(outcome) => {
                 self.failed_at = None;
@@ -242,6 +252,7 @@ impl DatabaseRecord {
 
     /// What the journal says that the operation has done there.
     pub(in crate::fleet) fn learn(&mut self, Done { steps, failed_at }: Done) {
+        self.has_moved |= !steps.is_empty() || failed_at.is_some();
         (self.done, self.failed_at, self.taken_back) = (steps, failed_at, 0);
         self.is_unknown = false;
     }

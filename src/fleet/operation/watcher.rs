@@ -95,6 +95,7 @@ pub(super) mod tests {
             selection: Selection::default(),
             strategy: Strategy::default(),
             plan: None,
+            approval: None,
             state: OperationState::Pending,
             why: String::new(),
             attempt: 1,
@@ -150,8 +151,10 @@ pub(super) mod tests {
         assert!(operation.go(&[Pending], Running, "").is_some());
         let moved = operation.go(&[Running], Paused, "for a time").expect("it runs");
         // Paused by hand meanwhile, it stays so.
-        operation.obey(crate::fleet::operation::Command::Pause, "eve", |_, _| {}).expect("it may be paused");
-        operation.go_unmoved(moved, Running);
+        operation
+            .obey(crate::fleet::operation::Command::Pause, "eve", |_, _| Ok(()))
+            .expect("it may be paused");
+        operation.go_unmoved(moved, Running, "");
         assert_eq!(
             (operation.state(), operation.look(|it| it.why.clone())),
             (Paused, "paused by eve".to_owned())

@@ -137,6 +137,9 @@ async fn begin_and_run(
             let Some(verb) = rest_of(operation, member.name(), verb) else {
                 return Some(Ok(nothing_left(&run)));
             };
+            if let Err(failure) = fleet.refuse_unapproved(operation, member.name()) {
+                return Some(Err(failure));
+            }
             let report = engine::run(&run, &verb).await;
             drop(places);
             return Some(Ok(report));

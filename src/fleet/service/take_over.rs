@@ -102,7 +102,9 @@ impl Fleet {
             work.take_catalogs(catalogs);
             work.takes_over = true;
         });
-        let moved = operation.refuse_moved_since(&members);
+        // Whoever approves is told what has moved since it was asked for.
+        let is_to_be_approved = operation.state() == OperationState::AwaitingApproval;
+        let moved = if is_to_be_approved { Ok(()) } else { operation.refuse_moved_since(&members) };
         operation.take_over();
         if let Err(failure) = moved {
             let why = format!(
@@ -120,7 +122,10 @@ impl Operation {
     /// What nobody is at work on any more waits for its turn.
     fn take_over(&self) {
         self.update(|record| {
-            self.begin_again(record);
+            // What waits for its approval has not begun.
+            if record.state != OperationState::AwaitingApproval {
+                self.begin_again(record);
+            }
             record.databases.values_mut().for_each(DatabaseRecord::take_over);
         });
     }

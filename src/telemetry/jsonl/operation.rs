@@ -5,6 +5,8 @@ use crate::{
     telemetry::jsonl::line::Line,
 };
 
+const AWAITS_APPROVAL: &str = "Operation awaits approval";
+const APPROVED: &str = "Operation approved";
 const STARTED: &str = "Operation started";
 const PAUSED: &str = "Operation paused";
 const RESUMED: &str = "Operation resumed";
@@ -67,15 +69,21 @@ pub(super) fn line(event: &Event) -> Option<Line> {
 
 /// The level and the message of a change that no other line tells of.
 fn changed(from: Option<OperationState>, to: OperationState) -> Option<(&'static str, &'static str)> {
-    use OperationState::{Cancelled, Cancelling, Failed, Halted, Paused, Pending, Running, Succeeded};
+    use OperationState::{
+        AwaitingApproval, Cancelled, Cancelling, Failed, Halted, Paused, Pending, Running, Succeeded,
+    };
+    if to == AwaitingApproval {
+        return Some(("warn", AWAITS_APPROVAL));
+    }
     match (from?, to) {
+        (AwaitingApproval, Pending) => Some(("info", APPROVED)),
         (_, Paused) => Some(("warn", PAUSED)),
         (_, Halted) => Some(("error", HALTED)),
         (_, Cancelling) => Some(("warn", CANCELLING)),
         (Halted, Cancelled) => Some(("warn", CANCELLED)),
         (Running, Running) => Some(("warn", ROLLING_BACK)),
         (Paused | Halted | Failed | Cancelled, Running) => Some(("info", RESUMED)),
-        (_, Pending | Running | Succeeded | Failed | Cancelled) => None,
+        (_, AwaitingApproval | Pending | Running | Succeeded | Failed | Cancelled) => None,
     }
 }
 
@@ -103,7 +111,9 @@ mod tests {
 
     #[test]
     fn the_states_of_operations() {
-        use OperationState::{Cancelled, Cancelling, Failed, Halted, Paused, Pending, Running, Succeeded};
+        use OperationState::{
+            AwaitingApproval, Cancelled, Cancelling, Failed, Halted, Paused, Pending, Running, Succeeded,
+        };
         let again = EventKind::OperationStarted {
             verb: "apply",
             databases: vec!["orders".into()],
@@ -124,6 +134,11 @@ mod tests {
             check(EventKind::OperationChanged { from, to, why, by }, &lines.collect::<Vec<_>>());
         };
         changed(None, Pending, &[]);
+        for before in [None, Some(Failed)] {
+            changed(before, AwaitingApproval, &[("warn", "Operation awaits approval")]);
+        }
+        changed(Some(AwaitingApproval), Pending, &[("info", "Operation approved")]);
+        changed(Some(AwaitingApproval), Cancelling, &[("warn", "Operation is being cancelled")]);
         changed(Some(Pending), Running, &[]);
         changed(Some(Running), Paused, &[("warn", "Operation paused")]);
         changed(Some(Paused), Running, &[("info", "Operation resumed")]);

@@ -76,7 +76,7 @@ impl Runs {
             running: register.gauge("nexus_operations_running", "Operations under way."),
             states: register.gauges(
                 "nexus_operations",
-                "Operations that are not over, by state: pending, running, paused, halted, cancelling.",
+                "Operations that are not over, by state: awaiting_approval, pending, running, paused, halted, cancelling.",
                 &["state"],
             ),
             halts: register.counter("nexus_operation_halts_total", "Operations that stopped by themselves."),

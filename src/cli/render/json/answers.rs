@@ -110,6 +110,7 @@ pub struct Repaired {
     operation_id: String,
     database: String,
     message: String,
+    awaiting_approval: bool,
 }
 
 /// What `health` says of a daemon that serves.
@@ -254,7 +255,8 @@ impl From<proto::ReloadInventoryResponse> for Reloaded {
 
 impl From<proto::RepairResponse> for Repaired {
     fn from(done: proto::RepairResponse) -> Self {
-        Self { operation_id: done.operation_id, database: done.database, message: done.message }
+        let proto::RepairResponse { database, message, operation_id, awaiting_approval } = done;
+        Self { operation_id, database, message, awaiting_approval }
     }
 }
 

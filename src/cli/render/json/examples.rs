@@ -135,6 +135,7 @@ fn one_operation() {
             wave: "canary".into(),
             state: Database::Failed.into(),
             catalog_digest: CHECKSUM.into(),
+            planned: vec![step("0010_add_products", StepAction::Apply)],
             done: vec![proto::OperationStep {
                 version: "0010_add_products".into(),
                 action: StepAction::Apply.into(),
@@ -148,6 +149,20 @@ fn one_operation() {
         created_at: Some(at(123)),
         changed_at: Some(at(156)),
         ended_at: Some(at(156)),
+        strategy: "a canary of 1, then one wave".into(),
+        repair: String::new(),
+        approval: Some(proto::OperationApproval {
+            asked_by: "ana".into(),
+            asked_at: Some(at(120)),
+            expires_at: Some(Timestamp { seconds: 1_761_822_930, nanos: 120_000_000 }),
+            plan_digest: format!("{}-{}", "1a2b".repeat(8), "3c4d".repeat(4)),
+            role: "operator".into(),
+            protected: vec!["orders-eu".into()],
+            decision: proto::ApprovalDecision::Approved.into(),
+            decided_by: "bo".into(),
+            decided_at: Some(at(122)),
+            reason: "seen".into(),
+        }),
     };
     check("operation show", &OneOperation::from(&operation));
     let mut report = Report::new(report::Verb::Apply, false);
@@ -291,6 +306,7 @@ fn answers() {
         database: "orders".into(),
         message: "0010_add_products is no longer dirty".into(),
         operation_id: OPERATION.into(),
+        awaiting_approval: false,
     };
     check("repair", &Repaired::from(repaired));
     let version = proto::GetVersionResponse {

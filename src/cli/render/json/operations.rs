@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     cli::{
         render::{
-            json::{Failure, given, word},
+            json::{Failure, Step as PlannedStep, approval::Approval, given, word},
             text::rfc3339,
         },
         report::Report,
@@ -35,6 +35,9 @@ pub struct OneOperation {
     created_at: Option<String>,
     changed_at: Option<String>,
     ended_at: Option<String>,
+    strategy: Option<String>,
+    repair: Option<String>,
+    approval: Option<Approval>,
     counts: BTreeMap<String, u32>,
     waves: Vec<Wave>,
     databases: Vec<Database>,
@@ -46,6 +49,7 @@ pub struct Begun {
     operation_id: String,
     verb: &'static str,
     databases: Vec<String>,
+    awaiting_approval: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,6 +73,7 @@ struct Database {
     wave: String,
     state: String,
     catalog_digest: Option<String>,
+    planned: Vec<PlannedStep>,
     done: Vec<Step>,
     applied: Vec<String>,
     failure: Option<Failure>,
@@ -134,6 +139,9 @@ impl From<&proto::Operation> for OneOperation {
             created_at: rfc3339(operation.created_at.as_ref()),
             changed_at: rfc3339(operation.changed_at.as_ref()),
             ended_at: rfc3339(operation.ended_at.as_ref()),
+            strategy: given(&operation.strategy),
+            repair: given(&operation.repair),
+            approval: operation.approval.as_ref().map(Into::into),
             counts: counts(&operation.counts),
             waves: operation.waves.iter().map(wave).collect(),
             databases: operation.databases.iter().map(Into::into).collect(),
@@ -153,6 +161,7 @@ impl From<&proto::OperationDatabase> for Database {
             wave: database.wave.clone(),
             state: database_state(database.state()),
             catalog_digest: given(&database.catalog_digest),
+            planned: database.planned.iter().map(Into::into).collect(),
             done: database.done.iter().map(step).collect(),
             applied: database.applied.clone(),
             failure: database.failure.as_ref().map(Into::into),
@@ -173,6 +182,7 @@ impl From<&Report> for Begun {
             operation_id: report.operation_id.clone(),
             verb: report.verb.name(),
             databases: report.targets.clone().unwrap_or_default(),
+            awaiting_approval: report.awaits_approval(),
         }
     }
 }

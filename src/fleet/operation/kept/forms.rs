@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use uuid::Uuid;
 
 use crate::{
-    engine::Verb,
+    engine::{Repair, RepairAction, Verb},
     fleet::{
         operation::Command,
         selector::Selection,
@@ -25,6 +25,8 @@ pub(super) enum CommandForm {
     Resume,
     Cancel,
     Retry,
+    Approve,
+    Reject,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -33,6 +35,26 @@ pub(super) enum VerbForm {
     Apply(#[serde(with = "ApplyForm")] ApplyRequest),
     Rollback(#[serde(with = "rollback")] RollbackRequest),
     Recover { resume: bool },
+    Repair(#[serde(with = "RepairForm")] Repair),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Repair")]
+pub(super) struct RepairForm {
+    #[serde(with = "RepairActionForm")]
+    action: RepairAction,
+    version: String,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "RepairAction", rename_all = "snake_case")]
+pub(super) enum RepairActionForm {
+    ClearDirty,
+    Forget,
+    AcceptChecksum,
+    Rename(String),
+    MarkApplied,
 }
 
 #[derive(Serialize, Deserialize)]
