@@ -177,14 +177,7 @@ impl Daemon {
         let metrics = Metrics::new();
         let (audit_log, writer) = auditlog::open(&config.log.audit_file, &instance, &metrics)?;
         let (events, received) = mpsc::unbounded_channel();
-        let gate = {
-            let (log, audit_log) = (log.clone(), audit_log.clone());
-            let is_writable = move || {
-                log.is_writable().map_err(|failure| *failure)?;
-                audit_log.is_writable()
-            };
-            Arc::new(is_writable) as Gate
-        };
+        let gate = gate(&log, &audit_log);
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
         // Not one of those that are waited for: it ends when they have, and nothing is left to be recorded.
@@ -197,13 +190,7 @@ impl Daemon {
         let alerts = alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
         let telling = CancellationToken::new();
-        let ears = Ears {
-            log: log.clone(),
-            audit_log: audit_log.clone(),
-            metrics: metrics.clone(),
-            alerts: alerts.clone(),
-            fleet: fleet.clone(),
-        };
+        let ears = Ears::new(&log, &audit_log, &metrics, &alerts, &fleet);
         // Nobody is to work who cannot tell of it.
         let (questions, asked) = mpsc::channel(1);
         tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
@@ -220,10 +207,6 @@ impl Daemon {
             control.clone(),
         );
         let audits = Audits::new(fleet.clone(), scheduled.clone(), control.clone());
-        if let Some(control) = control.clone() {
-            let copy = auditlog::copy(audit_log.clone(), control, metrics.clone(), telling.clone());
-            tasks.spawn_vital("copy-audit-log", copy);
-        }
         if let Some((control, config)) = control.zip(config.control.as_ref()) {
             let leading = Leading {
                 control,
@@ -234,6 +217,9 @@ impl Daemon {
                 metrics: metrics.clone(),
                 keep_days: config.settings.keep_days,
             };
+            let copy =
+                auditlog::copy(audit_log.clone(), leading.control.clone(), metrics.clone(), telling.clone());
+            tasks.spawn_vital("copy-audit-log", copy);
             tasks.spawn_vital("lead", leading.run(stop.clone()));
         }
         let guard = || auditlog::guard(&audit_log, METRICS.path, doors.authenticate());
@@ -314,6 +300,15 @@ impl Daemon {
     }
 }
 
+/// Refuses what changes something as long as one of the logs cannot be written.
+fn gate(log: &Arc<JsonlLog>, audit_log: &AuditLog) -> Gate {
+    let (log, audit_log) = (log.clone(), audit_log.clone());
+    Arc::new(move || {
+        log.is_writable().map_err(|failure| *failure)?;
+        audit_log.is_writable()
+    })
+}
+
 /// Waits for a step of the end, but not for ever: what comes after it matters more.
 async fn last_step(what: &'static str, step: impl Future<Output = ()>) {
     if tokio::time::timeout(LAST_STEP, step).await.is_err() {
@@ -332,6 +327,22 @@ struct Ears {
 }
 
 impl Ears {
+    fn new(
+        log: &Arc<JsonlLog>,
+        audit_log: &AuditLog,
+        metrics: &Metrics,
+        alerts: &Alerts,
+        fleet: &Arc<Fleet>,
+    ) -> Self {
+        Self {
+            log: log.clone(),
+            audit_log: audit_log.clone(),
+            metrics: metrics.clone(),
+            alerts: alerts.clone(),
+            fleet: fleet.clone(),
+        }
+    }
+
     fn hear(&self, event: Event) {
         // The last look at a database that is gone may end after it went: there is nobody to be told.
         if let EventKind::Observed(seen) = &event.kind
