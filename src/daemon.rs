@@ -182,15 +182,7 @@ impl Daemon {
         let (audit_log, writer) = auditlog::open(&config.log.audit_file, &instance, &metrics)?;
         let (events, received) = mpsc::unbounded_channel();
         let backlog = Arc::new(Backlog::default());
-        let gate = {
-            let (log, audit_log, backlog) = (log.clone(), audit_log.clone(), backlog.clone());
-            let admits = move || {
-                backlog.admit()?;
-                log.is_writable().map_err(|failure| *failure)?;
-                audit_log.is_writable()
-            };
-            Arc::new(admits) as Gate
-        };
+        let gate = gate(&log, &audit_log, &backlog);
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
         // Not one of those that are waited for: it ends when they have, and nothing is left to be recorded.
@@ -203,14 +195,7 @@ impl Daemon {
         let alerts = alerts::start(&config, control.clone(), Tasks::new(failed.clone()), events, &metrics)?;
         fleet.ask_for_alerts(alerts::open(&alerts));
         let telling = CancellationToken::new();
-        let ears = Ears {
-            log: log.clone(),
-            audit_log: audit_log.clone(),
-            metrics: metrics.clone(),
-            alerts: alerts.clone(),
-            fleet: fleet.clone(),
-            backlog,
-        };
+        let ears = Ears::new(&log, &audit_log, &metrics, &alerts, &fleet, backlog);
         // Nobody is to work who cannot tell of it.
         let (questions, asked) = mpsc::channel(1);
         tasks.spawn_vital("tell", tell(received, asked, ears, telling.clone()));
@@ -228,10 +213,6 @@ impl Daemon {
             control.clone(),
         );
         let audits = Audits::new(fleet.clone(), scheduled.clone(), control.clone());
-        if let Some(control) = control.clone() {
-            let copy = auditlog::copy(audit_log.clone(), control, metrics.clone(), telling.clone());
-            tasks.spawn_vital("copy-audit-log", copy);
-        }
         if let Some((control, config)) = control.zip(config.control.as_ref()) {
             let leading = Leading {
                 control,
@@ -242,6 +223,9 @@ impl Daemon {
                 metrics: metrics.clone(),
                 keep_days: config.settings.keep_days,
             };
+            let copy =
+                auditlog::copy(audit_log.clone(), leading.control.clone(), metrics.clone(), telling.clone());
+            tasks.spawn_vital("copy-audit-log", copy);
             tasks.spawn_vital("lead", leading.run(stop.clone()));
         }
         let state = HttpState {
@@ -332,6 +316,16 @@ impl Daemon {
     }
 }
 
+/// Refuses what changes something as long as one of the logs cannot be written.
+fn gate(log: &Arc<JsonlLog>, audit_log: &AuditLog, backlog: &Arc<Backlog>) -> Gate {
+    let (log, audit_log, backlog) = (log.clone(), audit_log.clone(), backlog.clone());
+    Arc::new(move || {
+        backlog.admit()?;
+        log.is_writable().map_err(|failure| *failure)?;
+        audit_log.is_writable()
+    })
+}
+
 /// Waits for a step of the end, but not for ever: what comes after it matters more.
 async fn last_step(what: &'static str, step: impl Future<Output = ()>) {
     if tokio::time::timeout(LAST_STEP, step).await.is_err() {
@@ -351,6 +345,24 @@ struct Ears {
 }
 
 impl Ears {
+    fn new(
+        log: &Arc<JsonlLog>,
+        audit_log: &AuditLog,
+        metrics: &Metrics,
+        alerts: &Alerts,
+        fleet: &Arc<Fleet>,
+        backlog: Arc<Backlog>,
+    ) -> Self {
+        Self {
+            log: log.clone(),
+            audit_log: audit_log.clone(),
+            metrics: metrics.clone(),
+            alerts: alerts.clone(),
+            fleet: fleet.clone(),
+            backlog,
+        }
+    }
+
     fn hear(&self, event: Event) {
         // The last look at a database that is gone may end after it went: there is nobody to be told.
         if let EventKind::Observed(seen) = &event.kind

@@ -10,7 +10,7 @@ pub use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 pub use self::{
-    file::GuardedFile,
+    file::{GuardedFile, refuse_others},
     sql::{safe_sql_message, safe_text},
     text::{mask_sink_url, mask_text, mask_url},
 };

@@ -15,10 +15,10 @@ mod codes;
 mod findings;
 #[path = "architecture/names.rs"]
 mod names;
-#[path = "architecture/security.rs"]
-mod security;
 #[path = "architecture/planted.rs"]
 mod planted;
+#[path = "architecture/security.rs"]
+mod security;
 
 /// Each module of the library, and the modules that it may import.
 const LAYERS: &[(&str, &[&str])] = &[

@@ -35,8 +35,8 @@ const MOST: usize = 100;
 impl Asked {
     /// The same with something else to say.
     #[must_use]
-    pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
-        self.details.push((key, value.to_string()));
+    pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.details.push((key, value.into()));
         self
     }
 
@@ -97,7 +97,7 @@ mod tests {
             all: true,
             ..Asked::default()
         };
-        let fields = asked.with("steps", 3).with("to", "").fields();
+        let fields = asked.with("steps", "3").with("to", "").fields();
         assert_eq!(fields["reason"].as_str().map(str::len), Some(LONGEST));
         assert_eq!(fields["selection"]["databases"][100], "and 50 more");
         assert_eq!((&fields["steps"], fields.contains_key("to")), (&json!("3"), false));

@@ -73,7 +73,8 @@ pub(super) fn seal(last: &Head, entry: &Entry, instance: &str) -> (String, Head)
     for (key, value) in entry.redacted() {
         body.extend([",", &text(&key), ":", &value.to_string()]);
     }
-    body.push_str(&format!(",\"chain\":\"{}\",\"previous\":\"{}\"", last.chain, last.hash));
+    let (chain, previous) = (last.chain.to_string(), last.hash.hex());
+    body.extend([",\"chain\":\"", &chain, "\",\"previous\":\"", &previous, "\""]);
     let hash = Checksum::of(body.as_bytes());
     let line = format!("{body}{BEFORE_HASH}{hash}{AFTER_HASH}\n");
     (line, Head { chain: last.chain, sequence, hash })

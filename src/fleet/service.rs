@@ -16,7 +16,6 @@ use uuid::Uuid;
 
 use crate::{
     access::Permit,
-    auditlog::Call,
     control::{Control, errands::Errand, listen::Ear},
     engine::Lease,
     fleet::{
@@ -314,7 +313,7 @@ impl Fleet {
         // Whoever asks was asked what they may do by the daemon that they asked.
         let permit = Permit::of_the_daemon();
         let (command, order) = kept::read_order(&errand.document, id, permit).map_err(unreadable)?;
-        let operation = self.operations().find(&order.id)?;
+        let operation = self.operations().find(&order.id, |_| true)?;
         let _ordering = match operation.keeping() {
             Some(keeping) => Some(keeping.order().await),
             None => None,

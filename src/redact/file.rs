@@ -57,13 +57,12 @@ impl GuardedFile {
     /// Refuses a file that others than its owner may read or write, saying what to do. A file of root's may
     /// be readable for one group: systemd's credentials and Kubernetes' secrets are such.
     pub fn refuse_others(&self) -> Result<(), String> {
-        let forbidden = if self.metadata.uid() == 0 { 0o037 } else { 0o077 };
-        self.refuse(forbidden, "600")
+        refuse_others(&self.path, &self.metadata)
     }
 
     /// Refuses a file that others than its owner may write, saying what to do: everybody may read it.
     pub fn refuse_writers(&self) -> Result<(), String> {
-        self.refuse(0o022, "644")
+        refuse(&self.path, &self.metadata, 0o022, "644")
     }
 
     /// Refuses a file that belongs to neither root nor this user: whoever it belongs to may write what they
@@ -77,15 +76,21 @@ impl GuardedFile {
             "{shown} belongs to the user {owner}, who could let anybody in: it has to belong to root or to nexusd's user"
         ))
     }
+}
 
-    fn refuse(&self, forbidden: u32, wanted: &str) -> Result<(), String> {
-        let mode = self.metadata.mode() & 0o7777;
-        if mode & forbidden == 0 {
-            return Ok(());
-        }
-        let shown = self.path.display();
-        Err(format!("{shown} has the mode {mode:04o}, so that others may use it: chmod {wanted} {shown}"))
+/// The same of a file that is open, and is not read as a whole.
+pub fn refuse_others(path: &Path, metadata: &Metadata) -> Result<(), String> {
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    refuse(path, metadata, forbidden, "600")
+}
+
+fn refuse(path: &Path, metadata: &Metadata, forbidden: u32, wanted: &str) -> Result<(), String> {
+    let mode = metadata.mode() & 0o7777;
+    if mode & forbidden == 0 {
+        return Ok(());
     }
+    let shown = path.display();
+    Err(format!("{shown} has the mode {mode:04o}, so that others may use it: chmod {wanted} {shown}"))
 }
 
 #[cfg(test)]

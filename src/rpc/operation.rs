@@ -51,7 +51,8 @@ impl OperationRpc {
         let Spoken { accept_new_catalog, reason, plan } = spoken;
         let asked = auditlog::order(&id, by, accept_new_catalog, &reason, &plan);
         let call = self.audit_log.call(&permit, &asked);
-        let (by, reason) = (convert::requested_by(&permit, by), convert::plain(&reason, convert::LONGEST_REASON));
+        let (by, reason) =
+            (convert::requested_by(&permit, by), convert::plain(&reason, convert::LONGEST_REASON));
         Order { id, by, permit, call, accept_new_catalog, reason, plan: None }
     }
 

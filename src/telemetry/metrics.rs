@@ -26,8 +26,7 @@ use crate::{
     migration::{AuditReport, Event, EventKind},
     telemetry::metrics::{
         alerts::Alerts, auditlog::AuditLog, clients::AllClients, databases::Databases, inventory::Inventory,
-        process::Process,
-        register::Register, runs::Runs,
+        process::Process, register::Register, runs::Runs,
     },
 };
 
