@@ -208,7 +208,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("unicode_width", &["cli"]),
     ("anstream", &["cli"]),
     ("anstyle", &["cli"]),
-    ("nix", &["postgres", "telemetry", "cli", "daemon"]),
+    ("nix", &["postgres", "telemetry", "cli", "daemon", "runtime"]),
     ("quick_xml", &["cli"]),
     ("sd_notify", &["daemon::service_manager"]),
 ];

@@ -149,8 +149,6 @@ impl AlertService for AlertRpc {
         let permit = access::permit(&request)?;
         let message = request.into_inner();
         let id = self.permitted(message.id.clone(), &permit).map_err(|failure| of_failure(&failure))?;
-        let plain =
-            |text: &str, most| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>();
         let until = message.until.map(|until| {
             Timestamp::new(until.seconds, until.nanos).map_err(|_| {
                 of_failure(&Failure::new(Code::BadRequest, "The time of the acknowledgement's end is none"))
@@ -158,7 +156,7 @@ impl AlertService for AlertRpc {
         });
         let acknowledgement = Acknowledgement {
             by: convert::requested_by(&permit, &message.requested_by),
-            reason: plain(&message.reason, LONGEST_REASON),
+            reason: convert::plain(&message.reason, LONGEST_REASON),
             until: until.transpose()?,
         };
         let alert = self.alerts.acknowledge(&id, acknowledgement).await;

@@ -3,6 +3,7 @@
 mod access;
 mod alerts;
 mod audit;
+mod canary;
 mod catalog;
 mod certificates;
 mod cli_local;
