@@ -4,7 +4,7 @@ use std::{future::Future, io, time::Duration};
 
 use nix::sys::{
     prctl,
-    resource::{Resource, setrlimit},
+    resource::{Resource, getrlimit, setrlimit},
 };
 
 use tokio::task::JoinHandle;
@@ -66,7 +66,10 @@ where
 /// For the start of a program. The limit alone would not do: a program that the kernel pipes cores to is not
 /// bound by it.
 pub fn keep_memory_private() -> io::Result<()> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    // A service manager may have set it, and forbidden to change limits.
+    if getrlimit(Resource::RLIMIT_CORE)? != (0, 0) {
+        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    }
     Ok(prctl::set_dumpable(false)?)
 }
 

@@ -39,8 +39,8 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How long bringing everything to rest may take.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// How long a client may take: more than every limit of the configuration together.
-const LONGEST: Duration = Duration::from_mins(2);
+/// How long a client may wait. It waits as long as somebody has paused what it asked for.
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// What every migration writes itself into, in its own transaction.
 const LEDGER: &str = "create table ledger (id bigint generated always as identity, version text not null, up boolean not null)";
@@ -204,13 +204,25 @@ impl Fleet {
         thread::sleep(IDLE + Duration::from_secs(8));
         let sessions = "select count(*), count(*) filter (where state like 'idle in transaction%') \
                         from pg_stat_activity where application_name like 'nexusd%'";
-        let counted = self.sql("postgres", sessions)?.join("");
-        let (all, open) = counted.split_once('|').context("two numbers")?;
-        report.must_be("sessions at rest that are in a transaction", open.parse()?, 0);
+        let count = || -> anyhow::Result<(usize, usize)> {
+            let counted = self.sql("postgres", sessions)?.join("");
+            let (all, open) = counted.split_once('|').context("two numbers")?;
+            Ok((all.parse()?, open.parse()?))
+        };
+        // A look at a database may be under way: what is left behind is there at each of them.
+        let mut counted = count()?;
+        for _ in 0..20 {
+            if counted.1 == 0 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(300));
+            counted = count()?;
+        }
+        report.must_be("sessions at rest that are in a transaction", counted.1, 0);
         let locks = "select count(*) from pg_locks where locktype = 'advisory' and granted";
         let steady = self.steady().pid()?;
         Ok(Rest {
-            sessions: all.parse()?,
+            sessions: counted.0,
             locks: self.sql("postgres", locks)?.join("").parse()?,
             resident: resident(steady).context("the steady daemon is gone")?,
             files: open_files(steady).context("the steady daemon is gone")?,
@@ -329,18 +341,16 @@ impl Daemon {
         Ok(command)
     }
 
-    /// Runs `nexusctl`; one that never ends is a failure of the soak as a whole.
+    /// Runs `nexusctl`; one that waits too long is killed, as its status tells.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut child = self.ctl_command(arguments)?.spawn()?;
         let id = Pid::from_raw(child.id().cast_signed());
         let (ended, waits) = std::sync::mpsc::channel::<()>();
         let guard = thread::spawn(move || {
-            let hangs = waits.recv_timeout(LONGEST).is_err();
-            if hangs {
+            if waits.recv_timeout(LONGEST).is_err() {
                 // It may just have ended.
                 let _ = kill(id, Signal::SIGKILL);
             }
-            hangs
         });
         // Both streams are read to their ends, so that it never waits for its reader.
         let stdout = child.stdout.take();
@@ -349,10 +359,8 @@ impl Daemon {
         let stdout = reader.join().unwrap_or_default();
         // Told before it is waited for: afterwards its id may be another's.
         let _ = ended.send(());
-        let hung = guard.join().unwrap_or(false);
-        let status = child.wait()?;
-        ensure!(!hung, "nexusctl {} did not end within {LONGEST:?}", arguments.join(" "));
-        Ok(Output { status, stdout, stderr })
+        drop(guard.join());
+        Ok(Output { status: child.wait()?, stdout, stderr })
     }
 
     /// The ids of the operations that have not come to their end.

@@ -1,6 +1,7 @@
 //! What clients do: apply, roll back, recover, look, steer, and go away in the middle.
 
 use std::{
+    os::unix::process::ExitStatusExt as _,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -97,7 +98,12 @@ fn steer(daemon: &Daemon, random: &mut Rng, tally: &mut Tally) -> anyhow::Result
     let Some(id) = random.choice(ids) else { return Ok(()) };
     let order = random.choice(["pause", "resume", "cancel", "retry", "show", "cancel"]).unwrap_or("show");
     let detach: &[&str] = if matches!(order, "resume" | "retry") { &["--detach"] } else { &[] };
-    ask(daemon, &format!("operation {order}"), &[&["operation", order, &id], detach].concat(), tally)
+    ask(daemon, &format!("operation {order}"), &[&["operation", order, &id], detach].concat(), tally)?;
+    if order == "pause" {
+        thread::sleep(Duration::from_millis(random.u64(0..2000)));
+        ask(daemon, "operation resume", &["operation", "resume", &id, "--detach"], tally)?;
+    }
+    Ok(())
 }
 
 fn look(fleet: &Fleet, daemon: &Daemon, random: &mut Rng, tally: &mut Tally) -> anyhow::Result<()> {
@@ -116,6 +122,7 @@ fn ask(daemon: &Daemon, what: &str, arguments: &[&str], tally: &mut Tally) -> an
         match told.status.code() {
             Some(0 | 3) => format!("{what}: done"),
             Some(1) => format!("{what}: failed or refused"),
+            None if told.status.signal() == Some(9) => format!("{what}: waited in vain"),
             Some(4) => format!("{what}: daemon lost or unreachable"),
             other => format!("VIOLATION {what}: ended with {other:?}: {}", said.trim()),
         },

@@ -47,6 +47,10 @@ impl Report {
 
     pub(crate) fn add(&mut self, tally: &Tally) {
         for (what, times) in tally {
+            if let Some(violation) = what.strip_prefix("VIOLATION ") {
+                self.violations.push(format!("{violation} ({times} times)"));
+                continue;
+            }
             *self.happened.entry(what.clone()).or_default() += times;
         }
     }
