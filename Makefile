@@ -4,7 +4,7 @@ CARGO ?= cargo
 BUF_VERSION := 1.75.0
 BUF := target/tools/bin/buf
 
-.PHONY: help demo test bench check fuzz deny advisories sbom dist deploy-check buf lint-proto
+.PHONY: help demo test bench soak check fuzz deny advisories sbom dist deploy-check buf lint-proto
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,6 +22,11 @@ bench: ## the figures of the README, against psql in the same run; ARGS=PART run
 	@deploy/prerequisites.sh postgresql
 	$(CARGO) build --release --bins --example bench
 	$(CARGO) run --release --example bench $(ARGS)
+
+soak: ## half an hour of work and harm on 50 databases, and a count of what it left; ARGS="--minutes 2"
+	@deploy/prerequisites.sh postgresql
+	$(CARGO) build --bins --example soak
+	$(CARGO) run --example soak -- $(ARGS)
 
 check: ## format, lints, and the protocol's lints where buf is found
 	$(CARGO) fmt --check

@@ -40,6 +40,7 @@ pub mod version;
 
 use crate::{
     cli::session::Session,
+    redact::mask_text,
     rpc::{client::ClientError, proto},
     telemetry::traces::ClientTrace,
 };
@@ -193,6 +194,22 @@ impl Refusal {
         self.exit = exit;
         self
     }
+}
+
+/// Reads the command line; the exit code where there is nothing to be run, as it asks for help or is wrong.
+///
+/// What is wrong is quoted without the credentials in it: it is often sent to somebody else, or logged.
+pub fn parse() -> Result<Cli, ExitCode> {
+    use std::io::Write as _;
+    Cli::try_parse().map_err(|error| {
+        // That it cannot be written is no reason for another exit code.
+        let _ = if error.use_stderr() {
+            write!(anstream::stderr(), "{}", mask_text(&error.render().ansi().to_string()))
+        } else {
+            error.print()
+        };
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
+    })
 }
 
 /// Runs one command and shows its failure, if it has one.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 pub use self::{
     file::{GuardedFile, refuse_others},
-    sql::{safe_sql_message, safe_text},
+    sql::{mask_sql, safe_nested_message, safe_sql_message, safe_text, without_quoted_sql},
     text::{mask_sink_url, mask_text, mask_url},
 };
 

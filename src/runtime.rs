@@ -1,6 +1,11 @@
-//! Named tasks that are joined, and the clock.
+//! Named tasks that are joined, and a process whose memory is its own.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, time::Duration};
+
+use nix::sys::{
+    prctl,
+    resource::{Resource, getrlimit, setrlimit},
+};
 
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -53,6 +58,19 @@ where
     F::Output: Send + 'static,
 {
     tokio::spawn(future)
+}
+
+/// Keeps the memory of this process, which holds passwords and keys, out of core dumps, and out of the reach
+/// of other processes of the same user (debuggers, `/proc/PID/mem`, `/proc/PID/environ`).
+///
+/// For the start of a program. The limit alone would not do: a program that the kernel pipes cores to is not
+/// bound by it.
+pub fn keep_memory_private() -> io::Result<()> {
+    // A service manager may have set it, and forbidden to change limits.
+    if getrlimit(Resource::RLIMIT_CORE)? != (0, 0) {
+        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    }
+    Ok(prctl::set_dumpable(false)?)
 }
 
 #[cfg(test)]

@@ -244,7 +244,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("unicode_width", &["cli"]),
     ("anstream", &["cli"]),
     ("anstyle", &["cli"]),
-    ("nix", &["source", "postgres", "auditlog", "telemetry", "cli", "daemon"]),
+    ("nix", &["source", "postgres", "auditlog", "telemetry", "cli", "daemon", "runtime"]),
     ("quick_xml", &["cli"]),
     ("sd_notify", &["daemon::service_manager"]),
 ];

@@ -2,9 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use nexus::cli::{self, Cli};
+use anyhow::Context as _;
+use nexus::cli;
 
-fn main() -> ExitCode {
-    cli::run(Cli::parse())
+fn main() -> anyhow::Result<ExitCode> {
+    nexus::runtime::keep_memory_private()
+        .context("cannot keep the memory of this process out of core dumps")?;
+    Ok(match cli::parse() {
+        Ok(cli) => cli::run(cli),
+        Err(exit) => exit,
+    })
 }

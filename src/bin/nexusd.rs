@@ -10,6 +10,11 @@ const LAST_THREADS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = nexus::runtime::keep_memory_private() {
+        return fail(
+            &anyhow::Error::new(error).context("cannot keep the memory of this process out of core dumps"),
+        );
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),

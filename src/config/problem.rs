@@ -62,6 +62,13 @@ impl Place {
             excerpt: (!may_hold_secret(line)).then(|| line.replace('\t', " ")),
         }
     }
+
+    /// Leaves of the line's text what stands before the value.
+    pub(super) fn hide_value(&mut self) {
+        if let Some((key, _)) = self.excerpt.as_deref().and_then(|line| line.split_once('=')) {
+            self.excerpt = Some(format!("{key}= …"));
+        }
+    }
 }
 
 /// Whether a value or a line of the file may hold credentials. It is then not shown, however it is
@@ -69,7 +76,9 @@ impl Place {
 pub(super) fn may_hold_secret(text: &str) -> bool {
     let text: String = text.chars().filter(|c| !c.is_whitespace() && !"\"'".contains(*c)).collect();
     let text = text.to_ascii_lowercase();
-    ["://", "@", "passw", "url=", "sha256="].iter().any(|sign| text.contains(sign))
+    ["://", "@", "passw", "pwd=", "url=", "sha256=", "secret=", "token=", "credential"]
+        .iter()
+        .any(|sign| text.contains(sign))
 }
 
 impl fmt::Display for Place {

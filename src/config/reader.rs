@@ -296,7 +296,8 @@ impl<'a> Reader<'a> {
             if known.contains(&name) {
                 continue;
             }
-            let advice = if let Some(near) = did_you_mean(name, known.iter().copied()) {
+            let near = did_you_mean(name, known.iter().copied());
+            let advice = if let Some(near) = near {
                 format!("; did you mean `{near}`?")
             } else if let Some(place) = elsewhere(name) {
                 format!("; it belongs in {place}")
@@ -304,6 +305,12 @@ impl<'a> Reader<'a> {
                 format!("; known are {}", known.join(", "))
             };
             self.complain(&key.span(), format!("{}unknown key `{name}`{advice}", section.label));
+            // What somebody calls `pass` may be anything.
+            if near.is_none_or(|near| may_hold_secret(&format!("{near}=")))
+                && let Some((_, Problem { place: Some(place), .. })) = self.problems.last_mut()
+            {
+                place.hide_value();
+            }
         }
     }
 }

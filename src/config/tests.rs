@@ -87,6 +87,15 @@ fn an_error_shows_its_line_and_a_caret() {
 }
 
 #[test]
+fn the_value_of_a_key_that_nobody_knows_is_not_shown() {
+    for key in ["pasword", "pass", "sha25", "ur", "secret"] {
+        let said =
+            refusal(&format!("[[database]]\nname = \"a\"\nurl = \"postgres://h/d\"\n{key} = \"hunter2\"\n"));
+        assert!(said.contains(&format!("unknown key `{key}`")) && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn refusals() {
     let check = |text: &str, expected: &str| {
         let message = refusal(text);

@@ -61,6 +61,8 @@ pub(super) fn of_script(
     location: Option<Location>,
     partly: Option<(u32, u32)>,
 ) -> Failure {
+    let is_hidden = location.as_ref().is_some_and(Location::is_hidden);
+    let fault = if is_hidden { fault.without_quoted_sql() } else { fault };
     let failure = if let Some(what) = Session::escaped(&fault) {
         let message = format!("Migration {} changed {what}, and was stopped", step.version);
         return at(Failure::new(Code::Escaped, message).version(&step.version), location);

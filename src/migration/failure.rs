@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::redact::mask_sql;
+
 /// A place in a migration file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Location {
@@ -11,8 +13,31 @@ pub struct Location {
     pub line: u32,
     /// The column in characters, from 1.
     pub column: u32,
-    /// The text of that line, cut at 200 characters: for the operator's terminal, never for a log.
+    /// The text of that line, cut at 200 characters, and before a credential: for the operator's
+    /// terminal, never for a log.
     pub excerpt: String,
+}
+
+/// Stands where an excerpt is cut before a credential.
+const CUT: char = '…';
+
+impl Location {
+    /// A place in a file, and the text of its line, or the beginning of it.
+    pub fn new(file: &str, line: u32, column: u32, text: &str) -> Self {
+        let masked = mask_sql(text);
+        let excerpt = if masked == text {
+            text.to_owned()
+        } else {
+            let same = text.chars().zip(masked.chars()).take_while(|(own, shown)| own == shown);
+            same.map(|(own, _)| own).chain([CUT]).collect()
+        };
+        Self { file: file.to_owned(), line, column, excerpt }
+    }
+
+    /// Whether what stands there is not shown, as it may be a credential.
+    pub fn is_hidden(&self) -> bool {
+        self.excerpt.ends_with(CUT) && self.column as usize >= self.excerpt.chars().count()
+    }
 }
 
 impl fmt::Display for Location {

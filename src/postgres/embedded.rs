@@ -27,7 +27,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use self::directory::{Account, Directory};
 use crate::{
     postgres::{ConnectError, SqlFault, Target, connect, error::ConnectReason, quote_ident},
-    redact::SecretString,
+    redact::{ExposeSecret as _, SecretString},
 };
 
 /// The superuser of every embedded server.
@@ -117,7 +117,7 @@ pub struct Embedded {
     account: Option<Account>,
     settings: Vec<(String, String)>,
     port: u16,
-    password: String,
+    password: SecretString,
     server: Option<Child>,
     watchdog: Option<Child>,
     directory: Directory,
@@ -170,7 +170,7 @@ impl Embedded {
     /// The URL of a database over TCP, with the superuser's password.
     pub fn url(&self, dbname: &str) -> String {
         let dbname = utf8_percent_encode(dbname, NON_ALPHANUMERIC);
-        format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{dbname}", self.password, self.port)
+        format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{dbname}", self.password.expose_secret(), self.port)
     }
 
     /// The URL of a database over the Unix socket, where no password is asked.
@@ -304,7 +304,7 @@ impl Embedded {
     }
 
     fn initdb(&self) -> Result<(), EmbeddedError> {
-        let file = self.directory.write("password", &self.password)?;
+        let file = self.directory.write("password", self.password.expose_secret())?;
         let mut initdb = self
             .command(&self.bin.join("initdb"))?
             .args(["--encoding=UTF8", "--locale=C", "--no-sync", "--username", SUPERUSER])
@@ -401,12 +401,12 @@ fn free_port() -> Result<u16, EmbeddedError> {
         .map_err(EmbeddedError::io("find a free port on 127.0.0.1"))
 }
 
-fn random_password() -> Result<String, EmbeddedError> {
+fn random_password() -> Result<SecretString, EmbeddedError> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut bytes))
         .map_err(EmbeddedError::io("read /dev/urandom"))?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)).into())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 use crate::{
     migration::{Code, Failure},
     postgres::tls::TlsError,
-    redact::{safe_sql_message, safe_text},
+    redact::{safe_nested_message, safe_sql_message, safe_text, without_quoted_sql},
 };
 
 /// What stands for a message that SQL raised itself: it may quote any row.
@@ -43,6 +43,13 @@ impl SqlFault {
     pub fn from_error(error: &tokio_postgres::Error) -> Option<Self> {
         error.as_db_error().map(Self::from)
     }
+
+    /// The same without the piece of the script that the message quotes: the script's own text is a
+    /// credential there.
+    #[must_use]
+    pub fn without_quoted_sql(self) -> Self {
+        Self { message: without_quoted_sql(&self.message), ..self }
+    }
 }
 
 impl From<&DbError> for SqlFault {
@@ -50,11 +57,15 @@ impl From<&DbError> for SqlFault {
         let sqlstate = error.code().code();
         let raised = error.routine() == Some("exec_stmt_raise")
             || ["P0", "38", "39"].iter().any(|class| sqlstate.starts_with(class));
+        // Inside a function the SQL may have been made of the values of rows.
+        let nested =
+            error.where_().is_some() || matches!(error.position(), Some(ErrorPosition::Internal { .. }));
+        let safe = if nested { safe_nested_message } else { safe_sql_message };
         Self {
             sqlstate: sqlstate.to_owned(),
-            message: if raised { RAISED.to_owned() } else { safe_sql_message(sqlstate, error.message()) },
+            message: if raised { RAISED.to_owned() } else { safe(sqlstate, error.message()) },
             shown: raised.then(|| safe_text(error.message())),
-            hint: error.hint().filter(|_| !raised).map(|hint| safe_sql_message(sqlstate, hint)),
+            hint: error.hint().filter(|_| !raised).map(|hint| safe(sqlstate, hint)),
             position: match error.position() {
                 Some(ErrorPosition::Original(position)) => Some(*position),
                 Some(ErrorPosition::Internal { .. }) | None => None,

@@ -5,7 +5,7 @@ use tracing::{Instrument as _, Level, field::Empty};
 use crate::{
     migration::trace::{SPAN_TARGET, SQL_TARGET},
     postgres::session::{BatchError, SessionError},
-    redact::mask_text,
+    redact::mask_sql,
 };
 
 /// Awaits a statement of a migration inside a span of its own. Its text is told only where that is
@@ -35,7 +35,7 @@ pub(super) async fn statement<T>(
             span.record("db.operation.name", operation);
         }
         if tracing::enabled!(target: SQL_TARGET, Level::INFO) {
-            span.record("db.query.text", mask_text(text));
+            span.record("db.query.text", mask_sql(text));
         }
     }
     let result = sent.instrument(span.clone()).await;

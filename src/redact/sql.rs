@@ -1,5 +1,7 @@
 //! PostgreSQL's error messages without the values of users that they quote.
 
+use std::{borrow::Cow, ops::Range};
+
 use super::mask_text;
 
 /// What stands in the place of a value.
@@ -17,13 +19,19 @@ const LONGEST: usize = 4_000;
 /// the SQL. DETAIL, CONTEXT and internal queries are not for this function: they are never kept.
 /// Of a long message only the beginning is kept.
 pub fn safe_sql_message(sqlstate: &str, message: &str) -> String {
-    // What the cut left open is closed: what stands in quotes goes, to the last of them.
-    let closed = beginning(message).map(|kept| format!("{kept} {GONE}\""));
-    let message = closed.as_deref().unwrap_or(message);
+    let message = &*closed(message);
     match sqlstate.get(..2) {
-        Some("22" | "23" | "P0") => mask_text(&without_values(message)),
+        Some("22" | "23" | "P0") => mask_text(&without_values(message, &NOUNS)),
+        // libpq quotes the words of a connection string that it cannot read: a password with a space in it.
+        _ if message.contains("connection string") => mask_text(&without_values(message, &[])),
         _ => without_literals(&mask_text(message)),
     }
+}
+
+/// A message, cut where it is too long. What the cut left open is closed: what stands in quotes goes, to the
+/// last of them.
+fn closed(message: &str) -> Cow<'_, str> {
+    beginning(message).map_or(Cow::Borrowed(message), |kept| format!("{kept} {GONE}\"").into())
 }
 
 /// A text that somebody else wrote, at whatever length, as the operator may see it: without credentials.
@@ -39,6 +47,32 @@ pub fn safe_text(text: &str) -> String {
 fn beginning(text: &str) -> Option<&str> {
     let (end, _) = text.char_indices().nth(LONGEST)?;
     Some(&text[..text[..end].rfind(char::is_whitespace).unwrap_or(0)])
+}
+
+/// The message of an error inside a function, whose SQL may have been put together from the values of
+/// rows: there a name, or what stands near a syntax error, may be such a value too.
+pub fn safe_nested_message(sqlstate: &str, message: &str) -> String {
+    match sqlstate.get(..2) {
+        Some("22" | "23" | "P0") => safe_sql_message(sqlstate, message),
+        _ => mask_text(&without_values(&closed(message), &[])),
+    }
+}
+
+/// A message of a syntax error without the piece of the SQL that it quotes.
+pub fn without_quoted_sql(message: &str) -> String {
+    match near(message) {
+        Some(near) => format!("{}{GONE}{}", &message[..near.start], &message[near.end..]),
+        None => message.to_owned(),
+    }
+}
+
+/// SQL that may be shown: without the credentials of URLs and connection strings, and without the
+/// passwords of roles and user mappings. What else it holds stays, but of a long text only the beginning.
+pub fn mask_sql(sql: &str) -> String {
+    match beginning(sql) {
+        Some(kept) => format!("{} {GONE}", without_passwords(&mask_text(kept))),
+        None => without_passwords(&mask_text(sql)),
+    }
 }
 
 /// The words after which PostgreSQL's messages quote a name.
@@ -61,14 +95,15 @@ const NOUNS: [&str; 16] = [
     "trigger",
 ];
 
-fn without_values(message: &str) -> String {
+/// The message without what it quotes, but for the names after the `nouns`.
+fn without_values(message: &str, nouns: &[&str]) -> String {
     let mut safe = String::with_capacity(message.len());
     let mut rest = message;
     while let Some(open) = opening_quote(rest) {
         let (before, quoted) = rest.split_at(open);
         push_words(&mut safe, before);
         let name = quoted.strip_prefix('"').and_then(|q| q.split_once('"')).filter(|(name, _)| is_name(name));
-        let noun = before.split_whitespace().next_back().is_some_and(|word| NOUNS.contains(&word));
+        let noun = before.split_whitespace().next_back().is_some_and(|word| nouns.contains(&word));
         if let Some((name, after)) = name.filter(|_| noun) {
             safe.extend(["\"", name, "\""]);
             rest = after;
@@ -128,41 +163,82 @@ const NEAR: &str = "at or near \"";
 
 fn without_literals(message: &str) -> String {
     let message = without_passwords(message);
-    let Some(begin) = message.find(NEAR).map(|at| at + NEAR.len()) else { return message };
-    let end = message.rfind('"').filter(|end| *end > begin).unwrap_or(message.len());
-    let near = &message[begin..end];
-    if near.contains(['\'', '$']) || near.len() > 63 {
-        format!("{}{GONE}{}", &message[..begin], &message[end..])
+    let Some(near) = near(&message) else { return message };
+    let text = &message[near.clone()];
+    if text.contains(['\'', '$']) || text.len() > 63 {
+        format!("{}{GONE}{}", &message[..near.start], &message[near.end..])
     } else {
         message
     }
 }
 
-/// Takes the literal out of every `PASSWORD '…'`.
-fn without_passwords(message: &str) -> String {
-    const WORD: &str = "password";
-    let mut safe = String::with_capacity(message.len());
-    let mut rest = message;
-    while let Some(at) = rest.to_ascii_lowercase().find(WORD) {
-        let (before, after) = rest.split_at(at + WORD.len());
-        safe.push_str(before);
-        rest = after;
-        let literal = after.trim_start().trim_start_matches(['E', 'e']);
-        if let Some(literal) = literal.strip_prefix('\'') {
+/// Where a message quotes the SQL.
+fn near(message: &str) -> Option<Range<usize>> {
+    let begin = message.find(NEAR)? + NEAR.len();
+    let end = message.rfind('"').filter(|end| *end >= begin).unwrap_or(message.len());
+    Some(begin..end)
+}
+
+/// Takes the literal out of every `PASSWORD '…'` and `CONNECTION '…'`, in whatever quotes it is. About a
+/// role or a user a password without quotes goes, too: it is a mistake that would otherwise be told with it.
+fn without_passwords(sql: &str) -> String {
+    const WORDS: [&str; 2] = ["password", "connection"];
+    let lower = sql.to_ascii_lowercase();
+    let next = |at: usize| {
+        let found =
+            WORDS.iter().filter_map(|word| Some((lower[at..].find(word)? + word.len(), *word))).min()?;
+        Some((at + found.0, found.1))
+    };
+    let mut safe = String::with_capacity(sql.len());
+    let mut at = 0;
+    while let Some((begin, word)) = next(at) {
+        safe.push_str(&sql[at..begin]);
+        at = begin;
+        let text = sql[begin..].trim_start();
+        if let Some(left) = after_password(text) {
             safe.extend([" '", GONE, "'"]);
-            rest = after_literal(literal);
+            at = sql.len() - left.len();
+        } else if word == WORDS[0] && sql[begin..].len() > text.len() && is_about_role(&safe) {
+            let end = text.find(|c: char| c.is_whitespace() || ",;)".contains(c)).unwrap_or(text.len());
+            if end > 0 && !text[..end].eq_ignore_ascii_case("null") {
+                safe.extend([" ", GONE]);
+                at = sql.len() - text.len() + end;
+            }
         }
     }
-    safe.push_str(rest);
+    safe.push_str(&sql[at..]);
     safe
 }
 
-/// What follows a string literal whose opening quote is already read.
-fn after_literal(text: &str) -> &str {
+/// Whether the statement at the end of a text is about a role, as far as its words tell.
+fn is_about_role(text: &str) -> bool {
+    let statement = text.rsplit(';').next().unwrap_or_default().to_ascii_lowercase();
+    let mut words = statement.split_whitespace();
+    words.any(|word| ["create", "alter"].contains(&word))
+        && words.any(|word| ["role", "user", "group"].contains(&word))
+}
+
+/// What follows the literal that a text begins with, closed or not: `'…'`, `E'…'`, `U&'…'`, `$tag$…$tag$`.
+fn after_password(text: &str) -> Option<&str> {
+    if let Some(dollar) = text.strip_prefix('$') {
+        let (tag, body) = dollar.split_once('$')?;
+        let is_tag = tag.chars().all(|c| c.is_alphanumeric() || c == '_');
+        return is_tag.then(|| body.split_once(&format!("${tag}$")).map_or("", |(_, after)| after));
+    }
+    let escapes = text.starts_with(['E', 'e']);
+    let literal = text.trim_start_matches(['E', 'e']);
+    let literal = literal.strip_prefix("U&").or_else(|| literal.strip_prefix("u&")).unwrap_or(literal);
+    literal.strip_prefix('\'').map(|literal| after_literal(literal, escapes))
+}
+
+/// What follows a string literal whose opening quote is already read; in some a backslash escapes.
+fn after_literal(text: &str, escapes: bool) -> &str {
     let mut letters = text.char_indices().peekable();
     while let Some((at, letter)) = letters.next() {
         match letter {
-            '\\' => drop(letters.next()),
+            '\\' if escapes => drop(letters.next()),
+            // As the server is set, this may be an escape too, and the end anywhere.
+            '\\' if letters.peek().is_some_and(|(_, next)| *next == '\'') => return "",
             '\'' if letters.peek().is_some_and(|(_, next)| *next == '\'') => drop(letters.next()),
             '\'' => return &text[at + 1..],
             _ => {}
@@ -260,6 +336,9 @@ mod tests {
                 let safe = safe_sql_message(state, &unit.repeat(2_000_000 / unit.len()));
                 assert!(safe.chars().count() <= LONGEST + 5, "{unit}");
             }
+            assert!(mask_sql(&unit.repeat(2_000_000 / unit.len())).chars().count() <= LONGEST + 5, "{unit}");
+            let nested = safe_nested_message("42601", &unit.repeat(2_000_000 / unit.len()));
+            assert!(nested.chars().count() <= LONGEST + 5, "{unit}");
             assert!(safe_text(&unit.repeat(2_000_000 / unit.len())).chars().count() <= LONGEST + 2, "{unit}");
             assert!(began.elapsed().as_secs() < 20, "{unit}: {:?}", began.elapsed());
         }
@@ -282,6 +361,46 @@ mod tests {
         }
         assert_eq!(safe_text(&long).chars().count(), LONGEST + 1);
         assert!(safe_sql_message("42P01", &long).starts_with("x x x"));
+    }
+
+    #[test]
+    fn passwords_in_sql() {
+        let cases = [
+            ("create role a password 'x';", "create role a password '…';"),
+            ("ALTER USER a PASSWORD E'x\\'y' VALID", "ALTER USER a PASSWORD '…' VALID"),
+            ("alter role a password U&'x' uescape", "alter role a password '…' uescape"),
+            ("alter role a password $$x$$; select 1", "alter role a password '…'; select 1"),
+            ("alter role a password $t$x$$y$t$;", "alter role a password '…';"),
+            ("alter role a password 'x\\'y'; select 'z'", "alter role a password '…'"),
+            ("alter role a password 'not closed;", "alter role a password '…'"),
+            ("alter role a password plain;", "alter role a password …;"),
+            ("alter role a password null;", "alter role a password null;"),
+            ("create table users (password text, b int);", "create table users (password text, b int);"),
+            ("options (user 'a', password 'it''s')", "options (user 'a', password '…')"),
+            (
+                "create subscription s connection 'host=h password=a b' publication p",
+                "create subscription s connection '…' publication p",
+            ),
+            ("select dblink('postgres://a:b@h/x')", "select dblink('postgres://a:***@h/x')"),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(mask_sql(sql), expected);
+        }
+    }
+
+    #[test]
+    fn names_of_dynamic_sql_may_be_values() {
+        let check = |sqlstate, message, expected: &str| {
+            assert_eq!(safe_nested_message(sqlstate, message), expected);
+        };
+        check("42703", r#"column "bob" does not exist"#, r#"column "…" does not exist"#);
+        check("42601", r#"syntax error at or near "bob""#, r#"syntax error at or near "…""#);
+        check("23502", r#"null value in column "a""#, r#"null value in column "a""#);
+        let conninfo =
+            r#"invalid connection string syntax: missing "=" after "hunter2" in connection info string"#;
+        assert!(!safe_sql_message("42601", conninfo).contains("hunter2"));
+        assert_eq!(without_quoted_sql(r#"syntax error at or near "x""#), r#"syntax error at or near "…""#);
+        assert_eq!(without_quoted_sql("division by zero"), "division by zero");
     }
 
     proptest! {

@@ -102,7 +102,13 @@ fn secret_parameters(text: &str, whole: bool) -> Vec<Range<usize>> {
 }
 
 /// How many bytes the value of a keyword DSN has: up to white space, or in quotes; a backslash escapes.
+/// Inside a literal of SQL the quotes are doubled.
 fn keyword_value(text: &str) -> usize {
+    if let Some(doubled) =
+        text.strip_prefix("''").filter(|rest| rest.starts_with(|c: char| !c.is_whitespace()))
+    {
+        return doubled.find("''").map_or(text.len(), |end| end + 4);
+    }
     let quoted = text.starts_with('\'');
     let mut letters = text.char_indices().skip(usize::from(quoted)).peekable();
     while let Some((at, letter)) = letters.next() {
@@ -158,6 +164,8 @@ mod tests {
             ("host=db password=hunter2 user=app", "host=db password=*** user=app"),
             ("host=db password = 'a \\' b' user=app", "host=db password = *** user=app"),
             ("host=db password='a''b' user=app", "host=db password=*** user=app"),
+            ("connection 'host=db password=''a b'' user=app'", "connection 'host=db password=*** user=app'"),
+            ("password='' user=app", "password=*** user=app"),
             ("password=a\\ b user=app", "password=*** user=app"),
             ("host=db password=a&b", "host=db password=***"),
             ("postgres://app@db/shop?password=a@b", "postgres://***"),

@@ -118,9 +118,8 @@ impl Content {
         }
         let header = Header::parse(&head).map_err(|error| {
             let line = head.lines().nth(error.line as usize - 1).unwrap_or_default();
-            let excerpt = line.trim_start_matches('\u{feff}').chars().take(EXCERPT).collect();
-            let location =
-                Location { file: listed.name.clone(), line: error.line, column: error.column, excerpt };
+            let text: String = line.trim_start_matches('\u{feff}').chars().take(EXCERPT).collect();
+            let location = Location::new(&listed.name, error.line, error.column, &text);
             Problem::new(Code::BadDirective, &listed.name, error.message)
                 .version(&listed.version)
                 .at(location)

@@ -42,7 +42,7 @@ impl Position {
             None if self.column > 1 => String::new(),
             newline => excerpt(&text[newline.map_or(0, |newline| newline + 1)..]),
         };
-        Location { file: file.to_owned(), line, column, excerpt }
+        Location::new(file, line, column, &excerpt)
     }
 }
 
@@ -66,6 +66,7 @@ mod tests {
             let position = Position { line: from.0, column: from.1 };
             let found = position.locate("f", text.as_bytes(), offset);
             assert_eq!((found.line, found.column, found.excerpt.as_str()), expected, "{text:?} at {offset}");
+            assert_eq!(found.is_hidden(), found.excerpt.ends_with('…'), "{text:?} at {offset}");
         };
         check("", (1, 1), 0, (1, 1, ""));
         check("äb\r\nçd", (1, 1), 2, (1, 2, "äb"));
@@ -73,6 +74,7 @@ mod tests {
         check("äb\nçd", (7, 5), 2, (7, 6, ""));
         check("äb\nçd", (7, 5), 4, (8, 1, "çd"));
         check("a\x1b[31m\tb\n", (1, 1), 0, (1, 1, "a\u{fffd}[31m\tb"));
+        check("alter role a password 'x' y", (1, 1), 26, (1, 27, "alter role a password '…"));
         let long = "é".repeat(300);
         check(&long, (1, 1), 500, (1, 251, &"é".repeat(200)));
     }

@@ -5,6 +5,7 @@ mod alerts;
 mod approval;
 mod audit;
 mod auditlog;
+mod canary;
 mod catalog;
 mod certificates;
 mod cli_local;

@@ -48,7 +48,11 @@ pub(crate) enum Manner {
 }
 
 #[derive(Clone)]
-struct Service(Arc<Mutex<Vec<Span>>>, Manner);
+struct Service {
+    spans: Arc<Mutex<Vec<Span>>>,
+    received: Arc<Mutex<Vec<String>>>,
+    manner: Manner,
+}
 
 #[tonic::async_trait]
 impl TraceService for Service {
@@ -56,11 +60,13 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        if matches!(self.1, Manner::Hang) {
+        if matches!(self.manner, Manner::Hang) {
             return std::future::pending().await;
         }
-        let spans = read(request.into_inner());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(spans);
+        let request = request.into_inner();
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{request:?}"));
+        let spans = read(request);
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner).extend(spans);
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -69,12 +75,13 @@ impl TraceService for Service {
 pub(crate) struct Collector {
     pub(crate) endpoint: String,
     spans: Arc<Mutex<Vec<Span>>>,
+    received: Arc<Mutex<Vec<String>>>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Collector {
     pub(crate) fn start(manner: Manner) -> Self {
-        let spans = Arc::new(Mutex::default());
+        let (spans, received) = (Arc::new(Mutex::default()), Arc::new(Mutex::default()));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -83,12 +90,18 @@ impl Collector {
         let listener =
             runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port is bound");
         let address = listener.local_addr().expect("it has an address");
-        let service = TraceServiceServer::new(Service(spans.clone(), manner));
+        let service =
+            TraceServiceServer::new(Service { spans: spans.clone(), received: received.clone(), manner });
         let serving = tonic::transport::Server::builder()
             .add_service(service)
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
         runtime.block_on(async { drop(nexus::runtime::spawn_owned(serving)) });
-        Self { endpoint: format!("http://{address}"), spans, _runtime: runtime }
+        Self { endpoint: format!("http://{address}"), spans, received, _runtime: runtime }
+    }
+
+    /// Everything that it was sent, as `Debug` shows it.
+    pub(crate) fn received(&self) -> String {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
     /// The spans so far, in the order of their starts.

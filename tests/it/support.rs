@@ -349,7 +349,7 @@ pub(crate) fn read_log(path: &Path) -> Vec<Value> {
 
 /// A daemon that runs.
 pub(crate) struct Daemon {
-    child: Child,
+    pub(crate) child: Child,
     config: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) http: String,
@@ -456,7 +456,7 @@ impl Drop for Daemon {
 }
 
 /// A `nexusctl` that runs.
-pub(crate) struct Begun(Child);
+pub(crate) struct Begun(pub(crate) Child);
 
 impl Begun {
     pub(crate) fn of(mut command: Command) -> Self {

@@ -113,8 +113,10 @@ async fn connections_and_their_failures() -> Tested {
     }
 
     // The next host is tried where the first does not answer.
-    let both =
-        format!("postgres://postgres:{}@127.0.0.1:{unused},127.0.0.1:{port}/postgres", server.password);
+    let both = format!(
+        "postgres://postgres:{}@127.0.0.1:{unused},127.0.0.1:{port}/postgres",
+        server.password.expose_secret()
+    );
     assert_eq!(open(&both).await?.server(), format!("127.0.0.1:{port}"));
 
     server.stop()?;
@@ -220,7 +222,11 @@ async fn tls_verifies_what_sslmode_asks() -> Tested {
     admin.client.batch_execute("alter system set ssl = on").await?;
     admin.client.batch_execute("select pg_reload_conf()").await?;
     let url = |host: &str, parameters: &str| {
-        format!("postgres://postgres:{}@{host}:{}/postgres?{parameters}", server.password, server.port())
+        format!(
+            "postgres://postgres:{}@{host}:{}/postgres?{parameters}",
+            server.password.expose_secret(),
+            server.port()
+        )
     };
     let begun = Instant::now();
     while let Err(error) = open(&url("127.0.0.1", "sslmode=require")).await {
