@@ -3,13 +3,17 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use nexus::daemon::{self, args::Args};
+use nexus::{
+    daemon::{self, args::Args},
+    faults,
+};
 
 /// How long threads that block may take to end, when everything else has.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let _armed = faults::arm();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),

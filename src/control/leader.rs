@@ -19,6 +19,7 @@ use tokio_postgres::types::Type;
 
 use crate::{
     control::{Control, errands},
+    faults,
     migration::Failure,
     postgres::connect::Connection,
 };
@@ -171,6 +172,7 @@ impl Leadership {
         let parameters: &[_] = &[(&control.instance() as _, Type::TEXT)];
         bounded(control, connection.client.query_typed(sql, parameters)).await?;
         control.term.set(Some(until));
+        faults::reached("leader", "beat");
         Ok(())
     }
 

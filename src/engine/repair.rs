@@ -2,6 +2,7 @@
 
 use crate::{
     engine::{Run, failure::of_session, run::lock},
+    faults,
     migration::{AppliedRow, Code, Failure, Migration, Tracked, Version},
     postgres::{
         repair::{self, Change},
@@ -33,6 +34,7 @@ pub async fn repair(
 ) -> Result<String, Failure> {
     let mut session = run.database.session(&run.author.operation.to_string()).await?;
     let shape = lock(run, &mut session, &run.stop.drain).await?;
+    faults::reached("repair", "locked");
     let doing = "repairing a row";
     let tracked = tracking::read(&session, shape, Kept::All).await;
     let tracked = tracked.map_err(|error| of_session(error, doing))?;
@@ -40,6 +42,7 @@ pub async fn repair(
     let changed = match &decided {
         Ok((change, _)) => {
             let made = tracking::create(&session, shape).await;
+            faults::reached("repair", "tables made");
             match made {
                 Ok(()) => repair::change(&session, &run.author, change, reason).await,
                 Err(error) => Err(error),
@@ -47,6 +50,7 @@ pub async fn repair(
         }
         Err(_) => Ok(()),
     };
+    faults::reached("repair", "changed");
     drop(session);
     let (_, message) = decided?;
     changed.map_err(|error| of_session(error, doing))?;

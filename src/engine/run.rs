@@ -11,6 +11,7 @@ use crate::{
         scripts::{self, Prepared},
         steps::Steps,
     },
+    faults,
     migration::{
         Basis, Catalog, Code, EventKind, Failure, Plan, Tracked,
         event::{DatabaseOutcome, DatabaseReport, StepDone},
@@ -74,6 +75,7 @@ pub async fn run(run: &Run, verb: &Verb) -> DatabaseReport {
     let (mut planned, mut done) = (None, Vec::new());
     let result = attempt(run, verb, &mut planned, &mut done).await;
     let report = report(run, started, planned, done, result);
+    faults::reached(verb.name(), "done");
     run.emit(EventKind::DatabaseFinished(Box::new(report.clone())));
     report
 }
@@ -101,6 +103,7 @@ async fn attempt(
     done: &mut Vec<StepDone>,
 ) -> Result<DatabaseOutcome, Failure> {
     let (session, shape) = locked(run).await?;
+    faults::reached(verb.name(), "locked");
     // From here to the first step nothing is written: the connection can be used again.
     let prepared = prepare(run, verb, &session, shape, planned).await;
     let (plan, prepared) = match (prepared, planned.as_ref()) {
@@ -115,6 +118,7 @@ async fn attempt(
     run.emit(EventKind::DatabaseStarted { steps: plan.steps.clone() });
     let doing = "making the tables schema_migrations and nexus_journal";
     tracking::create(&session, shape).await.map_err(|error| of_session(error, doing))?;
+    faults::reached(verb.name(), "tables made");
     Steps::new(run, session, done).run(plan, prepared).await?;
     Ok(DatabaseOutcome::Succeeded)
 }

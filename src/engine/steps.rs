@@ -14,6 +14,7 @@ use crate::{
         scripts::{self, Prepared},
         trace,
     },
+    faults,
     migration::{
         AttemptOutcome, Code, Direction, EventKind, Failure, Mode, Plan, Step, StepAction, event::StepDone,
     },
@@ -113,6 +114,7 @@ impl<'a> Steps<'a> {
                 let failure = Failure::new(Code::Cancelled, message).version(&step.version);
                 return Err((None, Failed { direction: None, duration_ms: 0, failure }));
             }
+            faults::reached(step.action, "begun");
             let (number, of) = (count(index + 1), count(total));
             self.run.emit(EventKind::StepStarted { step: step.clone(), number, total: of });
             let started = Instant::now();
@@ -134,6 +136,7 @@ impl<'a> Steps<'a> {
                 trace::failed(&span, &failure);
                 (Some(step), Failed { direction: step.action.direction(), duration_ms, failure })
             })?;
+            faults::reached(step.action, "ended");
             let checksum = prepared.checksum_for(step);
             self.told.unflushed.push(StepDone { step: step.clone(), checksum, duration_ms });
             if flush == Flush::Yes {
@@ -168,6 +171,7 @@ impl<'a> Steps<'a> {
         let message = "the connection was lost: connecting again to learn what became of it".to_owned();
         self.run.emit(EventKind::Notice { version: Some(step.version.clone()), message });
         let shape = self.reconnect(step).await?;
+        faults::reached(step.action, "connected again");
         let doing = "learning what became of a step";
         let fail = |error: SessionError| of_session(error, doing).version(&step.version);
         let fate = match attempt {
@@ -244,6 +248,7 @@ impl<'a> Steps<'a> {
             Some(server) => format!("{failure}: {server}"),
             None => failure.to_string(),
         };
+        faults::reached("attempt", "failed");
         let closed =
             journal::close(&self.session, attempt, outcome, failure.sqlstate.as_deref(), &message).await;
         if let Err(error) = closed {
@@ -292,9 +297,11 @@ impl Told<'_> {
 
     /// Everything that was committed is on disk: tells it.
     fn flushed(&mut self) {
+        faults::reached("run", "flushed");
         self.flushed_at = Instant::now();
         for done in self.unflushed.drain(..) {
             self.run.emit(EventKind::StepFinished(done.clone()));
+            faults::reached(done.step.action, "told");
             self.done.push(done);
         }
     }

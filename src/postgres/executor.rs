@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    faults,
     migration::{Checksum, Direction, Mode, Step, StepAction, TraceContext, Version},
     postgres::{
         names::Names,
@@ -286,6 +287,7 @@ pub async fn run_statement(
     let sql = format!("{comment}{statement}");
     let sent = trace::statement(session.dbname(), statement, session.batch(&sql, cancel));
     sent.await.map_err(|failed| without_comment(failed.error, &comment))?;
+    faults::reached("statement", "run");
     let guard = session.rows(&session.guard_sql(false)).await;
     let record = format!(
         "reset session authorization; reset role; begin; set local synchronous_commit = on; \

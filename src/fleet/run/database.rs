@@ -8,6 +8,7 @@ use tracing::Instrument as _;
 
 use crate::{
     engine::{self, Before, Run, Verb},
+    faults,
     fleet::{
         Fleet,
         inventory::Member,
@@ -79,6 +80,7 @@ async fn one(
         Err(_) => tell(&*sink, refused(name, internal())),
     };
     operation.ended(&report);
+    faults::reached("database", "ended");
     member.nudge(Instant::now());
     if let Err(failure) = &report.result {
         engine::trace::failed(&span, failure);
@@ -137,6 +139,7 @@ async fn begin_and_run(
             let Some(verb) = rest_of(operation, member.name(), verb) else {
                 return Some(Ok(nothing_left(&run)));
             };
+            faults::reached("database", "begun");
             let report = engine::run(&run, &verb).await;
             drop(places);
             return Some(Ok(report));

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 use crate::{
+    faults,
     fleet::{
         Fleet, Shared,
         inventory::Member,
@@ -26,6 +27,7 @@ impl Fleet {
                 shared.control.hand_over(id, fence).await?;
                 continue;
             };
+            faults::reached("operation", "claimed");
             self.own(shared, &operation, fence, asked);
             // From here on it is under way, and not taken again.
             let members = self.members_of(&operation);
@@ -112,6 +114,7 @@ impl Fleet {
             operation.finish(OperationState::Halted, &why);
             return;
         }
+        faults::reached("operation", "taken over");
         self.work_on(&operation);
     }
 }
