@@ -29,7 +29,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("postgres", &["redact", "migration", "runtime", "faults"]),
     ("engine", &["migration", "sql", "postgres", "runtime", "faults"]),
     ("control", &["migration", "source", "postgres", "engine", "faults"]),
-    ("fleet", &["runtime", "migration", "selector", "access", "source", "postgres", "engine", "control", "faults"]),
+    (
+        "fleet",
+        &["runtime", "migration", "selector", "access", "source", "postgres", "engine", "control", "faults"],
+    ),
     ("alert", &["redact", "runtime", "migration", "control"]),
     ("telemetry", &["redact", "runtime", "migration"]),
     ("rpc", &["redact", "runtime", "migration", "access", "sql", "engine", "fleet", "alert"]),

@@ -144,6 +144,17 @@ pub(super) async fn lock(
     session: &mut Session,
     cancel: &CancellationToken,
 ) -> Result<Shape, Failure> {
+    // One whose own lease has ended may not end the session of whoever has taken over from it.
+    lock_from(run, session, cancel, || run.takes_over && !run.stop.is_draining()).await
+}
+
+/// Takes the lock, from a session of the same operation too where it `takes_over`.
+pub(super) async fn lock_from(
+    run: &Run,
+    session: &mut Session,
+    cancel: &CancellationToken,
+    takes_over: impl Fn() -> bool,
+) -> Result<Shape, Failure> {
     let started = tokio::time::Instant::now();
     let mut is_held = false;
     let waiting = |holder: &str| {
@@ -151,8 +162,6 @@ pub(super) async fn lock(
         run.emit(EventKind::LockWaiting { holder: holder.to_owned() });
     };
     let deadline = started + run.database.lock_wait;
-    // One whose own lease has ended may not end the session of whoever has taken over from it.
-    let takes_over = || run.takes_over && !run.stop.is_draining();
     let locked = session.lock(deadline, cancel, takes_over, waiting).await;
     let shape = locked.map_err(|error| of_session(error, "taking the database's lock"))?.shape;
     if is_held {

@@ -99,7 +99,7 @@ impl Fleet {
     async fn create_and_begin(self: Arc<Self>, operation: Arc<Operation>) -> Result<bool, Failure> {
         let created = self.create(&operation).await;
         if !matches!(created, Ok(true)) {
-            self.operations().take_back(operation.id());
+            self.operations().take_back(&operation);
             return created;
         }
         operation.tell_begun();

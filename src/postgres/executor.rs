@@ -213,6 +213,13 @@ pub struct StepError {
     pub begun: bool,
 }
 
+impl From<SessionError> for StepError {
+    /// An error of the session itself, somewhere in the piece.
+    fn from(error: SessionError) -> Self {
+        Self { error, prefix_characters: 0, completed: None, at_commit: false, begun: true }
+    }
+}
+
 /// A piece of a transactional script: whole statements.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece<'a> {

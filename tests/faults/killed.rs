@@ -9,7 +9,7 @@ use crate::{
 
 pub(crate) const APPLY: &[&str] = &["apply"];
 pub(crate) const ROLL_BACK: &[&str] = &["rollback", "--to=0001_one", "--yes"];
-const RECOVER: &[&str] = &["recover", "--yes"];
+pub(crate) const RECOVER: &[&str] = &["recover", "--yes"];
 const RESUME: &[&str] = &["recover", "--resume", "--yes"];
 
 /// The migration that things happen to.
@@ -75,7 +75,7 @@ fn applies(cases: &mut Vec<Case>) {
     for (fault, mode, points) in modes {
         for &(point, passed) in points {
             cases.push(Case::new(fault, format!("{point}, passed {passed} times"), move |trial| {
-                let mut scene = Scene::start(mode, Scene::new(mode), &kill_at(point, passed));
+                let mut scene = Scene::start(mode, Scene::set(mode), &kill_at(point, passed));
                 scene.ctl(APPLY).expect(4);
                 scene.is_dead(trial);
                 scene.revive(trial, &[APPLY], 3);
@@ -117,7 +117,7 @@ fn rollbacks(cases: &mut Vec<Case>) {
             cases.push(Case::new(fault, format!("{point}, passed {passed} times"), move |trial| {
                 // A non-transactional step is flushed by itself.
                 let passed = passed + usize::from(point == "run.flushed" && mode == Mode::NonTransactional);
-                let mut scene = Scene::start(mode, Scene::new(mode), &kill_at(point, passed));
+                let mut scene = Scene::start(mode, Scene::set(mode), &kill_at(point, passed));
                 scene.ctl(APPLY).expect(0);
                 scene.ctl(ROLL_BACK).expect(4);
                 scene.is_dead(trial);
@@ -129,7 +129,7 @@ fn rollbacks(cases: &mut Vec<Case>) {
 }
 
 /// A script that fails in mid-way leaves a dirty row; it is corrected before the recovery.
-fn spoil(world: &World, mode: Mode, direction: &str) {
+pub(crate) fn spoil(world: &World, mode: Mode, direction: &str) {
     let (right, first) = match direction {
         "up" => (TARGET.up(mode), "insert into ran"),
         _ => (TARGET.down(mode), "insert into ran"),
@@ -145,7 +145,7 @@ fn spoil(world: &World, mode: Mode, direction: &str) {
     world.write(&format!("{}.{direction}.sql", TARGET.version), wrong);
 }
 
-fn correct(world: &World, mode: Mode) {
+pub(crate) fn correct(world: &World, mode: Mode) {
     world.migration(TARGET.version, &TARGET.up(mode), &TARGET.down(mode));
 }
 
@@ -171,7 +171,12 @@ fn recoveries(cases: &mut Vec<Case>) {
             tx,
             "down",
             RECOVER,
-            &[("recover.locked", 0), ("clear mark.begun", 0), ("clear mark.ended", 0), ("clear mark.told", 0)],
+            &[
+                ("recover.locked", 0),
+                ("clear mark.begun", 0),
+                ("clear mark.ended", 0),
+                ("clear mark.told", 0),
+            ],
         ),
         (
             "killed: recover, a part to be undone",
@@ -206,7 +211,7 @@ fn recoveries(cases: &mut Vec<Case>) {
     for (fault, mode, direction, verb, points) in whats {
         for &(point, passed) in points {
             cases.push(Case::new(fault, format!("{point}, passed {passed} times"), move |trial| {
-                let mut scene = Scene::start(mode, Scene::new(mode), &kill_at(point, passed));
+                let mut scene = Scene::start(mode, Scene::set(mode), &kill_at(point, passed));
                 if direction == "down" {
                     scene.ctl(APPLY).expect(0);
                     spoil(scene.world(), mode, direction);
@@ -235,13 +240,16 @@ fn failures(cases: &mut Vec<Case>) {
     for mode in [Mode::Transactional, Mode::NonTransactional] {
         for direction in ["up", "down"] {
             cases.push(Case::new(fault, format!("attempt.failed, {mode:?}, {direction}"), move |trial| {
-                let mut scene = Scene::start(mode, Scene::new(mode), "attempt.failed=return(kill)");
+                let mut scene = Scene::start(mode, Scene::set(mode), "attempt.failed=return(kill)");
                 if direction == "down" {
                     scene.ctl(APPLY).expect(0);
                 }
                 spoil(scene.world(), mode, direction);
-                let verb: &[&str] =
-                    if direction == "up" { APPLY } else { &["rollback", "--to=0001_one", "--yes", "--from=file"] };
+                let verb: &[&str] = if direction == "up" {
+                    APPLY
+                } else {
+                    &["rollback", "--to=0001_one", "--yes", "--from=file"]
+                };
                 scene.ctl(verb).expect(4);
                 scene.is_dead(trial);
                 correct(scene.world(), mode);
@@ -295,7 +303,9 @@ fn repairs(cases: &mut Vec<Case>) {
     for repair in &REPAIRS {
         for point in ["repair.locked", "repair.tables made", "repair.changed"] {
             let name = format!("{}, {point}", repair.action);
-            cases.push(Case::new("killed: repair", name, move |trial| killed_in_a_repair(trial, repair, point)));
+            cases.push(Case::new("killed: repair", name, move |trial| {
+                killed_in_a_repair(trial, repair, point);
+            }));
         }
     }
 }
@@ -303,7 +313,7 @@ fn repairs(cases: &mut Vec<Case>) {
 /// The row and the journal's entry are changed together, or neither is.
 fn killed_in_a_repair(trial: &mut Trial, repair: &'static Repair, point: &str) {
     let mode = Mode::Transactional;
-    let mut scene = Scene::start(mode, Scene::new(mode), &kill_at(point, 0));
+    let mut scene = Scene::start(mode, Scene::set(mode), &kill_at(point, 0));
     scene.ctl(APPLY).expect(0);
     scene.world().database.sql(repair.setting);
     let mut arguments = vec!["repair", repair.action];
@@ -322,7 +332,7 @@ fn killed_in_a_repair(trial: &mut Trial, repair: &'static Repair, point: &str) {
         _ => trial.violates(format!("neither before nor after: {rows}, with {entries} entries")),
     }
     let over = std::time::Instant::now();
-    scene.running_mut().daemon.restart();
+    scene.running.daemon.restart();
     if rows == repair.before {
         scene.ctl(&arguments).expect(0);
     } else {

@@ -65,7 +65,7 @@ fn lock(world: &World) -> String {
 }
 
 fn held_for_long(trial: &mut Trial) {
-    let scene = Scene::start(TX, Scene::new(TX).set(IMPATIENT), "");
+    let scene = Scene::start(TX, Scene::set(TX).set(IMPATIENT), "");
     let held = scene.world().database.hold(&lock(scene.world()));
     let told = scene.ctl(APPLY).expect(1);
     if !told.contains("NX0040") {
@@ -77,11 +77,10 @@ fn held_for_long(trial: &mut Trial) {
 }
 
 fn held_for_a_while(trial: &mut Trial) {
-    let scene = Scene::start(TX, Scene::new(TX), "");
+    let scene = Scene::start(TX, Scene::set(TX), "");
     let held = scene.world().database.hold(&lock(scene.world()));
-    let client = scene.running().daemon.ctl_begin(APPLY);
-    await_that("it waits", || !scene.running().logged("Waiting for the migration lock").is_empty());
-    scene.judge(trial, true);
+    let client = scene.running.daemon.ctl_begin(APPLY);
+    await_that("it waits", || !scene.running.logged("Waiting for the migration lock").is_empty());
     drop(held);
     let over = Instant::now();
     client.end().expect(0);
@@ -89,7 +88,7 @@ fn held_for_a_while(trial: &mut Trial) {
 }
 
 fn another_daemon(trial: &mut Trial) {
-    let scene = Scene::start(TX, Scene::slow(TX, Scene::new(TX).set(IMPATIENT)), "");
+    let scene = Scene::start(TX, Scene::slow(TX, Scene::set(TX).set(IMPATIENT)), "");
     let other = scene.world().second_daemon();
     let client = other.ctl_begin(APPLY);
     scene.await_work();
@@ -101,23 +100,23 @@ fn another_daemon(trial: &mut Trial) {
 
 /// Whoever is frozen between two messages keeps the lock; nobody may go past it.
 fn frozen_with_the_lock(trial: &mut Trial, then: Signal) {
-    let world = Scene::new(TX).set(IMPATIENT);
+    let world = Scene::set(TX).set(IMPATIENT);
     let mut scene = Scene::start(TX, world, "apply.marked=1*off->1*return(freeze)");
     let other = scene.world().second_daemon();
-    let client = scene.running().daemon.ctl_begin(APPLY);
-    scene.world().database.await_row("select from schema_migrations where dirty");
+    let client = scene.running.daemon.ctl_begin(APPLY);
+    scene.await_dirty();
     let told = other.ctl(APPLY).expect(1);
     if !told.contains("NX0040") {
         trial.violates(format!("the lock of a frozen daemon is passed: {told}"));
     }
-    scene.running().daemon.signal(then);
+    scene.running.daemon.signal(then);
     let over = Instant::now();
     client.end();
     if then == Signal::SIGKILL {
         scene.is_dead(trial);
         scene.judge(trial, false);
         other.ctl(APPLY).expect(0);
-        scene.running_mut().daemon.restart();
+        scene.running.daemon.restart();
     }
     scene.converge(trial, over, &[APPLY], 3, false);
 }
@@ -125,15 +124,14 @@ fn frozen_with_the_lock(trial: &mut Trial, then: Signal) {
 /// The server ends a transaction that stands idle for too long. Whoever wakes up then does no harm.
 fn frozen_in_a_transaction(trial: &mut Trial) {
     let mode = Mode::Large;
-    let world = Scene::new(mode).set("idle_in_transaction_timeout = \"1s\"");
+    let world = Scene::set(mode).set("idle_in_transaction_timeout = \"1s\"");
     let scene = Scene::start(mode, world, "apply.partly sent=1*return(freeze)");
     let other = scene.world().second_daemon();
-    let client = scene.running().daemon.ctl_begin(APPLY);
-    let dirty = "select from schema_migrations where dirty";
-    scene.world().database.await_row(dirty);
+    let client = scene.running.daemon.ctl_begin(APPLY);
+    scene.await_dirty();
     other.ctl(APPLY).expect(0);
     scene.judge(trial, false);
-    scene.running().daemon.signal(Signal::SIGCONT);
+    scene.running.daemon.signal(Signal::SIGCONT);
     let over = Instant::now();
     client.end().expect(1);
     scene.converge(trial, over, &[APPLY], 3, false);
@@ -141,8 +139,8 @@ fn frozen_in_a_transaction(trial: &mut Trial) {
 
 /// Another tool writes while the second migration is under way.
 fn foreign_writes(trial: &mut Trial, sql: &str, put_right: &str) {
-    let scene = Scene::start(TX, Scene::slow(TX, Scene::new(TX)), "");
-    let client = scene.running().daemon.ctl_begin(APPLY);
+    let scene = Scene::start(TX, Scene::slow(TX, Scene::set(TX)), "");
+    let client = scene.running.daemon.ctl_begin(APPLY);
     scene.await_work();
     scene.world().database.sql(sql);
     let ended = client.end();

@@ -6,12 +6,21 @@ use std::{io::Write as _, process::ExitCode};
 
 mod killed;
 mod locks;
+mod machine;
 mod model;
 mod network;
+mod races;
 mod scene;
 mod server;
+mod service;
 mod trial;
 
+#[allow(dead_code, unused_imports, reason = "the other binary uses the rest")]
+#[path = "../it/service.rs"]
+mod fleet;
+#[allow(dead_code, unused_imports, reason = "the other binary uses the rest")]
+#[path = "../it/operations.rs"]
+mod operations;
 #[allow(dead_code, reason = "the other binary uses the rest")]
 #[path = "../it/process.rs"]
 mod process;
@@ -30,7 +39,15 @@ const AT_ONCE: usize = 5;
 
 fn main() -> ExitCode {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let cases = [network::cases(), killed::cases(), server::cases(), locks::cases()];
+    let cases = [
+        killed::cases(),
+        service::cases(),
+        server::cases(),
+        network::cases(),
+        locks::cases(),
+        machine::cases(),
+        races::cases(),
+    ];
     let cases: Vec<_> = cases.into_iter().flatten().filter(|case| case.is_called(&filter)).collect();
     let (table, violated) = trial::run(cases, AT_ONCE);
     say(&format!("\n{table}"));

@@ -91,7 +91,8 @@ impl State {
                         and datname = current_database()";
             world.database.sql(busy).is_empty()
         });
-        let mut seen: BTreeMap<&str, Seen> = MIGRATIONS.iter().map(|it| (it.version, Seen::default())).collect();
+        let mut seen: BTreeMap<&str, Seen> =
+            MIGRATIONS.iter().map(|it| (it.version, Seen::default())).collect();
         let is_there = |table: &str| {
             world.database.sql(&format!("select to_regclass('public.{table}') is not null")) == ["t"]
         };
@@ -183,7 +184,8 @@ impl State {
         let mut violations = Vec::new();
         let mut rank = 0;
         for (version, seen) in &self.seen {
-            violations.extend(self.wrong_with(version, seen).map(|what| format!("{version}: {what}: {seen:?}")));
+            violations
+                .extend(self.wrong_with(version, seen).map(|what| format!("{version}: {what}: {seen:?}")));
             violations.extend(exactly_once(seen).err().map(|what| format!("{version}: {what}: {seen:?}")));
             // Clean rows, then at most one that is dirty, then none.
             let next = match seen.row {
@@ -226,7 +228,8 @@ impl State {
                         let recorded = last.done as usize;
                         let fits = effects[..done].iter().all(|done| *done)
                             && (done == recorded || done == recorded + 1);
-                        (!fits).then(|| format!("{recorded} statements are recorded, and {effects:?} are there"))
+                        (!fits)
+                            .then(|| format!("{recorded} statements are recorded, and {effects:?} are there"))
                     }
                     // The first statement of the down file drops the table, the last tells of it.
                     (_, false) => {
@@ -242,6 +245,16 @@ impl State {
                 }
             }
         }
+    }
+
+    /// The attempts that did not succeed.
+    pub(crate) fn failed(&self) -> Vec<String> {
+        let attempts =
+            self.seen.iter().flat_map(|(version, seen)| seen.attempts.iter().map(move |it| (version, it)));
+        let failed = attempts.filter(|(_, attempt)| attempt.outcome != "succeeded");
+        failed
+            .map(|(version, attempt)| format!("{version}: an attempt did not succeed: {attempt:?}"))
+            .collect()
     }
 
     /// What has to be so when everything has come to its end: so many applied, nothing open.
@@ -267,10 +280,13 @@ impl State {
             for (message, direction) in
                 [("Migration applied successfully", "up"), ("Migration rolled back successfully", "down")]
             {
-                let told = log.iter().filter(|line| line["message"] == message && line["version"] == *version);
+                let told =
+                    log.iter().filter(|line| line["message"] == message && line["version"] == *version);
                 let (told, done) = (told.count(), succeeded(seen, direction));
                 if told > done || (tells_all && told < done) {
-                    untrue.push(format!("{version}: the log tells of {told} {direction}, the journal of {done}"));
+                    untrue.push(format!(
+                        "{version}: the log tells of {told} {direction}, the journal of {done}"
+                    ));
                 }
             }
         }
@@ -291,7 +307,7 @@ impl State {
         ];
         let until = Instant::now() + TOLD_WITHIN;
         loop {
-            let page = scene.running().daemon.try_page("/metrics").map(|(_, page)| page).unwrap_or_default();
+            let page = scene.running.daemon.try_page("/metrics").map(|(_, page)| page).unwrap_or_default();
             let says = |(series, value): &(&str, usize)| {
                 let mut lines = page.lines().filter(|line| line.starts_with(series));
                 lines.any(|line| line.rsplit(' ').next() == Some(&value.to_string()))

@@ -49,12 +49,12 @@ pub(crate) fn cases() -> Vec<Case> {
             cases.push(Case::new(fault, name, move |trial| harmed(trial, mode, verb, &Harm { at, how })));
         }
     }
-    for (mode, verb, place, at) in
-        [places[1], places[3], places[4], places[5], places[6], places[8]]
-    {
+    for (mode, verb, place, at) in [places[1], places[3], places[4], places[5], places[6], places[8]] {
         for how in [How::SilentBefore, How::SilentAfter] {
             let name = format!("{mode:?}, {}, {place}, {how:?}", verb[0]);
-            cases.push(Case::new(silent, name, move |trial| harmed(trial, mode, verb, &Harm { at, how })));
+            cases.push(
+                Case::new(silent, name, move |trial| harmed(trial, mode, verb, &Harm { at, how })).waiting(),
+            );
         }
     }
     cases
@@ -63,12 +63,12 @@ pub(crate) fn cases() -> Vec<Case> {
 fn harmed(trial: &mut Trial, mode: Mode, verb: &'static [&'static str], harm: &Harm) {
     let proxy = Proxy::to(server().port());
     let is_rollback = verb == ROLL_BACK;
-    let scene = Scene::start(mode, Scene::new(mode).reached_at(proxy.port()), "");
+    let scene = Scene::start(mode, Scene::set(mode).reached_at(proxy.port()), "");
     if is_rollback {
         scene.ctl(APPLY).expect(0);
     }
     proxy.harm(harm.clone());
-    let client = scene.running().daemon.ctl_begin(verb);
+    let client = scene.running.daemon.ctl_begin(verb);
     await_that("the message is harmed", || proxy.has_harmed());
     let over = Instant::now();
     let ended = client.end();

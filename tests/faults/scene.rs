@@ -4,6 +4,7 @@ use std::{fmt::Write as _, time::Instant};
 
 use crate::{
     model::State,
+    process::Environment,
     support::{Database, Ended, Running, World, await_that},
     trial::Trial,
 };
@@ -45,7 +46,9 @@ fn slowly(sql: &str) -> String {
     let (before, told) = sql.split_at(sql.rfind("insert into ran").expect("it tells"));
     let (what, after) = told.split_once("');").expect("it ends");
     let what = what.split_once('\'').expect("it is a text").1;
-    format!("{before}insert into ran (what) select '{what}' from (select pg_sleep({SLOW_SECONDS})) as slow;{after}")
+    format!(
+        "{before}insert into ran (what) select '{what}' from (select pg_sleep({SLOW_SECONDS})) as slow;{after}"
+    )
 }
 
 impl Migration {
@@ -87,18 +90,20 @@ impl Migration {
 /// A scene, and who plays in it.
 pub(crate) struct Scene {
     pub(crate) mode: Mode,
-    running: Option<Running>,
+    pub(crate) running: Running,
 }
 
 impl Scene {
     /// Three migrations on a database of the shared server.
-    pub(crate) fn new(mode: Mode) -> World {
+    pub(crate) fn set(mode: Mode) -> World {
         Self::on(mode, Database::new())
     }
 
     /// The same on another database.
     pub(crate) fn on(mode: Mode, database: Database) -> World {
-        let world = World::on(database).more("\n[watch]\npoll = \"150ms\"\n").alerts("hold = \"0s\"\nflap_window = \"0s\"");
+        let world = World::on(database)
+            .more("\n[watch]\npoll = \"150ms\"\n")
+            .alerts("hold = \"0s\"\nflap_window = \"0s\"");
         world.database.sql("create table ran (id serial primary key, what text not null)");
         for (migration, mode) in MIGRATIONS.iter().zip([Mode::Transactional, mode, Mode::Transactional]) {
             world.migration(migration.version, &migration.up(mode), &migration.down(mode));
@@ -115,9 +120,8 @@ impl Scene {
 
     /// Waits until the server is at work on the slow statement; returns its process.
     pub(crate) fn await_work(&self) -> i32 {
-        let sql = "select pid from pg_stat_activity where query like '%pg_sleep(%' and state = 'active' \
-                   and application_name ~ '^nexusd [0-9a-f]{8}-' and datname = current_database() \
-                   and wait_event = 'PgSleep'";
+        let sql = "select pid from pg_stat_activity where wait_event = 'PgSleep' \
+                   and application_name ~ '^nexusd [0-9a-f]{8}-' and datname = current_database()";
         let mut pid = None;
         await_that("the slow statement runs", || {
             pid = self.world().database.sql(sql).first().map(|pid| pid.parse().expect("a pid"));
@@ -126,25 +130,27 @@ impl Scene {
         pid.expect("it was seen")
     }
 
+    /// Waits until a row is marked.
+    pub(crate) fn await_dirty(&self) {
+        await_that("a row is marked", || self.world().database.rows().iter().any(|row| row.ends_with("|t")));
+    }
+
     /// The daemon starts, with these failpoints.
     pub(crate) fn start(mode: Mode, world: World, failpoints: &str) -> Self {
-        Self { mode, running: Some(world.start_in(&[("FAILPOINTS", failpoints)])) }
+        Self::start_in(mode, world, &[("FAILPOINTS", failpoints)])
     }
 
-    pub(crate) fn running(&self) -> &Running {
-        self.running.as_ref().expect("it runs as long as the scene")
-    }
-
-    pub(crate) fn running_mut(&mut self) -> &mut Running {
-        self.running.as_mut().expect("it runs as long as the scene")
+    /// The same with any variables of the environment.
+    pub(crate) fn start_in(mode: Mode, world: World, environment: Environment<'_>) -> Self {
+        Self { mode, running: world.start_in(environment) }
     }
 
     pub(crate) fn world(&self) -> &World {
-        &self.running().world
+        &self.running.world
     }
 
     pub(crate) fn ctl(&self, arguments: &[&str]) -> Ended {
-        self.running().ctl(arguments)
+        self.running.ctl(arguments)
     }
 
     /// Reads the state, and notes whether it is legal.
@@ -162,7 +168,7 @@ impl Scene {
 
     /// The daemon has to have died, as by `kill -9`.
     pub(crate) fn is_dead(&mut self, trial: &mut Trial) {
-        let code = self.running_mut().daemon.wait();
+        let code = self.running.daemon.wait();
         if code != Some(128 + 9) {
             trial.violates(format!("the failpoint was not reached: the daemon ended with {code:?}"));
         }
@@ -173,7 +179,7 @@ impl Scene {
     pub(crate) fn revive(&mut self, trial: &mut Trial, retries: &[&[&str]], applied: usize) {
         let before = self.judge(trial, false);
         let over = Instant::now();
-        self.running_mut().daemon.restart();
+        self.running.daemon.restart();
         before.await_told(self, trial);
         self.converge(trial, over, retries, applied, false);
     }
@@ -188,9 +194,9 @@ impl Scene {
         tells_all: bool,
     ) {
         for arguments in retries {
-            let retried = self.ctl(arguments);
-            if retried.code != Some(0) {
-                trial.violates(format!("nexusctl {arguments:?} did not succeed: {retried:?}"));
+            let ended = self.ctl(arguments);
+            if ended.code != Some(0) {
+                trial.violates(format!("nexusctl {arguments:?} did not succeed: {ended:?}"));
                 return;
             }
         }
@@ -206,7 +212,7 @@ impl Scene {
             }
         }
         state.await_told(self, trial);
-        let said = self.running().daemon.said();
+        let said = self.running.daemon.said();
         if said.contains("panicked") {
             trial.violates(format!("the daemon panicked: {said}"));
         }

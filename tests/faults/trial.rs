@@ -17,6 +17,8 @@ pub(crate) struct Case {
     /// The situation.
     name: String,
     run: Box<dyn FnOnce(&mut Trial) + Send>,
+    /// It does little but wait: it is run beside the others from the beginning.
+    waits: bool,
 }
 
 impl Case {
@@ -25,7 +27,12 @@ impl Case {
         name: impl Into<String>,
         run: impl FnOnce(&mut Trial) + Send + 'static,
     ) -> Self {
-        Self { fault, name: name.into(), run: Box::new(run) }
+        Self { fault, name: name.into(), run: Box::new(run), waits: false }
+    }
+
+    /// The same, of one that does little but wait.
+    pub(crate) fn waiting(self) -> Self {
+        Self { waits: true, ..self }
     }
 
     pub(crate) fn is_called(&self, filter: &str) -> bool {
@@ -86,13 +93,18 @@ thread_local! {
 /// Runs the cases, so many at once, and returns the table and how many cases did not hold.
 pub(crate) fn run(cases: Vec<Case>, at_once: usize) -> (String, usize) {
     std::panic::set_hook(Box::new(|panic| PANIC.set(panic.to_string())));
-    let (waiting, ended) = (Mutex::new(cases.into_iter().enumerate().collect()), Mutex::new(Vec::new()));
+    let (waiting, working): (Vec<_>, Vec<_>) =
+        cases.into_iter().enumerate().partition(|(_, case)| case.waits);
+    let (working, ended) = (Mutex::new(VecDeque::from(working)), Mutex::new(Vec::new()));
+    let keep = |done: Ended| ended.lock().unwrap_or_else(PoisonError::into_inner).push(done);
     thread::scope(|scope| {
+        for case in waiting {
+            scope.spawn(|| keep(run_one(case)));
+        }
         for _ in 0..at_once {
             scope.spawn(|| {
-                while let Some(case) = next(&waiting) {
-                    let done = run_one(case);
-                    ended.lock().unwrap_or_else(PoisonError::into_inner).push(done);
+                while let Some(case) = next(&working) {
+                    keep(run_one(case));
                 }
             });
         }
@@ -110,7 +122,7 @@ fn next(waiting: &Mutex<VecDeque<(usize, Case)>>) -> Option<(usize, Case)> {
 fn run_one((number, case): (usize, Case)) -> Ended {
     let mut trial = Trial::default();
     let began = std::time::Instant::now();
-    let Case { fault, name, run } = case;
+    let Case { fault, name, run, .. } = case;
     // What a case asserts is a violation like any other.
     if catch_unwind(AssertUnwindSafe(|| run(&mut trial))).is_err() {
         trial.violates(PANIC.take());

@@ -5,7 +5,11 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -51,6 +55,9 @@ impl Ended {
     }
 }
 
+/// How long `nexusctl` may take.
+const LONGEST: Duration = Duration::from_mins(3);
+
 /// Variables of a process's environment.
 pub(crate) type Environment<'a> = &'a [(&'a str, &'a str)];
 
@@ -88,7 +95,7 @@ impl Daemon {
         // The rest is read away, so that the daemon never waits for its reader.
         let said = Arc::new(Mutex::new(String::new()));
         let heard = said.clone();
-        drop(std::thread::spawn(move || {
+        drop(thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let mut said = heard.lock().expect("nobody panics with it");
                 said.push_str(&line);
@@ -107,7 +114,7 @@ impl Daemon {
     }
 
     pub(crate) fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"))
+        pid_of(&self.child)
     }
 
     /// What it has said on stderr since it serves.
@@ -123,7 +130,7 @@ impl Daemon {
                 return status.code().or_else(|| status.signal().map(|signal| 128 + signal));
             }
             assert!(Instant::now() < until, "the daemon does not end");
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -154,7 +161,7 @@ impl Daemon {
 
     /// Runs `nexusctl`.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> Ended {
-        Ended::of(&self.ctl_command(arguments).output().expect("nexusctl runs"))
+        self.ctl_begin(arguments).end()
     }
 
     /// Starts `nexusctl` and does not wait for it.
@@ -181,6 +188,10 @@ impl Drop for Daemon {
     }
 }
 
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("a pid fits"))
+}
+
 /// A `nexusctl` that runs.
 pub(crate) struct Begun(Child);
 
@@ -190,8 +201,20 @@ impl Begun {
         Self(child)
     }
 
+    /// Waits for its end; one that does not come to it is killed, and has failed by that.
     pub(crate) fn end(self) -> Ended {
-        Ended::of(&self.0.wait_with_output().expect("nexusctl ends"))
+        let pid = pid_of(&self.0);
+        let (ended, waits) = mpsc::channel::<()>();
+        let watch = thread::spawn(move || {
+            if waits.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+                // It may just have ended.
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        });
+        let output = self.0.wait_with_output().expect("nexusctl ends");
+        drop(ended);
+        watch.join().expect("the watch ends");
+        Ended::of(&output)
     }
 
     pub(crate) fn kill(mut self) {
