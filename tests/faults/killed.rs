@@ -26,7 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// What `FAILPOINTS` has to be to kill at a point, after it was passed so many times.
-fn kill_at(point: &str, passed: usize) -> String {
+pub(crate) fn kill_at(point: &str, passed: usize) -> String {
     match passed {
         0 => format!("{point}=return(kill)"),
         passed => format!("{point}={passed}*off->return(kill)"),

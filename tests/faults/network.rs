@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    killed::{APPLY, ROLL_BACK},
+    killed::{APPLY, RECOVER, ROLL_BACK, correct, kill_at, spoil},
     proxy::{Harm, How, Proxy},
     scene::{Mode, Scene},
     support::{await_that, server},
@@ -23,6 +23,9 @@ const RECORD: &[&str] = &["set statements_done = 3"];
 /// The message that ends a non-transactional step, with the COMMIT.
 const END: &[&str] = &["begin; select case", "0002_two", "'succeeded'"];
 
+/// The message that settles a dirty row without SQL.
+const SETTLING: &[&str] = &["delete from", "0002_two", "'recovered'"];
+
 pub(crate) fn cases() -> Vec<Case> {
     let (tx, non_tx, large) = (Mode::Transactional, Mode::NonTransactional, Mode::Large);
     let places = [
@@ -36,6 +39,7 @@ pub(crate) fn cases() -> Vec<Case> {
         (non_tx, APPLY, "its record", RECORD),
         (non_tx, APPLY, "the end", END),
         (non_tx, ROLL_BACK, "the end", END),
+        (tx, RECOVER, "the settling", SETTLING),
     ];
     let mut cases = Vec::new();
     let silent = "connection: silent for ever";
@@ -57,15 +61,24 @@ pub(crate) fn cases() -> Vec<Case> {
             );
         }
     }
+    for how in [How::CutBefore, How::CutAfter] {
+        let fault = "killed: connected again after a cut";
+        cases.push(Case::new(fault, format!("{how:?}"), move |trial| killed_when_connected(trial, how)));
+    }
     cases
 }
 
 fn harmed(trial: &mut Trial, mode: Mode, verb: &'static [&'static str], harm: &Harm) {
     let proxy = Proxy::to(server().port());
-    let is_rollback = verb == ROLL_BACK;
     let scene = Scene::start(mode, Scene::set(mode).reached_at(proxy.port()), "");
-    if is_rollback {
-        scene.ctl(APPLY).expect(0);
+    match verb {
+        ROLL_BACK => drop(scene.ctl(APPLY).expect(0)),
+        RECOVER => {
+            spoil(scene.world(), mode, "up");
+            scene.ctl(APPLY).expect(1);
+            correct(scene.world(), mode);
+        }
+        _ => {}
     }
     proxy.harm(harm.clone());
     let client = scene.running.daemon.ctl_begin(verb);
@@ -75,6 +88,21 @@ fn harmed(trial: &mut Trial, mode: Mode, verb: &'static [&'static str], harm: &H
     if matches!(harm.how, How::Slow(_)) && ended.code != Some(0) {
         trial.violates(format!("it was only slow: {ended:?}"));
     }
-    scene.judge(trial, true);
-    scene.converge(trial, over, &[verb], if is_rollback { 1 } else { 3 }, true);
+    scene.judge(trial, true).await_told(&scene, trial);
+    match verb {
+        ROLL_BACK => scene.converge(trial, over, &[verb], 1, true),
+        _ => scene.converge(trial, over, &[verb, APPLY], 3, true),
+    }
+}
+
+/// It has a new connection and the lock, and dies before it has asked what became of its step.
+fn killed_when_connected(trial: &mut Trial, how: How) {
+    let proxy = Proxy::to(server().port());
+    let mode = Mode::Transactional;
+    let world = Scene::set(mode).reached_at(proxy.port());
+    let mut scene = Scene::start(mode, world, &kill_at("apply.connected again", 0));
+    proxy.harm(Harm { at: COMMIT, how });
+    scene.ctl(APPLY).expect(4);
+    scene.is_dead(trial);
+    scene.revive(trial, &[APPLY], 3);
 }

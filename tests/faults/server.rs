@@ -17,7 +17,6 @@ use tempfile::TempDir;
 
 use crate::{
     killed::{APPLY, ROLL_BACK},
-    model::State,
     scene::{Mode, Scene},
     support::Database,
     trial::{Case, Trial},
@@ -94,7 +93,7 @@ fn crashed(trial: &mut Trial, mode: Mode, how: Crash, verb: &'static [&'static s
     let over = Instant::now();
     // It ends when the daemon could ask what became of its step: the server is back by then.
     client.end();
-    scene.judge(trial, true);
+    scene.judge(trial, true).await_told(&scene, trial);
     scene.converge(trial, over, &[verb], goal(verb), true);
 }
 
@@ -105,7 +104,7 @@ fn terminated(trial: &mut Trial, mode: Mode, verb: &'static [&'static str]) {
     scene.world().database.sql(&format!("select pg_terminate_backend({pid})"));
     let over = Instant::now();
     client.end().expect(1);
-    scene.judge(trial, true);
+    scene.judge(trial, true).await_told(&scene, trial);
     scene.converge(trial, over, &[verb], goal(verb), true);
 }
 
@@ -120,7 +119,7 @@ fn terminated_at(trial: &mut Trial, point: &str) {
     scene.world().database.await_row(idle);
     let over = Instant::now();
     client.end();
-    scene.judge(trial, true);
+    scene.judge(trial, true).await_told(&scene, trial);
     scene.converge(trial, over, &[APPLY], 3, true);
 }
 
@@ -176,8 +175,7 @@ fn disk_full(trial: &mut Trial) {
     if !told.contains("53100") {
         trial.violates(format!("the disk was not full: {told}"));
     }
-    let state: State = scene.judge(trial, true);
-    state.await_told(&scene, trial);
+    scene.judge(trial, true).await_told(&scene, trial);
     small.run("mount", &["-o", "remount,size=64m"]).expect("there is room now");
     scene.converge(trial, Instant::now(), &[APPLY], 3, true);
     drop(server);
