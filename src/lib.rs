@@ -8,7 +8,6 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod engine;
-pub mod faults;
 pub mod fleet;
 pub mod http;
 pub mod migration;

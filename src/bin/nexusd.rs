@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser as _;
 use nexus::{
     daemon::{self, args::Args},
-    faults,
+    runtime::faults,
 };
 
 /// How long threads that block may take to end, when everything else has.

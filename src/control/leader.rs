@@ -19,9 +19,9 @@ use tokio_postgres::types::Type;
 
 use crate::{
     control::{Control, errands},
-    faults,
     migration::Failure,
     postgres::connect::Connection,
+    runtime::faults,
 };
 
 /// The condition that `l` of `pg_locks` is the leader's lock, whose key is the first parameter.

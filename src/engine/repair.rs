@@ -2,12 +2,12 @@
 
 use crate::{
     engine::{Run, failure::of_session, run::lock},
-    faults,
     migration::{AppliedRow, Code, Failure, Migration, Tracked, Version},
     postgres::{
         repair::{self, Change},
         tracking::{self, Kept},
     },
+    runtime::faults,
 };
 
 /// What a repair does.

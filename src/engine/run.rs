@@ -11,7 +11,6 @@ use crate::{
         scripts::{self, Prepared},
         steps::Steps,
     },
-    faults,
     migration::{
         Basis, Catalog, Code, EventKind, Failure, Plan, Tracked,
         event::{DatabaseOutcome, DatabaseReport, StepDone},
@@ -22,6 +21,7 @@ use crate::{
         session::{Session, SessionError},
         tracking::{self, Kept, Shape},
     },
+    runtime::faults,
 };
 
 /// Plans a verb against the rows.

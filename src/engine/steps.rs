@@ -14,7 +14,6 @@ use crate::{
         scripts::{self, Prepared},
         trace,
     },
-    faults,
     migration::{
         AttemptOutcome, Code, Direction, EventKind, Failure, Mode, Plan, Step, StepAction, event::StepDone,
     },
@@ -25,6 +24,7 @@ use crate::{
         session::{Session, SessionError},
         tracking::{self, Kept, Shape},
     },
+    runtime::faults,
 };
 
 /// A step's script, as it is read.

@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    faults,
     fleet::{
         Fleet,
         inventory::Member,
@@ -22,6 +21,7 @@ use crate::{
         DatabaseState, EventKind, Failure, OperationState, TraceContext,
         event::{DatabaseReport, WaveOf},
     },
+    runtime::faults,
 };
 
 mod database;

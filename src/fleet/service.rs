@@ -18,13 +18,13 @@ use crate::{
     access::Permit,
     control::{Control, errands::Errand, listen::Ear},
     engine::Lease,
-    faults,
     fleet::{
         Fleet,
         operation::{self, Command, Encode, Keeping, Operation, Owned, kept},
         steer::Order,
     },
     migration::{Code, Failure},
+    runtime::faults,
 };
 
 mod mirror;

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    faults,
     migration::{Checksum, Direction, Mode, Step, StepAction, TraceContext, Version},
     postgres::{
         names::Names,
@@ -16,6 +15,7 @@ use crate::{
         session::{BatchError, Session, SessionError},
         trace,
     },
+    runtime::faults,
 };
 
 /// Who does it, for the journal.

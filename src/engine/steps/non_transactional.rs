@@ -9,7 +9,6 @@ use crate::{
         scripts::{self, Feed, Prepared},
         steps::{Reading, Steps, transactional::is_lock_trouble},
     },
-    faults,
     migration::{AttemptOutcome, Checksum, Code, EventKind, Failure, Step, StepAction},
     postgres::{
         error::SqlFault,
@@ -17,6 +16,7 @@ use crate::{
         index, journal,
         session::SessionError,
     },
+    runtime::faults,
     sql::{self, ConcurrentIndex, Group, IndexAction, Statement},
 };
 

@@ -7,12 +7,12 @@ use crate::{
         scripts::{self, Feed, Prepared},
         steps::{Reading, Steps},
     },
-    faults,
     migration::{AttemptOutcome, Code, EventKind, Failure, Location, Step},
     postgres::{
         executor::{self, Flush, Mark, Piece, StepError},
         session::{Session, SessionError},
     },
+    runtime::faults,
     sql::Group,
 };
 

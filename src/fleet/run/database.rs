@@ -8,7 +8,6 @@ use tracing::Instrument as _;
 
 use crate::{
     engine::{self, Before, Run, Verb},
-    faults,
     fleet::{
         Fleet,
         inventory::Member,
@@ -19,6 +18,7 @@ use crate::{
         Code, EventKind, EventSink, Failure,
         event::{DatabaseOutcome, DatabaseReport},
     },
+    runtime::faults,
 };
 
 /// Runs the operation's verb on one database when its turn has come; `None` where it has not come

@@ -7,13 +7,13 @@ use uuid::Uuid;
 use crate::{
     control::operations::Kept,
     engine::Stop,
-    faults,
     fleet::{
         Fleet, Shared,
         operation::{Keeping, Operation, Record, Work, kept},
     },
     migration::{DatabaseState, Failure, OperationState},
     postgres::executor::Author,
+    runtime::faults,
 };
 
 /// How many operations are mirrored, the newest.

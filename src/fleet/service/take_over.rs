@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use uuid::Uuid;
 
 use crate::{
-    faults,
     fleet::{
         Fleet, Shared,
         inventory::Member,
@@ -13,6 +12,7 @@ use crate::{
         steer::read_catalogs,
     },
     migration::{Failure, OperationState},
+    runtime::faults,
 };
 
 impl Fleet {

@@ -7,12 +7,12 @@ use tokio_postgres::SimpleQueryRow;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    faults,
     postgres::{
         quote::quote_literal,
         session::{CHECK_INTERVAL_MS, FIRST_PAUSE, Locked, Session, SessionError, text},
         tracking::{self, Shape},
     },
+    runtime::faults,
 };
 
 impl Session {
