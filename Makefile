@@ -4,7 +4,7 @@ CARGO ?= cargo
 BUF_VERSION := 1.75.0
 BUF := target/tools/bin/buf
 
-.PHONY: help demo test bench soak check fuzz deny advisories sbom dist deploy-check buf lint-proto
+.PHONY: help demo test faults bench soak check fuzz deny advisories sbom dist deploy-check buf lint-proto
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -17,6 +17,10 @@ demo: ## PostgreSQL, three databases, the daemon, the sample migrations; EXIT=1 
 test: ## every test, against a PostgreSQL of its own
 	@deploy/prerequisites.sh postgresql pgbouncer prometheus prometheus-alertmanager
 	$(CARGO) test
+
+faults: ## what is left when everything breaks: the matrix of docs/faults.md; ARGS=TEXT runs a part
+	@deploy/prerequisites.sh postgresql faketime
+	$(CARGO) test --features failpoints --test faults -- $(ARGS)
 
 bench: ## the figures of the README, against psql in the same run; ARGS=PART runs one part
 	@deploy/prerequisites.sh postgresql
@@ -32,6 +36,7 @@ check: ## format, lints, and the protocol's lints where buf is found
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets --features failpoints -- -D warnings
 	@if command -v buf >/dev/null || [[ -x $(BUF) ]]; then \
 	  $(MAKE) --no-print-directory lint-proto; \
 	else \

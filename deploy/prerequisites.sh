@@ -2,7 +2,7 @@
 # Sees to the programs that `make demo` and `make test` need beside Rust: installs what is missing
 # with Debian's apt-get, once, without questions, and says so. What is there already is left alone.
 #
-#   deploy/prerequisites.sh postgresql [pgbouncer] [prometheus] [prometheus-alertmanager]
+#   deploy/prerequisites.sh postgresql [pgbouncer] [prometheus] [prometheus-alertmanager] [faketime]
 set -euo pipefail
 shopt -s nullglob
 
@@ -16,12 +16,14 @@ has_prometheus() { command -v prometheus >/dev/null && command -v promtool >/dev
 
 has_prometheus-alertmanager() { command -v prometheus-alertmanager >/dev/null && command -v amtool >/dev/null; }
 
+has_faketime() { local library=(/usr/lib/*/faketime/libfaketime.so.1) && ((${#library[@]})); }
+
 has_pgbouncer() { PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null; }
 
 missing=()
 for program in "$@"; do
   case $program in
-    postgresql | pgbouncer | prometheus | prometheus-alertmanager) "has_$program" || missing+=("$program") ;;
+    postgresql | pgbouncer | prometheus | prometheus-alertmanager | faketime) "has_$program" || missing+=("$program") ;;
     *) echo "error: no such prerequisite: $program" >&2 && exit 2 ;;
   esac
 done

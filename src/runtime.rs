@@ -10,6 +10,8 @@ use nix::sys::{
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub mod faults;
+
 /// The tasks of one process, so that a shutdown can wait for all of them.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {

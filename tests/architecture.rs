@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("source", &["migration", "runtime"]),
     ("postgres", &["redact", "migration", "runtime"]),
     ("engine", &["migration", "sql", "postgres", "runtime"]),
-    ("control", &["migration", "source", "postgres", "engine"]),
+    ("control", &["runtime", "migration", "source", "postgres", "engine"]),
     (
         "fleet",
         &[
@@ -245,6 +245,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("anstream", &["cli"]),
     ("anstyle", &["cli"]),
     ("nix", &["source", "postgres", "auditlog", "telemetry", "cli", "daemon", "runtime"]),
+    ("fail", &["runtime::faults"]),
     ("quick_xml", &["cli"]),
     ("sd_notify", &["daemon::service_manager"]),
 ];

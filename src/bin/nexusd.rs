@@ -3,7 +3,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use nexus::daemon::{self, args::Args};
+use nexus::{
+    daemon::{self, args::Args},
+    runtime::faults,
+};
 
 /// How long threads that block may take to end, when everything else has.
 const LAST_THREADS: Duration = Duration::from_secs(1);
@@ -15,6 +18,7 @@ fn main() -> ExitCode {
             &anyhow::Error::new(error).context("cannot keep the memory of this process out of core dumps"),
         );
     }
+    let _armed = faults::arm();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),

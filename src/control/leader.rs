@@ -21,6 +21,7 @@ use crate::{
     control::{Control, errands},
     migration::Failure,
     postgres::connect::Connection,
+    runtime::faults,
 };
 
 /// The condition that `l` of `pg_locks` is the leader's lock, whose key is the first parameter.
@@ -171,6 +172,7 @@ impl Leadership {
         let parameters: &[_] = &[(&control.instance() as _, Type::TEXT)];
         bounded(control, connection.client.query_typed(sql, parameters)).await?;
         control.term.set(Some(until));
+        faults::reached("leader", "beat");
         Ok(())
     }
 

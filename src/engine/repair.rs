@@ -10,6 +10,7 @@ use crate::{
         repair::Change,
         tracking::{self, Kept},
     },
+    runtime::faults,
 };
 
 /// A repair of one row.
@@ -58,6 +59,7 @@ pub async fn repair(run: &Run, repair: &Repair) -> Result<String, Failure> {
     let Repair { action, version, reason } = repair;
     let mut session = run.database.session(&run.author.operation.to_string()).await?;
     let shape = lock(run, &mut session, &run.stop.drain).await?;
+    faults::reached("repair", "locked");
     let doing = "repairing a row";
     let tracked = tracking::read(&session, shape, Kept::All).await;
     let tracked = tracked.map_err(|error| of_session(error, doing))?;
@@ -66,6 +68,7 @@ pub async fn repair(run: &Run, repair: &Repair) -> Result<String, Failure> {
     let changed = match &decided {
         Ok((change, _)) => {
             let made = tracking::create(&session, shape).await;
+            faults::reached("repair", "tables made");
             match made {
                 Ok(()) => postgres::repair::change(&session, &run.author, change, reason).await,
                 Err(error) => Err(error),
@@ -73,6 +76,7 @@ pub async fn repair(run: &Run, repair: &Repair) -> Result<String, Failure> {
         }
         Err(_) => Ok(()),
     };
+    faults::reached("repair", "changed");
     drop(session);
     let (_, message) = decided?;
     changed.map_err(|error| of_session(error, doing))?;

@@ -22,6 +22,7 @@ use crate::{
         session::{Session, SessionError},
         tracking::{self, Kept, Shape},
     },
+    runtime::faults,
 };
 
 /// Plans a verb against the rows.
@@ -82,6 +83,7 @@ pub async fn run(run: &Run, verb: &Verb) -> DatabaseReport {
         _ => attempt(run, verb, &mut planned, &mut done).await,
     };
     let report = report(run, started, planned, done, result);
+    faults::reached(verb.name(), "done");
     run.emit(EventKind::DatabaseFinished(Box::new(report.clone())));
     report
 }
@@ -116,6 +118,7 @@ async fn attempt(
     done: &mut Vec<StepDone>,
 ) -> Result<DatabaseOutcome, Failure> {
     let (session, shape) = locked(run).await?;
+    faults::reached(verb.name(), "locked");
     // From here to the first step nothing is written: the connection can be used again.
     let prepared = prepare(run, verb, &session, shape, planned).await;
     let (plan, prepared) = match (prepared, planned.as_ref()) {
@@ -135,6 +138,7 @@ async fn attempt(
     run.emit(EventKind::DatabaseStarted { steps: plan.steps.clone() });
     let doing = "making the tables schema_migrations and nexus_journal";
     tracking::create(&session, shape).await.map_err(|error| of_session(error, doing))?;
+    faults::reached(verb.name(), "tables made");
     Steps::new(run, session, done).run(plan, prepared).await?;
     Ok(DatabaseOutcome::Succeeded)
 }
@@ -160,6 +164,17 @@ pub(super) async fn lock(
     session: &mut Session,
     cancel: &CancellationToken,
 ) -> Result<Shape, Failure> {
+    // One whose own lease has ended may not end the session of whoever has taken over from it.
+    lock_from(run, session, cancel, || run.takes_over && !run.stop.is_draining()).await
+}
+
+/// Takes the lock, from a session of the same operation too where it `takes_over`.
+pub(super) async fn lock_from(
+    run: &Run,
+    session: &mut Session,
+    cancel: &CancellationToken,
+    takes_over: impl Fn() -> bool,
+) -> Result<Shape, Failure> {
     let started = tokio::time::Instant::now();
     let mut is_held = false;
     let waiting = |holder: &str| {
@@ -167,8 +182,6 @@ pub(super) async fn lock(
         run.emit(EventKind::LockWaiting { holder: holder.to_owned() });
     };
     let deadline = started + run.database.lock_wait;
-    // One whose own lease has ended may not end the session of whoever has taken over from it.
-    let takes_over = || run.takes_over && !run.stop.is_draining();
     let locked = session.lock(deadline, cancel, takes_over, waiting).await;
     let shape = locked.map_err(|error| of_session(error, "taking the database's lock"))?.shape;
     if is_held {

@@ -8,9 +8,9 @@ use tracing::Instrument as _;
 
 use crate::{
     engine::{
-        Durability, Run,
+        Durability, Lease, Run,
         failure::of_session,
-        run::lock,
+        run::lock_from,
         scripts::{self, Prepared},
         trace,
     },
@@ -19,10 +19,12 @@ use crate::{
     },
     postgres::{
         executor::{self, Fate, Flush},
-        journal, observer,
+        journal,
+        observer::{self, Sight},
         session::{Session, SessionError},
         tracking::{self, Kept, Shape},
     },
+    runtime::faults,
 };
 
 /// A step's script, as it is read.
@@ -33,6 +35,13 @@ mod transactional;
 
 /// The longest that a commit waits for its flush.
 const FLUSH_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long a server may have nothing to do for a session that awaits an answer of it, until the connection
+/// counts as lost: one that is silent says nothing of it, and a migration's SQL may take any time.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the session of before may take to end by itself, once its connection is lost.
+const LAST_STATEMENT: Duration = Duration::from_secs(2);
 
 /// How long a lost connection is tried to be replaced, to learn what became of a step.
 const RECONNECT_LIMIT: Duration = Duration::from_mins(1);
@@ -53,6 +62,8 @@ struct Told<'a> {
     flushed_at: Instant,
     /// Who was last seen to block the running step.
     blockers: Vec<String>,
+    /// Since when the server is seen to have nothing to do for it.
+    idle_since: Option<Instant>,
 }
 
 /// A step that failed.
@@ -65,8 +76,14 @@ struct Failed {
 impl<'a> Steps<'a> {
     /// Steps on a session that holds the lock; what is done, durably, goes to `done`.
     pub(super) fn new(run: &'a Run, session: Session, done: &'a mut Vec<StepDone>) -> Self {
-        let told =
-            Told { run, done, unflushed: Vec::new(), flushed_at: Instant::now(), blockers: Vec::new() };
+        let told = Told {
+            run,
+            done,
+            unflushed: Vec::new(),
+            flushed_at: Instant::now(),
+            blockers: Vec::new(),
+            idle_since: None,
+        };
         Self { run, session, told }
     }
 
@@ -113,6 +130,7 @@ impl<'a> Steps<'a> {
                 let failure = Failure::new(Code::Cancelled, message).version(&step.version);
                 return Err((None, Failed { direction: None, duration_ms: 0, failure }));
             }
+            faults::reached(step.action, "begun");
             let (number, of) = (count(index + 1), count(total));
             self.run.emit(EventKind::StepStarted { step: step.clone(), number, total: of });
             let started = Instant::now();
@@ -134,6 +152,7 @@ impl<'a> Steps<'a> {
                 trace::failed(&span, &failure);
                 (Some(step), Failed { direction: step.action.direction(), duration_ms, failure })
             })?;
+            faults::reached(step.action, "ended");
             let checksum = prepared.checksum_for(step);
             self.told.unflushed.push(StepDone { step: step.clone(), checksum, duration_ms });
             if flush == Flush::Yes {
@@ -168,6 +187,7 @@ impl<'a> Steps<'a> {
         let message = "the connection was lost: connecting again to learn what became of it".to_owned();
         self.run.emit(EventKind::Notice { version: Some(step.version.clone()), message });
         let shape = self.reconnect(step).await?;
+        faults::reached(step.action, "connected again");
         let doing = "learning what became of a step";
         let fail = |error: SessionError| of_session(error, doing).version(&step.version);
         let fate = match attempt {
@@ -231,8 +251,12 @@ impl<'a> Steps<'a> {
 
     async fn locked_session(&self) -> Result<(Session, Shape), Failure> {
         let mut session = self.run.database.session(&self.run.author.operation.to_string()).await?;
-        // Also while the daemon drains: what became of the step must be known.
-        let shape = lock(self.run, &mut session, &self.run.stop.cancel).await?;
+        // Also while the daemon drains: what became of the step must be known. The session of before may
+        // not have heard that it is over, and would keep the lock.
+        let started = Instant::now();
+        let is_ours = || self.run.stop.lease.as_ref().is_none_or(Lease::is_held);
+        let takes_over = || started.elapsed() > LAST_STATEMENT && is_ours();
+        let shape = lock_from(self.run, &mut session, &self.run.stop.cancel, takes_over).await?;
         Ok((session, shape))
     }
 
@@ -244,6 +268,7 @@ impl<'a> Steps<'a> {
             Some(server) => format!("{failure}: {server}"),
             None => failure.to_string(),
         };
+        faults::reached("attempt", "failed");
         let closed =
             journal::close(&self.session, attempt, outcome, failure.sqlstate.as_deref(), &message).await;
         if let Err(error) = closed {
@@ -292,9 +317,11 @@ impl Told<'_> {
 
     /// Everything that was committed is on disk: tells it.
     fn flushed(&mut self) {
+        faults::reached("run", "flushed");
         self.flushed_at = Instant::now();
         for done in self.unflushed.drain(..) {
             self.run.emit(EventKind::StepFinished(done.clone()));
+            faults::reached(done.step.action, "told");
             self.done.push(done);
         }
     }
@@ -310,22 +337,33 @@ impl Told<'_> {
     }
 
     /// Awaits a statement and looks at it now and then from beside: who blocks it is told, and what
-    /// was committed before it is flushed, so that a long step delays no report.
-    async fn watch<T>(&mut self, step: &Step, pid: i32, statement: impl Future<Output = T>) -> T {
+    /// was committed before it is flushed, so that a long step delays no report. Where the server has
+    /// long had nothing to do for the session, no answer will come: the connection is lost.
+    async fn watch<T, E: From<SessionError>>(
+        &mut self,
+        step: &Step,
+        pid: i32,
+        statement: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let period = (self.run.database.limits.lock_timeout / 2)
             .clamp(Duration::from_millis(100), Duration::from_secs(1));
         let mut statement = std::pin::pin!(statement);
+        self.idle_since = None;
         loop {
             match tokio::time::timeout(period, &mut statement).await {
                 Ok(output) => return output,
                 Err(_) => self.look(step, pid).await,
+            }
+            if self.idle_since.is_some_and(|since| since.elapsed() >= SILENCE_LIMIT) {
+                return Err(SessionError::Lost.into());
             }
         }
     }
 
     async fn look(&mut self, step: &Step, pid: i32) {
         let pool = &self.run.database.pool;
-        let blockers = observer::blockers(pool, pid).await;
+        let Some(Sight { blockers, is_idle }) = observer::look(pool, pid).await else { return };
+        self.idle_since = if is_idle { self.idle_since.or_else(|| Some(Instant::now())) } else { None };
         if !blockers.is_empty() && blockers != self.blockers {
             if self.blockers.is_empty() {
                 let message = format!("waits for a lock held by {}", blockers.join(", "));

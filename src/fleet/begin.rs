@@ -149,7 +149,7 @@ impl Fleet {
             Err(failure) => Err(failure),
         };
         if !matches!(created, Ok(true)) {
-            self.operations().take_back(operation.id());
+            self.operations().take_back(&operation);
             return created;
         }
         operation.tell_begun();

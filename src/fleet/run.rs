@@ -20,6 +20,7 @@ use crate::{
         DatabaseState, EventKind, Failure, OperationState, TraceContext,
         event::{DatabaseReport, WaveOf},
     },
+    runtime::faults,
 };
 
 mod database;
@@ -154,7 +155,7 @@ impl Attempt {
                 return End::Stopped;
             }
             match self.gate(index).await {
-                gate::Answer::Holds => {}
+                gate::Answer::Holds => faults::reached("wave", "gate passed"),
                 gate::Answer::Fails(why) => return self.fail(why).await,
                 gate::Answer::Stopped => return End::Stopped,
                 gate::Answer::Open(why) => {
@@ -191,6 +192,7 @@ impl Attempt {
         }
         self.failures.in_wave = failed_before;
         self.tell_of_waves(|of| EventKind::WaveStarted { wave: of, databases: number(to_do.len()) }, index);
+        faults::reached("wave", "begun");
         let all = to_do.len() + failed_before;
         let mut first = None;
         let closed = CancellationToken::new();
@@ -222,6 +224,7 @@ impl Attempt {
             }
         }
         drop(running);
+        faults::reached("wave", "done");
         let failed = self.failures.in_wave;
         self.tell_of_waves(|of| EventKind::WaveFinished { wave: of, failed: number(failed) }, index);
         self.strategy.halts_after(&wave, self.failures).then(|| {
@@ -252,7 +255,9 @@ impl Attempt {
                 let said = format!("{why}; what the operation applied is rolled back");
                 self.operation.update(|record| record.undoing = Some(why.clone()));
                 self.operation.go(&[OperationState::Running], OperationState::Running, &said);
+                faults::reached("undo", "decided");
                 let left = self.undo().await;
+                faults::reached("undo", "done");
                 let is_stopped = self.is_stopped().await;
                 if is_stopped && left > 0 { End::NotRolledBack(why) } else { End::RolledBack(why, left) }
             }
@@ -281,6 +286,7 @@ impl Attempt {
         let time = pause.as_ref().and_then(|(_, time)| *time);
         let until = time.map(|time| Timestamp::now().saturating_add(time).unwrap_or(Timestamp::MAX));
         let moved = self.operation.settle(index, pause.map(|(why, _)| why), until);
+        faults::reached("wave", "settled");
         if let (Some(time), Some(moved)) = (time, moved) {
             self.rest_of_a_pause(time, moved).await;
         }

@@ -24,6 +24,7 @@ use crate::{
         steer::Order,
     },
     migration::{Code, Failure},
+    runtime::faults,
 };
 
 mod mirror;
@@ -172,7 +173,10 @@ impl Fleet {
             let no_order = operation.keeping().and_then(Keeping::no_order);
             let Some(unsaved) = operation.unsaved(no_order.is_some()) else { continue };
             let asked = Instant::now();
-            match shared.control.save(&unsaved.change).await {
+            faults::reached("operation", "changed");
+            let saved = shared.control.save(&unsaved.change).await;
+            faults::reached("operation", "kept");
+            match saved {
                 Ok(true) => operation.saved(unsaved, shared.until(asked)),
                 Ok(false) => lost(&operation),
                 Err(failure) => {
@@ -195,7 +199,9 @@ impl Fleet {
             return Ok(());
         }
         let asked = Instant::now();
+        faults::reached("lease", "due");
         let still = shared.control.renew(&held).await?;
+        faults::reached("lease", "renewed");
         for operation in owned {
             match operation.keeping().and_then(Keeping::owned) {
                 Some(owned) if still.contains(&operation.id()) => owned.lease.renew(shared.until(asked)),
@@ -227,6 +233,7 @@ impl Fleet {
         let (Some(shared), Some(keeping)) = (self.shared(), operation.keeping()) else { return Ok(true) };
         let (asked, change) = (Instant::now(), operation.first_change());
         let created = shared.control.create(&change).await?;
+        faults::reached("operation", "created");
         if created {
             let owned = shared.owned(change.fence, asked);
             operation.with_work(|work| work.stop.lease = Some(owned.lease.clone()));
@@ -328,6 +335,7 @@ impl Fleet {
     /// Hands the operations that are not over to other daemons, so that nobody waits for a lease.
     pub(super) async fn hand_over(&self) {
         let Some(shared) = self.shared() else { return };
+        faults::reached("operation", "to be handed over");
         let hand_over = async {
             let _ = self.keep_operations(shared).await;
             for operation in self.owned_operations() {

@@ -15,6 +15,7 @@ use crate::{
         session::{BatchError, Session, SessionError},
         trace,
     },
+    runtime::faults,
 };
 
 /// Who does it, for the journal.
@@ -212,6 +213,13 @@ pub struct StepError {
     pub begun: bool,
 }
 
+impl From<SessionError> for StepError {
+    /// An error of the session itself, somewhere in the piece.
+    fn from(error: SessionError) -> Self {
+        Self { error, prefix_characters: 0, completed: None, at_commit: false, begun: true }
+    }
+}
+
 /// A piece of a transactional script: whole statements.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece<'a> {
@@ -286,6 +294,7 @@ pub async fn run_statement(
     let sql = format!("{comment}{statement}");
     let sent = trace::statement(session.dbname(), statement, session.batch(&sql, cancel));
     sent.await.map_err(|failed| without_comment(failed.error, &comment))?;
+    faults::reached("statement", "run");
     let guard = session.rows(&session.guard_sql(false)).await;
     let record = format!(
         "reset session authorization; reset role; begin; set local synchronous_commit = on; \

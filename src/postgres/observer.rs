@@ -1,4 +1,5 @@
-//! Looking at a running step from beside it: who blocks it, and whether what came before is on disk.
+//! Looking at a running step from beside it: who blocks it, whether its server is at work on it at all,
+//! and whether what came before is on disk.
 
 use std::time::Duration;
 
@@ -13,23 +14,33 @@ use crate::postgres::{
 /// How long a look may take; it is only a look.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Who blocks the session with this process id, one line each; empty where nobody does or where it
-/// cannot be seen.
-pub async fn blockers(pool: &Pool, pid: i32) -> Vec<String> {
+/// What a session looks like from beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// Who blocks it, one line each.
+    pub blockers: Vec<String>,
+    /// Whether the server has nothing to do for it, or knows it no more.
+    pub is_idle: bool,
+}
+
+/// Looks at the session with this process id; `None` where it cannot be seen now.
+pub async fn look(pool: &Pool, pid: i32) -> Option<Sight> {
     let sql = format!(
         "select pg_catalog.format('pid %s (%s%s%s)', a.pid, \
            coalesce(nullif(a.application_name, ''), 'unknown'), coalesce(', user ' || a.usename, ''), \
            coalesce(', ' || a.state || ' for ' || \
              pg_catalog.round(extract(epoch from pg_catalog.clock_timestamp() - a.state_change)) || ' s', '')) as blocker \
-         from pg_catalog.pg_stat_activity a where a.pid = any (pg_catalog.pg_blocking_pids({pid})) order by a.pid"
+         from pg_catalog.pg_stat_activity a where a.pid = any (pg_catalog.pg_blocking_pids({pid})) order by a.pid; \
+         select a.pid as busy from pg_catalog.pg_stat_activity a where a.pid = {pid} and a.state not like 'idle%'"
     );
-    let rows = simple(pool, &sql).await.unwrap_or_default();
-    rows.iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => text(row, "blocker").map(str::to_owned),
-            _ => None,
-        })
-        .collect()
+    let mut sight = Sight { blockers: Vec::new(), is_idle: true };
+    for message in simple(pool, &sql).await? {
+        if let SimpleQueryMessage::Row(row) = message {
+            sight.blockers.extend(text(&row, "blocker").map(str::to_owned));
+            sight.is_idle &= text(&row, "busy").is_none();
+        }
+    }
+    Some(sight)
 }
 
 /// Flushes from another connection what was committed before: whether that was done.

@@ -126,3 +126,12 @@ fn a_second_signal_exits_at_once() {
     assert_eq!(world.daemon.wait(), Some(1));
     client.end().expect(4);
 }
+
+/// What can kill the daemon from its environment is in no build but the one for tests/faults.
+#[cfg(not(feature = "failpoints"))]
+#[test]
+fn failpoints_are_in_no_other_build() {
+    let world = World::new().start_in(&[("FAILPOINTS", "apply.marked=return(kill)")]);
+    world.tables(1, 1);
+    world.ctl(&["apply"]).expect(0);
+}

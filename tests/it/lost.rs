@@ -4,7 +4,7 @@
 use nexus::postgres::embedded::Embedded;
 
 use crate::{
-    proxy::{Cut, Proxy},
+    proxy::{Harm, How, Proxy},
     support::{Database, World, await_that, server},
 };
 
@@ -16,7 +16,7 @@ fn a_commit_whose_answer_is_lost_counts() {
     let proxy = Proxy::to(server().port());
     let world = World::through(&proxy).start();
     world.tables(1, 3);
-    proxy.cut(Cut { at: "create table t2", delivered: true });
+    proxy.harm(Harm { at: &["create table t2"], how: How::CutAfter });
     world.ctl(&["apply"]).expect(0);
     assert_eq!(world.database.rows(), ["0001_t1|f", "0002_t2|f", "0003_t3|f"]);
     assert_eq!(world.logged("Migration applied successfully").len(), 3);
@@ -28,7 +28,7 @@ fn a_commit_that_never_arrived_does_not() {
     let proxy = Proxy::to(server().port());
     let world = World::through(&proxy).start();
     world.tables(1, 3);
-    proxy.cut(Cut { at: "create table t2", delivered: false });
+    proxy.harm(Harm { at: &["create table t2"], how: How::CutBefore });
     let told = world.ctl(&["apply"]).expect(1);
     assert!(told.contains("NX0036") && told.contains("nothing of it was committed"), "{told}");
     assert_eq!(world.database.rows(), ["0001_t1|f", "0002_t2|t"]);
@@ -40,15 +40,15 @@ fn a_commit_that_never_arrived_does_not() {
 
 #[test]
 fn the_same_for_a_rollback() {
-    for (delivered, code) in [(true, 0), (false, 1)] {
+    for (how, code) in [(How::CutAfter, 0), (How::CutBefore, 1)] {
         let proxy = Proxy::to(server().port());
         let world = World::through(&proxy).start();
         world.tables(1, 2);
         world.ctl(&["apply"]).expect(0);
-        proxy.cut(Cut { at: END_OF_STEP, delivered });
+        proxy.harm(Harm { at: &[END_OF_STEP], how });
         world.ctl(&["rollback"]).expect(code);
         world.ctl(&["apply", "--to=1"]).expect(0);
-        let expected: &[&str] = if delivered { &["t1"] } else { &["t1", "t2"] };
+        let expected: &[&str] = if how == How::CutAfter { &["t1"] } else { &["t1", "t2"] };
         assert_eq!(world.database.tables(), expected);
         world.ctl(&["apply"]).expect(0);
         assert_eq!(world.database.rows(), ["0001_t1|f", "0002_t2|f"]);

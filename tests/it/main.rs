@@ -30,7 +30,10 @@ mod operations_steered;
 mod otlp;
 mod overview;
 mod pooler;
+#[allow(dead_code, reason = "tests/faults uses the rest")]
+mod process;
 mod prometheus;
+#[allow(dead_code, reason = "tests/faults uses the rest")]
 mod proxy;
 mod reload;
 mod runbook;

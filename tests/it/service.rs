@@ -15,14 +15,14 @@ use crate::{
 const LEASE: &str = "2s";
 
 /// How many migrations each schema gets.
-const MIGRATIONS: u32 = 4;
+pub(crate) const MIGRATIONS: u32 = 4;
 
 fn control(url: &str) -> String {
     format!("[control]\nurl = {url:?}\nlease = \"{LEASE}\"\n")
 }
 
 /// So many schemas, with a table beside them that every migration writes itself into.
-fn counted(count: usize, control_url: &str) -> World {
+pub(crate) fn counted(count: usize, control_url: &str) -> World {
     let world = tenants(count).more(&control(control_url));
     world.database.sql("create table public.ran (schema text, migration int)");
     for number in 1..=MIGRATIONS {
@@ -39,7 +39,7 @@ fn counted(count: usize, control_url: &str) -> World {
 }
 
 /// Every migration has run once in each schema, and every row is clean.
-fn ran_once(world: &World, count: usize) {
+pub(crate) fn ran_once(world: &World, count: usize) {
     let each = "select count(*), count(distinct (schema, migration)) from public.ran";
     let all = count * MIGRATIONS as usize;
     assert_eq!(world.database.sql(each), [format!("{all}|{all}")]);
@@ -50,7 +50,7 @@ fn ran_once(world: &World, count: usize) {
     }
 }
 
-fn show(daemon: &Daemon, id: &str) -> Value {
+pub(crate) fn show(daemon: &Daemon, id: &str) -> Value {
     daemon.ctl(&["operation", "show", id, "-o", "json"]).json()
 }
 
@@ -246,7 +246,7 @@ fn a_control_database_that_was_never_reached_is_not_taken_for_an_empty_one() {
 }
 
 /// The same with slow down files: there is time to kill whoever runs them.
-fn slow_to_undo(count: usize, control_url: &str) -> World {
+pub(crate) fn slow_to_undo(count: usize, control_url: &str) -> World {
     let world = counted(count, control_url);
     for number in 1..=MIGRATIONS {
         let down = format!("select pg_sleep(0.3);\ndrop table m{number};\n");
@@ -255,13 +255,13 @@ fn slow_to_undo(count: usize, control_url: &str) -> World {
     world
 }
 
-fn rows_of(world: &World, schema: usize) -> usize {
+pub(crate) fn rows_of(world: &World, schema: usize) -> usize {
     let rows = world.database.try_sql(&format!("select count(*) from s{schema:03}.schema_migrations"));
     // There is no table before the first run.
     rows.map_or(0, |rows| rows[0].parse().expect("a number"))
 }
 
-fn tables_of(world: &World, schema: usize) -> usize {
+pub(crate) fn tables_of(world: &World, schema: usize) -> usize {
     let tables =
         format!("select count(*) from pg_tables where schemaname = 's{schema:03}' and tablename like 'm_'");
     world.database.sql(&tables)[0].parse().expect("a number")

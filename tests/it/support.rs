@@ -3,10 +3,8 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::Command,
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -15,15 +13,12 @@ use std::{
 };
 
 use nexus::postgres::embedded::Embedded;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use crate::{proxy::Proxy, servers::http_get};
+pub(crate) use crate::process::{Begun, Daemon, Ended};
+use crate::{process::Environment, proxy::Proxy};
 
 /// How long anything is waited for before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -157,37 +152,6 @@ pub(crate) struct World {
     shutdown_timeout: &'static str,
 }
 
-/// What a command printed, and how it ended.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Ended {
-    pub(crate) fn of(output: &Output) -> Self {
-        Self {
-            code: output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    /// Fails the test unless it ended with this code; returns both streams.
-    #[track_caller]
-    pub(crate) fn expect(self, code: i32) -> String {
-        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
-        format!("{}{}", self.stdout, self.stderr)
-    }
-
-    #[track_caller]
-    pub(crate) fn json(self) -> Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| fail(&format!("no JSON ({error}):\n{}\n{}", self.stdout, self.stderr)))
-    }
-}
-
 /// Fails the test.
 #[track_caller]
 #[allow(clippy::panic, reason = "how a test fails")]
@@ -305,7 +269,14 @@ impl World {
 
     /// Starts a daemon on it and waits until it serves.
     pub(crate) fn start(self) -> Running {
-        let daemon = self.daemon("nexus.toml", &self.configuration());
+        self.start_in(&[])
+    }
+
+    /// The same, with variables of the environment for this one start.
+    pub(crate) fn start_in(self, environment: Environment<'_>) -> Running {
+        let path = self.path("nexus.toml");
+        fs::write(&path, self.configuration()).expect("the configuration is written");
+        let daemon = Daemon::start(&path, self.path("nexusd.sock"), environment);
         Running { daemon, world: self }
     }
 
@@ -322,17 +293,22 @@ impl World {
     pub(crate) fn daemon(&self, file: &str, configuration: &str) -> Daemon {
         let path = self.path(file);
         fs::write(&path, configuration).expect("the configuration is written");
-        Daemon::start(&path, self.path("nexusd.sock"))
+        Daemon::start(&path, self.path("nexusd.sock"), &[])
     }
 
     /// Starts another daemon on the same database and directory, with logs of its own.
     pub(crate) fn second_daemon(&self) -> Daemon {
+        self.second_daemon_in(&[])
+    }
+
+    /// The same, with variables of the environment for this one start.
+    pub(crate) fn second_daemon_in(&self, environment: Environment<'_>) -> Daemon {
         let files = ["nexusd.sock", "migrations.jsonl", "audit.jsonl", "alerts.json"];
         let own = |text: String, file| text.replace(file, &format!("second-{file}"));
         let configuration = files.into_iter().fold(self.configuration(), own);
         let path = self.path("second.toml");
         fs::write(&path, configuration).expect("the configuration is written");
-        Daemon::start(&path, self.path("second-nexusd.sock"))
+        Daemon::start(&path, self.path("second-nexusd.sock"), environment)
     }
 
     /// The lines of the migration log.
@@ -345,133 +321,6 @@ impl World {
 pub(crate) fn read_log(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).expect("the log is read");
     text.lines().map(|line| serde_json::from_str(line).expect("a line of the log is JSON")).collect()
-}
-
-/// A daemon that runs.
-pub(crate) struct Daemon {
-    pub(crate) child: Child,
-    config: PathBuf,
-    pub(crate) socket: PathBuf,
-    pub(crate) http: String,
-    pub(crate) grpc: String,
-}
-
-impl Daemon {
-    fn start(config: &Path, socket: PathBuf) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_nexusd"))
-            .args(["serve", "--config"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("nexusd starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
-        let mut seen = String::new();
-        let serving = loop {
-            let Some(Ok(line)) = lines.next() else { fail(&format!("nexusd ended:\n{seen}")) };
-            if line.contains("serving") {
-                break line;
-            }
-            seen.push_str(&line);
-            seen.push('\n');
-        };
-        // The rest is read away, so that the daemon never waits for its reader.
-        drop(std::thread::spawn(move || lines.for_each(drop)));
-        let field = |name: &str| {
-            let value = serving.split(&format!("{name}=")).nth(1).expect("the line has the field");
-            value.split_whitespace().next().expect("the field has a value").to_owned()
-        };
-        Self { child, config: config.to_owned(), socket, http: field("http"), grpc: field("grpc") }
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
-        kill(pid, signal).expect("the daemon is signalled");
-    }
-
-    /// Waits for its end.
-    pub(crate) fn wait(&mut self) -> Option<i32> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("the daemon is waited for") {
-                return status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-            }
-            assert!(Instant::now() < until, "the daemon does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// SIGKILL, and gone.
-    pub(crate) fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
-        self.wait();
-    }
-
-    /// Starts it again.
-    pub(crate) fn restart(&mut self) {
-        if self.child.try_wait().expect("the daemon is waited for").is_none() {
-            self.kill();
-        }
-        let socket = self.socket.clone();
-        *self = Self::start(&self.config.clone(), socket);
-    }
-
-    pub(crate) fn ctl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nexusctl"));
-        command
-            .args(arguments)
-            .env("NEXUS_SERVER", format!("unix:{}", self.socket.display()))
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Runs `nexusctl`.
-    pub(crate) fn ctl(&self, arguments: &[&str]) -> Ended {
-        Ended::of(&self.ctl_command(arguments).output().expect("nexusctl runs"))
-    }
-
-    /// Starts `nexusctl` and does not wait for it.
-    pub(crate) fn ctl_begin(&self, arguments: &[&str]) -> Begun {
-        Begun::of(self.ctl_command(arguments))
-    }
-
-    /// A page of the HTTP server: status and body.
-    pub(crate) fn page(&self, path: &str) -> (u16, String) {
-        self.try_page(path).expect("HTTP answers")
-    }
-
-    /// The same; `None` where nothing answers.
-    pub(crate) fn try_page(&self, path: &str) -> Option<(u16, String)> {
-        http_get(&self.http, path)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended; then there is nothing to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A `nexusctl` that runs.
-pub(crate) struct Begun(pub(crate) Child);
-
-impl Begun {
-    pub(crate) fn of(mut command: Command) -> Self {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nexusctl starts");
-        Self(child)
-    }
-
-    pub(crate) fn end(self) -> Ended {
-        Ended::of(&self.0.wait_with_output().expect("nexusctl ends"))
-    }
-
-    pub(crate) fn kill(mut self) {
-        self.0.kill().expect("nexusctl is killed");
-        self.0.wait().expect("nexusctl ends");
-    }
 }
 
 /// A world with a daemon on it.

@@ -16,6 +16,7 @@ use crate::{
         index, journal,
         session::SessionError,
     },
+    runtime::faults,
     sql::{self, ConcurrentIndex, Group, IndexAction, Statement},
 };
 
@@ -113,6 +114,7 @@ impl Steps<'_> {
         let mark = Mark { step, checksum, down_text, statements: total, done_digest: known.as_deref() };
         let marked = executor::mark(&self.session, &self.run.author, &mark).await;
         let attempt = marked.map_err(|error| of_session(error, "marking the row"))?;
+        faults::reached(step.action, "marked");
         let limits = executor::set_limits(&self.session, step).await;
         limits.map_err(|error| of_session(error, "setting the limits"))?;
         Ok((Progress { attempt, done: skip, total, digest: Checksum::of(b"") }, known))
@@ -190,6 +192,7 @@ impl Steps<'_> {
             self.abandon(progress, progress.outcome(is_cleared), &failure).await;
             return Err(failure);
         }
+        faults::reached(place.step.action, "statement recorded");
         progress.done += 1;
         progress.digest = digest;
         let (done, total) = (u64::from(progress.done), u64::from(progress.total));

@@ -12,6 +12,7 @@ use crate::{
         executor::{self, Flush, Mark, Piece, StepError},
         session::{Session, SessionError},
     },
+    runtime::faults,
     sql::Group,
 };
 
@@ -171,6 +172,7 @@ impl Steps<'_> {
                     };
                     let marked = executor::mark(&self.session, &self.run.author, &mark).await;
                     *attempt = Some(marked.map_err(Trouble::Mark)?);
+                    faults::reached(step.action, "marked");
                 }
                 Some(Feed::Down(_)) => {}
                 // One group is held back: only at the file's end is it known to be the last.
@@ -178,6 +180,7 @@ impl Steps<'_> {
                     if let Some(whole) = held.replace(group) {
                         self.send(step, prepared, *attempt, &whole, first, None).await?;
                         first = false;
+                        faults::reached(step.action, "partly sent");
                         sent += whole.text.len() as u64;
                         let version = step.version.clone();
                         self.run.emit(EventKind::StepProgress { version, done: sent, total: step.size });

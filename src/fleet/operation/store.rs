@@ -43,8 +43,8 @@ impl Operations {
     }
 
     /// Forgets an operation that was not begun after all.
-    pub(in crate::fleet) fn take_back(&mut self, id: Uuid) {
-        self.kept.retain(|operation| operation.id() != id);
+    pub(in crate::fleet) fn take_back(&mut self, taken: &Arc<Operation>) {
+        self.kept.retain(|operation| !Arc::ptr_eq(operation, taken));
     }
 
     /// The one operation whose id begins so, of those that are there for whoever asks.

@@ -18,6 +18,7 @@ use crate::{
         Code, EventKind, EventSink, Failure,
         event::{DatabaseOutcome, DatabaseReport},
     },
+    runtime::faults,
 };
 
 /// Runs the operation's verb on one database when its turn has come; `None` where it has not come
@@ -79,6 +80,7 @@ async fn one(
         Err(_) => tell(&*sink, refused(name, internal())),
     };
     operation.ended(&report);
+    faults::reached("database", "ended");
     member.nudge(Instant::now());
     if let Err(failure) = &report.result {
         engine::trace::failed(&span, failure);
@@ -140,6 +142,7 @@ async fn begin_and_run(
             if let Err(failure) = fleet.refuse_unapproved(operation, member.name()) {
                 return Some(Err(failure));
             }
+            faults::reached("database", "begun");
             let report = engine::run(&run, &verb).await;
             drop(places);
             return Some(Ok(report));

@@ -13,6 +13,7 @@ use crate::{
     },
     migration::{DatabaseState, Failure, OperationState},
     postgres::executor::Author,
+    runtime::faults,
 };
 
 /// How many operations are mirrored, the newest.
@@ -54,6 +55,7 @@ impl Fleet {
             (operation.keeping().map_or(0, Keeping::revision), operation.last_number())
         });
         let Some(kept) = shared.control.read(id, since, behind).await? else { return Ok(None) };
+        faults::reached("operation", "read");
         match self.read(shared, id, known, kept) {
             Ok(operation) => Ok(Some(operation)),
             Err(error) => {
@@ -106,7 +108,12 @@ impl Fleet {
         };
         let operation = Operation::new(record, work, Some(shared.keeping()), beside.asked_plan);
         let operation = Arc::new(operation);
-        self.operations().add(operation.clone());
+        let mut operations = self.operations();
+        // A request may have asked for it while it was read.
+        if let Some(known) = operations.get(id) {
+            return Ok(known);
+        }
+        operations.add(operation.clone());
         Ok(operation)
     }
 

@@ -12,6 +12,7 @@ use crate::{
         steer::read_catalogs,
     },
     migration::{Failure, OperationState},
+    runtime::faults,
 };
 
 impl Fleet {
@@ -26,6 +27,7 @@ impl Fleet {
                 shared.control.hand_over(id, fence).await?;
                 continue;
             };
+            faults::reached("operation", "claimed");
             self.own(shared, &operation, fence, asked);
             // From here on it is under way, and not taken again.
             let members = self.members_of(&operation);
@@ -114,6 +116,7 @@ impl Fleet {
             operation.finish(OperationState::Halted, &why);
             return;
         }
+        faults::reached("operation", "taken over");
         self.work_on(&operation);
     }
 }

@@ -6,10 +6,13 @@ use tokio::time::Instant;
 use tokio_postgres::SimpleQueryRow;
 use tokio_util::sync::CancellationToken;
 
-use crate::postgres::{
-    quote::quote_literal,
-    session::{CHECK_INTERVAL_MS, FIRST_PAUSE, Locked, Session, SessionError, text},
-    tracking::{self, Shape},
+use crate::{
+    postgres::{
+        quote::quote_literal,
+        session::{CHECK_INTERVAL_MS, FIRST_PAUSE, Locked, Session, SessionError, text},
+        tracking::{self, Shape},
+    },
+    runtime::faults,
 };
 
 impl Session {
@@ -41,7 +44,7 @@ impl Session {
             let rows = self.rows(&sql).await?;
             let [first, shape @ ..] = rows.as_slice() else { return Err(SessionError::Lost) };
             self.check_session(first)?;
-            if text(first, "locked") == Some("t") {
+            if text(first, "locked") == Some("t") || faults::is_without("the lock") {
                 return Ok(Locked { shape: tracking::read_shape(&self.names, shape)? });
             }
             if takes_over() {
