@@ -154,6 +154,7 @@ struct Daemon {
 
 impl Daemon {
     /// Makes sure of the configuration, binds every port, opens the log, wires the layers, and begins to serve.
+    #[allow(clippy::too_many_lines, reason = "the wiring of everything, in the order in which it begins")]
     async fn start(
         config: Config,
         reread: Option<Reread>,
@@ -170,13 +171,7 @@ impl Daemon {
         let metrics = Metrics::new();
         let (events, received) = mpsc::unbounded_channel();
         let backlog = Arc::new(Backlog::default());
-        let gate = {
-            let (log, backlog) = (log.clone(), backlog.clone());
-            Arc::new(move || {
-                backlog.admit()?;
-                log.is_writable().map_err(|failure| *failure)
-            }) as Gate
-        };
+        let gate = gate(log.clone(), backlog.clone());
         let failed = CancellationToken::new();
         let tasks = Tasks::new(failed.clone());
         let control = control::start(&config, &instance, &tasks, &stop)?;
@@ -256,7 +251,7 @@ impl Daemon {
         fleet.watch(config.watch.poll, config.watch.max_connections as usize);
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
-        tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = fleet.inventory().members().count(), "serving");
+        tell_serving(&addresses, &fleet);
         Ok(Self {
             config,
             fleet,
@@ -304,6 +299,20 @@ impl Daemon {
         ensure!(!self.failed.is_cancelled(), "a part of nexusd failed: its log says which");
         Ok(())
     }
+}
+
+/// Admits what is new, where it can be told of.
+fn gate(log: Arc<JsonlLog>, backlog: Arc<Backlog>) -> Gate {
+    Arc::new(move || {
+        backlog.admit()?;
+        log.is_writable().map_err(|failure| *failure)
+    })
+}
+
+/// Says where it serves.
+fn tell_serving(addresses: &listen::Addresses, fleet: &Fleet) {
+    let databases = fleet.inventory().members().count();
+    tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases, "serving");
 }
 
 /// Waits for a step of the end, but not for ever: what comes after it matters more.

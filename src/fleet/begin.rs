@@ -14,6 +14,7 @@ use crate::{
         operation::{DatabaseRecord, Operation, Operations, Record, WaveRecord, Work},
         plan,
         selector::Need,
+        sight::refuse_further,
         strategy::OnFailure,
     },
     migration::{Code, Failure, OperationState},
@@ -34,7 +35,7 @@ impl Fleet {
             return Err(Failure::new(Code::BadStrategy, message));
         }
         let members = self.inventory().select(&request.selection, Need::Named, &request.permit)?;
-        self.refuse_further(request, &members, &verb)?;
+        refuse_further(request, &members, &verb)?;
         let waves = plan::waves(&request.strategy, &members)?;
         let held = request.plan.as_ref().map(|held| held.bases(&members)).transpose()?;
         let now = Timestamp::now();
