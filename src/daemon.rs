@@ -165,6 +165,7 @@ struct Daemon {
 
 impl Daemon {
     /// Makes sure of the configuration, binds every port, opens the log, wires the layers, and begins to serve.
+    #[allow(clippy::too_many_lines, reason = "the wiring of everything, in the order in which it begins")]
     async fn start(
         config: Config,
         reread: Option<Reread>,
@@ -264,7 +265,7 @@ impl Daemon {
         fleet.watch(config.watch.poll, config.watch.max_connections as usize);
         readiness.send_replace(Readiness::Serving);
         health.tell(ServingStatus::Serving).await;
-        tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases = fleet.inventory().members().count(), "serving");
+        tell_serving(&addresses, &fleet);
         Ok(Self {
             config,
             fleet,
@@ -324,6 +325,12 @@ fn gate(log: &Arc<JsonlLog>, audit_log: &AuditLog, backlog: &Arc<Backlog>) -> Ga
         log.is_writable().map_err(|failure| *failure)?;
         audit_log.is_writable()
     })
+}
+
+/// Says where it serves.
+fn tell_serving(addresses: &listen::Addresses, fleet: &Fleet) {
+    let databases = fleet.inventory().members().count();
+    tracing::info!(grpc = %addresses.grpc, http = %addresses.http, databases, "serving");
 }
 
 /// Waits for a step of the end, but not for ever: what comes after it matters more.

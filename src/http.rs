@@ -85,7 +85,7 @@ async fn metrics(State(state): State<Arc<HttpState>>, request: Request) -> Respo
 
 impl HttpState {
     /// Refuses whoever may not read everything.
-    fn knows(&self, request: &Request) -> Result<Permit, Refusal> {
+    fn knows(&self, request: &Request) -> Result<Permit, Box<Refusal>> {
         let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         admit(&self.authenticate, request.extensions().get::<Peer>(), header, &METRICS)
     }

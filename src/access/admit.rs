@@ -23,12 +23,12 @@ pub fn admit(
     peer: Option<&Peer>,
     authorization: Option<&[u8]>,
     rule: &Rule,
-) -> Result<Permit, Refusal> {
+) -> Result<Permit, Box<Refusal>> {
     let Some(peer) = peer else {
         let failure = Failure::new(Code::NoCredential, "It is not known where the request comes from");
-        return Err(Refusal { caller: None, from: Origin::Unix(None), failure });
+        return Err(Box::new(Refusal { caller: None, from: Origin::Unix(None), failure }));
     };
-    let refusal = |caller, failure| Refusal { caller, from: peer.from, failure };
+    let refusal = |caller, failure| Box::new(Refusal { caller, from: peer.from, failure });
     if rule.least.is_none() {
         // Nobody has to say who they are, so that nothing that they say is wrong.
         return Ok(Permit::nothing(peer.from));

@@ -140,7 +140,7 @@ impl Call {
             }
             (State::Allowed, Ok(())) => self.record(|entry| entry.with("result", "ok")),
             (State::Allowed, Err(failure)) => {
-                self.record(|entry| failed(entry.with("result", "failed"), failure))
+                self.record(|entry| failed(entry.with("result", "failed"), failure));
             }
         }
     }

@@ -272,7 +272,6 @@ fn resume(known: Option<Head>, tail: &Tail) -> (Head, Vec<Entry>) {
     let mut notice = |text: String| notices.push(Entry::new("noticed").with("noticed", text));
     let head = match (known, tail.last) {
         (None, None) => Head::of_new_chain(Uuid::now_v7()),
-        (None, Some(last)) => last,
         (Some(known), None) => {
             notice(format!(
                 "the file is new: the chain goes on behind record {} of another one",
@@ -301,7 +300,7 @@ fn resume(known: Option<Head>, tail: &Tail) -> (Head, Vec<Entry>) {
             ));
             known
         }
-        (Some(_), Some(last)) => last,
+        (_, Some(last)) => last,
     };
     (head, notices)
 }

@@ -76,7 +76,7 @@ fn a_record_that_was_cut_off_is_told_of_and_stays() {
         assert_eq!(summary.as_ref().map(|it| it.records), Ok(4), "{cut}: {summary:?}");
     }
     // Twice, and with what a disk leaves after a loss of power.
-    place.put(&[&whole[..], &[0; 100_000]].concat());
+    place.put(&[&whole[..], &vec![0; 100_000]].concat());
     fs::remove_file(head_path(&place.path)).expect("it is removed");
     assert_eq!(place.write(0), 1);
     let mut text = place.text();

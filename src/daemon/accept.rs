@@ -31,13 +31,13 @@ const WAITING: usize = 16;
 const BREATH: Duration = Duration::from_millis(500);
 
 /// How often it is told that connections are refused.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// How long whoever is turned away may take to ask, and to hear so.
 const TURNED_AWAY: Duration = Duration::from_secs(5);
 
 /// How long what is under way on a connection may go on after its client was told to make another one.
-const GRACE: Duration = Duration::from_secs(600);
+const GRACE: Duration = Duration::from_mins(10);
 
 /// What a listener's clients have.
 #[derive(Debug, Clone, Copy)]
@@ -249,7 +249,7 @@ mod tests {
             let ends = ends.map(|text| text.parse().expect("a time"));
             let certificate = ends.map(|ends| Shown { names: [].into(), ends });
             let peer = Peer { certificate, turned_away, ..Peer::at(Origin::Unix(None)) };
-            let left = life(&peer, Duration::from_secs(3600), now);
+            let left = life(&peer, Duration::from_hours(1), now);
             assert_eq!(left, Duration::from_secs(expected), "{peer:?}");
         };
         check(None, None, 4200);

@@ -16,6 +16,7 @@ use crate::{
         operation::{DatabaseRecord, Operation, Operations, Record, WaveRecord, Work},
         plan,
         selector::Need,
+        sight::refuse_further,
         strategy::{OnFailure, Wave},
     },
     migration::{Code, Failure, OperationState},
@@ -37,7 +38,7 @@ impl Fleet {
             return Err(Failure::new(Code::BadStrategy, message));
         }
         let members = self.inventory().select(&request.selection, Need::Named, &request.permit)?;
-        self.refuse_further(request, &members, &verb)?;
+        refuse_further(request, &members, &verb)?;
         let waves = plan::waves(&request.strategy, &members)?;
         let held = request.plan.as_ref().map(|held| held.bases(&members)).transpose()?;
         let author = self.author(id, request);

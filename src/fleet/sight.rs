@@ -108,18 +108,6 @@ impl Fleet {
         Ok(operation)
     }
 
-    /// Refuses to begin a rollback that goes further than the caller may on these databases: those that are
-    /// meant may have become others since the request was read.
-    pub(super) fn refuse_further(
-        &self,
-        request: &Request,
-        members: &[Arc<Member>],
-        verb: &Verb,
-    ) -> Result<(), Failure> {
-        let Verb::Rollback(rollback) = verb else { return Ok(()) };
-        within(rollback, request.permit.max_rollback_steps(members.iter().map(|member| member.facts())))
-    }
-
     /// Refuses to go on with a rollback that goes further than the caller may.
     pub(super) fn refuse_too_far(
         &self,
@@ -163,6 +151,13 @@ impl Fleet {
         }
         Ok(verb)
     }
+}
+
+/// Refuses to begin a rollback that goes further than the caller may on these databases: those that are
+/// meant may have become others since the request was read.
+pub(super) fn refuse_further(request: &Request, members: &[Arc<Member>], verb: &Verb) -> Result<(), Failure> {
+    let Verb::Rollback(rollback) = verb else { return Ok(()) };
+    within(rollback, request.permit.max_rollback_steps(members.iter().map(|member| member.facts())))
 }
 
 /// Refuses a rollback that goes further than a limit.

@@ -16,11 +16,14 @@ use crate::{
 /// How long an answer is given again.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// What was seen, and when.
+type Look = (Instant, Result<(), Failure>);
+
 /// A gate that is looked at once in a while.
 #[derive(Clone)]
 pub struct Watched {
     gate: Gate,
-    last: Arc<Mutex<Option<(Instant, Result<(), Failure>)>>>,
+    last: Arc<Mutex<Option<Look>>>,
 }
 
 impl Watched {

@@ -29,7 +29,7 @@ const MAX_HEADER: usize = 16 << 10;
 const MAX_FIELDS: usize = 64;
 
 /// How long a connection is used for one request after the other.
-const MAX_AGE: Duration = Duration::from_secs(300);
+const MAX_AGE: Duration = Duration::from_mins(5);
 
 /// How long the answer may take that is under way then.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn serves_until_it_is_told_to_stop() -> io::Result<()> {
-        let (address, readiness, shutdown, server) = start(Duration::from_secs(60)).await?;
+        let (address, readiness, shutdown, server) = start(Duration::from_mins(1)).await?;
         let ask = [ASK, b"connection: close\r\n\r\n"].concat();
         assert!(said(address, &ask).await?.starts_with("HTTP/1.1 503"));
         readiness.send_replace(Readiness::Serving);

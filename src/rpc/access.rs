@@ -61,7 +61,8 @@ impl AccessLayer {
         let peer = request.extensions().get::<Peer>();
         let header = request.headers().get(http::header::AUTHORIZATION);
         let permit = admit(&self.authenticate, peer, header.map(http::HeaderValue::as_bytes), rule).map_err(
-            |Refusal { caller, from, failure }| {
+            |refusal| {
+                let Refusal { caller, from, failure } = *refusal;
                 self.audit_log.refused(rule.path, caller.as_ref(), from, &failure);
                 of_failure(&failure)
             },
