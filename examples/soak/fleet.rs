@@ -202,28 +202,28 @@ impl Fleet {
     /// Waits until nobody uses a connection any more, and says what there is then.
     pub(crate) fn at_rest(&self, report: &mut Report) -> anyhow::Result<Rest> {
         thread::sleep(IDLE + Duration::from_secs(8));
-        let sessions = "select count(*), count(*) filter (where state like 'idle in transaction%') \
-                        from pg_stat_activity where application_name like 'nexusd%'";
-        let count = || -> anyhow::Result<(usize, usize)> {
-            let counted = self.sql("postgres", sessions)?.join("");
-            let (all, open) = counted.split_once('|').context("two numbers")?;
-            Ok((all.parse()?, open.parse()?))
-        };
+        let open = "select count(*) from pg_stat_activity \
+                    where application_name like 'nexusd%' and state like 'idle in transaction%'";
+        let number =
+            |sql: &str| -> anyhow::Result<usize> { Ok(self.sql("postgres", sql)?.join("").parse()?) };
         // A look at a database may be under way: what is left behind is there at each of them.
-        let mut counted = count()?;
+        let mut left = number(open)?;
         for _ in 0..20 {
-            if counted.1 == 0 {
+            if left == 0 {
                 break;
             }
             thread::sleep(Duration::from_millis(300));
-            counted = count()?;
+            left = number(open)?;
         }
-        report.must_be("sessions at rest that are in a transaction", counted.1, 0);
+        report.must_be("sessions at rest that are in a transaction", left, 0);
+        let sessions =
+            "select count(*) from pg_stat_activity where application_name like 'nexusd%' and datname";
         let locks = "select count(*) from pg_locks where locktype = 'advisory' and granted";
         let steady = self.steady().pid()?;
         Ok(Rest {
-            sessions: counted.0,
-            locks: self.sql("postgres", locks)?.join("").parse()?,
+            of_control: number(&format!("{sessions} = 'control'"))?,
+            of_fleet: number(&format!("{sessions} <> 'control'"))?,
+            locks: number(locks)?,
             resident: resident(steady).context("the steady daemon is gone")?,
             files: open_files(steady).context("the steady daemon is gone")?,
         })

@@ -99,7 +99,7 @@ fn soak(args: &Args, seed: u64) -> anyhow::Result<Report> {
     fleet.settle(&mut report)?;
     count::everything(&fleet, &mut report)?;
     let rested = fleet.at_rest(&mut report)?;
-    watch::compare(&at_rest, &rested, &samples, args.alone, &mut report);
+    watch::compare(&at_rest, &rested, &samples, fleet.daemons.len(), &mut report);
     fleet.end(&mut report)?;
     Ok(report)
 }

@@ -19,12 +19,20 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// operations grows to its limit first.
 const GROWTH: (f64, u64) = (1.25, 16 * 1024);
 
+/// How many sessions each daemon keeps in the control database: four for statements, one that listens. Who
+/// leads has one more.
+const OF_CONTROL: usize = 5;
+
+/// How many the leader keeps for its looks: half of the server's limit of 8.
+const OF_LOOKS: usize = 4;
+
 /// Descriptors more than before that are no leak.
 const FILES: usize = 8;
 
 /// What there is while nobody works.
 pub(crate) struct Rest {
-    pub(crate) sessions: usize,
+    pub(crate) of_control: usize,
+    pub(crate) of_fleet: usize,
     pub(crate) locks: usize,
     pub(crate) resident: u64,
     pub(crate) files: usize,
@@ -76,16 +84,18 @@ impl Samples {
 }
 
 /// Compares what there was with what there is.
-pub(crate) fn compare(before: &Rest, after: &Rest, samples: &Samples, alone: bool, report: &mut Report) {
+pub(crate) fn compare(before: &Rest, after: &Rest, samples: &Samples, daemons: usize, report: &mut Report) {
     let mut at_most = |what: &str, value: usize, most: usize| {
         report.fact(what, format!("{value} (at most {most})"));
         if value > most {
             report.violation(format!("{what}: {value} instead of at most {most}"));
         }
     };
-    at_most("sessions of nexusd on the server, at rest", after.sessions, before.sessions.max(8) + 2);
+    let most = if daemons == 1 { 0 } else { daemons * OF_CONTROL + 1 };
+    at_most("sessions in the control database, at rest", after.of_control, most);
+    at_most("sessions in the fleet's databases, at rest", after.of_fleet, OF_LOOKS);
     at_most("advisory locks that are held, at rest", after.locks, before.locks);
-    if alone {
+    if daemons == 1 {
         report.fact("memory and descriptors", "the daemon was killed again and again: they are not compared");
         return;
     }
