@@ -244,7 +244,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("unicode_width", &["cli"]),
     ("anstream", &["cli"]),
     ("anstyle", &["cli"]),
-    ("nix", &["source", "postgres", "auditlog", "telemetry", "cli", "daemon", "runtime"]),
+    ("nix", &["redact", "source", "postgres", "auditlog", "telemetry", "cli", "daemon", "runtime"]),
     ("fail", &["runtime::faults"]),
     ("quick_xml", &["cli"]),
     ("sd_notify", &["daemon::service_manager"]),
