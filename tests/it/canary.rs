@@ -2,6 +2,7 @@
 //! everything that it tells searched for each of them.
 
 mod cases;
+mod left;
 mod scan;
 mod system;
 

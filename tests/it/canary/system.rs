@@ -19,7 +19,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::method};
 
-use super::scan::Scan;
+use super::{
+    left::{bodies, children, files, rows},
+    scan::Scan,
+};
 use crate::{
     certificates::{Authority, private},
     otlp::{Collector, Manner},
@@ -458,54 +461,4 @@ fn databases(
     // It finds nothing: a row's value is in the way.
     write!(toml, "[[discover]]\nid = \"tenants\"\nurl = {url:?}\nquery = \"select number::int::text as name from people\"\nevery = \"1s\"\n").expect("it is written");
     vec![("CANARY_URL", in_variable)]
-}
-
-/// What a sink was sent, without the address that it was sent to.
-fn bodies(server: &MockServer) -> Vec<u8> {
-    let mut all = Vec::new();
-    for request in wait(server.received_requests()).expect("requests are recorded") {
-        for (name, value) in request.headers.iter().filter(|(name, _)| *name != "authorization") {
-            all.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat());
-        }
-        all.extend([&request.body[..], b"\n"].concat());
-    }
-    all
-}
-
-/// Every table that Nexus keeps in a database, with its rows.
-fn rows(database: &Database) -> Vec<(String, String)> {
-    let tables = "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname = 'nexus' \
-                  or tablename in ('schema_migrations', 'nexus_journal') order by 1";
-    let read = |table: String| {
-        let rows = database.sql(&format!("select row_to_json(t) from {table} t")).join("\n");
-        (!rows.is_empty()).then_some((table, rows))
-    };
-    database.sql(tables).into_iter().filter_map(read).collect()
-}
-
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).expect("it is read").map(|entry| entry.expect("an entry")) {
-        let kind = entry.file_type().expect("it has a type");
-        if kind.is_dir() {
-            found.extend(files(&entry.path()));
-        } else if kind.is_file() {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    found
-}
-
-/// The processes that a process has started, with their names.
-fn children(pid: u32) -> Vec<(u32, String)> {
-    let entries = fs::read_dir("/proc").expect("it is read").filter_map(Result::ok);
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let child = |child: u32| {
-        let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
-        let (head, rest) = stat.rsplit_once(')')?;
-        let parent: u32 = rest.split_whitespace().nth(1)?.parse().ok()?;
-        (parent == pid).then(|| (child, head.split_once('(').map_or("", |(_, name)| name).to_owned()))
-    };
-    pids.filter_map(child).collect()
 }
