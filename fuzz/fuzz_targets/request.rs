@@ -7,6 +7,7 @@
 use libfuzzer_sys::{Corpus, fuzz_target};
 use nexus::{
     access::Permit,
+    auditlog::Call,
     fleet::strategy::Strategies,
     migration::Failure,
     rpc::{convert, proto, status, strategy},
@@ -36,7 +37,7 @@ fn context(
     selection: Option<proto::Selection>,
     context: Option<proto::RequestContext>,
 ) -> Result<(), Failure> {
-    convert::request(selection, context, None, Permit::of_the_daemon()).map(drop)
+    convert::request(selection, context, (None, Permit::of_the_daemon(), Call::unrecorded())).map(drop)
 }
 
 fn way(name: &str, given: Option<proto::Strategy>, digest: &str, is_apply: bool) -> Result<(), Failure> {
@@ -66,5 +67,5 @@ fn recover(message: proto::RecoverRequest) -> Result<(), Failure> {
 
 fn repair(mut message: proto::RepairRequest) -> Result<(), Failure> {
     context(message.selection.take(), message.context.take())?;
-    convert::repair(&message).map(drop)
+    convert::repair(message).map(drop)
 }
