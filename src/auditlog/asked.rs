@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::redact;
+
 /// What somebody asks for. What is empty is not told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
@@ -78,9 +80,8 @@ pub(super) fn names(names: &[String]) -> Value {
     told.chain((more > 0).then(|| format!("and {more} more"))).collect()
 }
 
-/// A text of somebody's, on one line and not too long.
 fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+    redact::plain(text, LONGEST)
 }
 
 #[cfg(test)]
@@ -88,6 +89,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_cut_leaves_no_password() {
+        let reason = format!("{} postgres://u:s3cr3t-of-mine@h/d", "x".repeat(LONGEST - 20));
+        let fields = Asked { reason, ..Asked::default() }.fields();
+        assert!(!fields["reason"].to_string().contains("s3cr"), "{fields:?}");
+    }
 
     #[test]
     fn what_is_asked_is_told_in_few_words() {

@@ -149,6 +149,15 @@ impl Fleet {
         if has_protected { refuse_unproven(permit) } else { Ok(()) }
     }
 
+    /// Refuses to go on with what took a higher role to ask for: a repair of a protected database, or a gate of
+    /// one's own on it.
+    pub(super) fn refuse_lesser(&self, operation: &Operation, permit: &Permit) -> Result<(), Failure> {
+        let role = operation.look(|record| record.approval.as_ref().map(|approval| approval.role));
+        let Some(role) = role else { return Ok(()) };
+        let sight = self.sight(&permit.clone().at_least(role));
+        operation.look(|record| sight.require(record.databases.keys()))
+    }
+
     /// Decides about an operation that this daemon owns.
     pub(super) async fn decide(
         self: &Arc<Self>,

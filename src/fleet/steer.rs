@@ -130,6 +130,7 @@ impl Fleet {
             Command::Approve | Command::Reject => &self.as_approver(&operation, order, command)?,
             Command::Resume | Command::Retry => {
                 self.refuse_unproven_on(&operation, &order.permit)?;
+                self.refuse_lesser(&operation, &order.permit)?;
                 order
             }
             Command::Pause | Command::Cancel => order,

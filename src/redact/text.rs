@@ -31,6 +31,14 @@ pub fn mask_sink_url(url: &str) -> String {
     format!("{scheme}://{host}{shown}")
 }
 
+/// A text of somebody's, on one line and not too long, without credentials of URLs and the like: it is
+/// kept, shown and sent to others.
+pub fn plain(text: &str, most: usize) -> String {
+    // Cut only after that, so that no URL loses the sign by which its password is known.
+    let text: String = text.chars().filter(|c| !c.is_control()).take(4 * most).collect();
+    mask_text(&text).chars().take(most).collect()
+}
+
 /// A text with the credentials of every URL and keyword DSN in it masked.
 pub fn mask_text(text: &str) -> String {
     let mut hidden = secret_parameters(text, false);

@@ -16,6 +16,7 @@ use crate::{
         selector::{Need, Selection},
     },
     migration::{Acknowledgement, Alert, AlertState, Code, Failure},
+    redact::plain,
     rpc::{
         access, auditlog, convert,
         proto::{self, alert_service_server::AlertService},
@@ -159,7 +160,7 @@ impl AlertService for AlertRpc {
             });
             let acknowledgement = Acknowledgement {
                 by: convert::requested_by(&permit, &message.requested_by),
-                reason: convert::plain(&message.reason, convert::LONGEST_REASON),
+                reason: plain(&message.reason, convert::LONGEST_REASON),
                 until: until.transpose()?,
             };
             call.allow(&Allowed::default()).await?;

@@ -4,8 +4,9 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     auditlog::{Asked, AuditLog},
+    redact::plain,
     rpc::{
-        convert::{self, LONGEST_NAME, plain},
+        convert::{self, LONGEST_NAME},
         proto::{self, audit_log_service_server::AuditLogService},
     },
 };

@@ -17,7 +17,7 @@ use crate::{
         event::{DatabaseOutcome, DatabaseReport, StepDone},
         plan::{ApplyRequest, Extent, RollbackRequest, Source},
     },
-    redact::mask_text,
+    redact::plain,
     rpc::{operation, proto},
 };
 
@@ -57,14 +57,6 @@ pub fn request(
 /// Who asks: by what is proven, else by what they say of themselves.
 pub(super) fn requested_by(permit: &Permit, claimed: &str) -> String {
     permit.requested_by(&plain(claimed, LONGEST_NAME))
-}
-
-/// A text of somebody's, on one line and not too long, without credentials of URLs and the like: it is
-/// kept, shown and sent to others.
-pub(super) fn plain(text: &str, most: usize) -> String {
-    // Cut only after that, so that no URL loses the sign by which its password is known.
-    let text: String = text.chars().filter(|c| !c.is_control()).take(4 * most).collect();
-    mask_text(&text).chars().take(most).collect()
 }
 
 /// Reads a selection.

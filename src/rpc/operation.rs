@@ -14,6 +14,7 @@ use crate::{
         operation::{DatabaseRecord, Encode, Operation, Record, Told},
     },
     migration::{DatabaseState, EventKind, Failure, GateOutcome, OperationState, event::WaveOf},
+    redact::plain,
     rpc::{
         access, approval, auditlog, convert,
         proto::{self, operation_service_server::OperationService},
@@ -51,8 +52,7 @@ impl OperationRpc {
         let Spoken { accept_new_catalog, reason, plan } = spoken;
         let asked = auditlog::order(&id, by, accept_new_catalog, &reason, &plan);
         let call = self.audit_log.call(&permit, &asked);
-        let (by, reason) =
-            (convert::requested_by(&permit, by), convert::plain(&reason, convert::LONGEST_REASON));
+        let (by, reason) = (convert::requested_by(&permit, by), plain(&reason, convert::LONGEST_REASON));
         Order { id, by, permit, call, accept_new_catalog, reason, plan: None }
     }
 

@@ -11,11 +11,11 @@ use crate::{
     fleet::{
         Fleet,
         inventory::Member,
-        operation::{DatabaseRecord, Operation, Record, Turn, Work},
+        operation::{DatabaseRecord, Operation, Turn, Work},
         run::refused,
     },
     migration::{
-        Code, EventKind, EventSink, Failure,
+        Basis, Code, EventKind, EventSink, Failure,
         event::{DatabaseOutcome, DatabaseReport},
     },
     runtime::faults,
@@ -136,6 +136,8 @@ async fn begin_and_run(
             if let Err(failure) = learn(operation, &run).await {
                 return Some(Err(failure));
             }
+            // What the attempts before have done there is known only now: the rows are not those of the plan then.
+            let run = Run { basis: held_to(operation, member.name(), verb), ..run };
             let Some(verb) = rest_of(operation, member.name(), verb) else {
                 return Some(Ok(nothing_left(&run)));
             };
@@ -209,12 +211,21 @@ fn prepare(
     let is_undo = *verb != operation.verb();
     let work: Work = operation.to_work_with();
     let catalog = work.catalog(member).cloned().unwrap_or_else(|| Err(internal()))?;
-    let held_to = |record: &Record| record.databases.get(member.name())?.held_to();
-    let (attempt, basis) = operation.look(|record| (record.attempt, held_to(record)));
+    let basis = held_to(operation, member.name(), verb);
+    let attempt = operation.look(|record| record.attempt);
     let run = fleet.run(member, catalog, work.author);
     // A second attempt of the same operation is meant, and so is taking back what it did.
     let before = if attempt == 1 && !is_undo { run.before } else { Before::Nowhere };
     Ok(Run { events, stop: work.stop, before, basis, takes_over: work.takes_over, ..run })
+}
+
+/// What is to be found on a database for a verb to be run there.
+fn held_to(operation: &Operation, name: &str, verb: &Verb) -> Option<Basis> {
+    // An undo takes back what the operation did: what was there before says nothing of that.
+    if *verb != operation.verb() {
+        return None;
+    }
+    operation.look(|record| record.databases.get(name)?.held_to())
 }
 
 fn gone() -> Failure {
