@@ -50,6 +50,8 @@ mod imp {
             };
             // A process may always signal itself.
             let _ = kill(Pid::this(), signal);
+            // Another thread may be the one that takes the signal: this one goes no further meanwhile.
+            std::thread::sleep(std::time::Duration::from_millis(500));
         });
     }
 
