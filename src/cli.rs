@@ -45,8 +45,9 @@ use crate::{
     telemetry::traces::ClientTrace,
 };
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 found by `--check`; \
-4 daemon unreachable, lost or not authenticated; 130 interrupted (the daemon goes on)";
+const EXIT_CODES: &str = "Exit codes: 0 done, or begun, or waiting for an approval (`--detach`, `repair`); \
+1 failed or refused; 2 wrong usage; 3 found by `--check`; 4 daemon unreachable, lost or not authenticated; \
+130 interrupted (the daemon goes on)";
 
 /// Applies, rolls back, recovers and shows SQL migrations, by asking nexusd
 #[derive(Debug, Parser)]

@@ -285,9 +285,9 @@ impl Daemon {
         })
     }
 
-    /// Serves until told to stop, or until something fails that it cannot do without; then drains: new mutations are refused, running steps end within
-    /// their deadline or are cancelled on the server, everything that happened is told, and then
-    /// the servers close.
+    /// Serves until told to stop, or until something fails that it cannot do without; then drains: new
+    /// mutations are refused, running steps end within their deadline or are cancelled on the server,
+    /// everything that happened is told, and then the servers close.
     async fn run(self) -> anyhow::Result<()> {
         tokio::select! {
             () = self.stop.cancelled() => tracing::info!("stopping"),

@@ -19,11 +19,11 @@ use uuid::Uuid;
 
 use crate::{
     access::Permit,
-    auditlog::{Allowed, Call, UsedFile},
-    engine::{self, Before, Repair, RepairAction, Run, Status, Stop, Verb, Witness},
+    auditlog::{Allowed, Call},
+    engine::{self, Before, Repair, Run, Status, Stop, Verb, Witness},
     migration::{
-        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, Migration, OperationState,
-        TraceContext, event::CatalogChange,
+        Attempt, Catalog, Code, Event, EventKind, EventSink, Failure, OperationState, TraceContext,
+        event::CatalogChange,
     },
     postgres::executor::Author,
     runtime::Tasks,
@@ -136,8 +136,8 @@ pub struct Repaired {
     pub message: String,
     /// The operation.
     pub operation: Uuid,
-    /// Whether it is done: what is protected waits for an approval.
-    pub is_done: bool,
+    /// Whether it is not done yet: what is protected waits for an approval.
+    pub waits: bool,
 }
 
 /// What becomes of a new operation about a database that an unfinished one is about.
@@ -309,15 +309,19 @@ impl Fleet {
         let name = member.name().to_owned();
         if member.database.is_protected {
             let operation = self.start(request, Verb::Repair(repair)).await?;
-            let is_done = operation.state() == OperationState::Succeeded;
-            let why = operation.look(|record| record.why.clone());
+            let (state, why) = operation.look(|record| (record.state, record.why.clone()));
             let message = if why.is_empty() { operation.line() } else { why };
-            return Ok(Repaired { database: name, message, operation: operation.id(), is_done });
+            // It may have been asked for before.
+            if state.is_at_rest() && state != OperationState::Succeeded {
+                let failure = operation.look(|record| record.databases.get(&name)?.failure.clone());
+                return Err(failure.unwrap_or_else(|| Failure::new(Code::OperationState, message)));
+            }
+            let waits = state == OperationState::AwaitingApproval;
+            return Ok(Repaired { database: name, message, operation: operation.id(), waits });
         }
         let id = request.id.unwrap_or_else(Uuid::now_v7);
         let run = self.run(member, member.catalog().await?, self.author(id, request));
-        let files = files_of(&repair, &run.catalog);
-        let allowed = Allowed { operation: Some(id), databases: vec![name.clone()], files };
+        let allowed = Allowed { operation: Some(id), databases: vec![name.clone()] };
         request.call.allow(&allowed).await?;
         let span = engine::trace::operation(id, "repair", 1);
         // In a task of its own, so that a client that goes away does not leave it half done.
@@ -337,7 +341,7 @@ impl Fleet {
         };
         let done = self.tasks.spawn("repair", repair.instrument(span)).await;
         let message = done.map_err(|_| Failure::new(Code::Internal, "The repair ended unexpectedly"))??;
-        Ok(Repaired { database: name, message, operation: id, is_done: true })
+        Ok(Repaired { database: name, message, operation: id, waits: false })
     }
 
     /// Takes back an event that the log has, for those who watch its operation.
@@ -398,22 +402,6 @@ impl Fleet {
     fn sink(&self, operation: Uuid, trace: Option<TraceContext>) -> Arc<Sink> {
         Arc::new(Sink { operation, trace, events: self.events.clone() })
     }
-}
-
-/// The file that a repair takes as it is.
-fn files_of(repair: &Repair, catalog: &Catalog) -> Vec<UsedFile> {
-    let wanted = match &repair.action {
-        RepairAction::AcceptChecksum | RepairAction::MarkApplied => &repair.version,
-        RepairAction::Rename(new) => new,
-        RepairAction::ClearDirty | RepairAction::Forget => return Vec::new(),
-    };
-    let used = |migration: &Migration| UsedFile {
-        version: migration.version.to_string(),
-        action: "repair".to_owned(),
-        file: migration.up.file_name.clone(),
-        sha256: migration.up.checksums.raw.hex(),
-    };
-    catalog.find(wanted).map(used).into_iter().collect()
 }
 
 /// The sink of one operation.

@@ -116,10 +116,10 @@ impl Directory {
     /// failure that names every problem at once.
     ///
     /// Hidden files, whose names begin with a dot, are not read: editors and Kubernetes keep their
-    /// own things there. Symbolic links are followed where they stay in the directory; of a volume that Kubernetes mounts, those
-    /// files are read to which its link `..data` leads. What changes while it is read is read anew:
-    /// a directory that is swapped is the old one or the new one, never some of each. It blocks on
-    /// the disk: call it from a thread that may, or see [`Self::load`].
+    /// own things there. Symbolic links are followed where they stay in the directory; of a volume that
+    /// Kubernetes mounts, those files are read to which its link `..data` leads. What changes while it is
+    /// read is read anew: a directory that is swapped is the old one or the new one, never some of each.
+    /// It blocks on the disk: call it from a thread that may, or see [`Self::load`].
     pub fn snapshot(&self) -> CatalogResult {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         for reading in 0..READINGS {

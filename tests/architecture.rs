@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("migration", &["redact"]),
     ("selector", &[]),
     ("access", &["migration", "selector"]),
-    ("auditlog", &["redact", "runtime", "migration", "access"]),
+    ("auditlog", &["redact", "migration", "access"]),
     ("sql", &["migration"]),
     ("source", &["migration", "runtime"]),
     ("postgres", &["redact", "migration", "runtime"]),
@@ -50,7 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("alert", &["redact", "runtime", "migration", "control"]),
     ("telemetry", &["redact", "runtime", "migration"]),
     ("rpc", &["redact", "runtime", "migration", "access", "auditlog", "sql", "engine", "fleet", "alert"]),
-    ("http", &["runtime", "migration", "access", "fleet", "alert", "telemetry"]),
+    ("http", &["runtime", "migration", "access", "fleet", "telemetry"]),
     ("cli", &["redact", "rpc", "migration", "selector", "access", "auditlog", "sql", "source", "telemetry"]),
     ("config", &["redact", "selector", "access"]),
     (

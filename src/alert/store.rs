@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     alert::life::Life,
     migration::{Acknowledgement, Alert, AlertState, Finding, FindingKind},
+    redact::open_for_its_owner,
 };
 
 /// The version of the file's form.
@@ -74,12 +74,9 @@ pub(super) struct InUse;
 /// Keeps other daemons from the file. The lock is that of a file beside it, which is never replaced.
 /// Where there can be none, `None`: then nothing can be kept there either, which is told in its time.
 pub(super) fn lock(path: &Path) -> Result<Option<fs::File>, InUse> {
-    let open = || {
-        create_directory(path)?;
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).open(beside(path, ".lock"))
-    };
-    let Ok(file) = open() else { return Ok(None) };
+    let mut options = OpenOptions::new();
+    let options = options.write(true).truncate(false);
+    let Ok(file) = open_for_its_owner(&beside(path, ".lock"), options) else { return Ok(None) };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(InUse),
@@ -93,11 +90,6 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
-}
-
-fn create_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    directory.map_or(Ok(()), fs::create_dir_all)
 }
 
 /// One life, as a document of its own.
@@ -130,13 +122,12 @@ pub(super) fn read(path: &Path) -> Vec<Life> {
 
 /// Writes everything anew: a reader sees the old file or the new one, never a part.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    create_directory(path)?;
     let new = beside(path, ".new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let mut file = open_for_its_owner(&new, OpenOptions::new().write(true).create_new(true))?;
     file.write_all(bytes).and_then(|()| file.sync_data())?;
     fs::rename(&new, path)
 }

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::{
     access::{Caller, Origin, Permit},
-    auditlog::{Asked, AuditLog, Entry, UsedFile},
-    migration::Failure,
+    auditlog::{Asked, AuditLog, Entry},
+    migration::{Code, Failure},
 };
 
 /// What was decided to be done.
@@ -25,8 +25,6 @@ pub struct Allowed {
     pub operation: Option<Uuid>,
     /// The databases that are meant, resolved.
     pub databases: Vec<String>,
-    /// The files that are used, where that is known already.
-    pub files: Vec<UsedFile>,
 }
 
 /// One call.
@@ -101,9 +99,13 @@ impl Call {
     /// recorded: then nothing may be changed.
     pub async fn allow(&self, allowed: &Allowed) -> Result<(), Failure> {
         let Some(log) = &self.log else { return Ok(()) };
-        log.write_now(self.allowed(allowed)).await?;
+        // Whoever asked may go away while the disk is waited for: the record comes all the same.
         *self.state() = State::Allowed;
-        Ok(())
+        let written = log.write_now(self.allowed(allowed)).await;
+        if written.is_err() {
+            *self.state() = State::Asked;
+        }
+        written
     }
 
     /// The same for what only stops others: that is never refused. It is recorded as soon as that can be.
@@ -131,26 +133,31 @@ impl Call {
                 self.record(|_| self.allowed(&Allowed::default()).with("result", "nothing was changed"));
             }
             (State::Asked, Err(failure)) => {
-                let entry = Entry::new("call").with_all(&self.fields).with("decision", "refused");
-                let entry = failed(entry.with("call", self.id.to_string()), failure);
-                if let Some(log) = &self.log {
-                    let likeness = format!("{} {}", self.likeness, failure.code);
-                    log.refuse(entry, likeness, self.is_known);
-                }
+                self.undone(failure.code.as_str(), |entry| {
+                    failed(entry.with("decision", "refused"), failure)
+                });
             }
             (State::Allowed, Ok(())) => self.record(|entry| entry.with("result", "ok")),
             (State::Allowed, Err(failure)) => {
-                self.record(|entry| failed(entry.with("result", "failed"), failure));
+                let result = if may_be_done(failure) { "unknown" } else { "failed" };
+                self.record(|entry| failed(entry.with("result", result), failure));
             }
         }
     }
 
     fn allowed(&self, allowed: &Allowed) -> Entry {
-        let Allowed { operation, databases, files } = allowed;
+        let Allowed { operation, databases } = allowed;
         let entry = Entry::new("call").with_all(&self.fields).with("decision", "allowed");
         let entry = entry.with("call", self.id.to_string()).with("databases", databases.clone());
         let operation = operation.map(|id| id.to_string()).unwrap_or_default();
-        entry.with("operation", operation).with("files", Entry::files(files))
+        entry.with("operation", operation)
+    }
+
+    /// Records that nothing was done, or counts it.
+    fn undone(&self, why: &str, decision: impl FnOnce(Entry) -> Entry) {
+        let Some(log) = &self.log else { return };
+        let entry = Entry::new("call").with_all(&self.fields).with("call", self.id.to_string());
+        log.refuse(decision(entry), format!("{} {why}", self.likeness), self.is_known);
     }
 
     fn record(&self, result: impl FnOnce(Entry) -> Entry) {
@@ -167,11 +174,23 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         // Whoever asked went away before there was an answer.
-        let is_open = *self.state() == State::Allowed;
-        if is_open {
-            self.record(|entry| entry.with("result", "unknown"));
+        let state = *self.state();
+        match state {
+            State::Asked => self.undone("gone", |entry| {
+                entry
+                    .with("decision", "none")
+                    .with("message", "whoever asked went away before it was decided")
+            }),
+            State::Allowed => self.record(|entry| entry.with("result", "unknown")),
+            State::Ended => {}
         }
     }
+}
+
+/// Whether what was ordered may have been done although it was answered with a failure: what could not be
+/// kept, or whose owner did not answer.
+fn may_be_done(failure: &Failure) -> bool {
+    matches!(failure.code, Code::ControlUnavailable | Code::OwnerSilent)
 }
 
 impl fmt::Debug for Call {

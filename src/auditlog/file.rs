@@ -20,7 +20,7 @@ use crate::{
         chain::{Flaw, read, seal},
     },
     migration::Checksum,
-    redact::refuse_others,
+    redact::{open_for_its_owner, refuse_others},
 };
 
 /// How much is read at once, from the end.
@@ -100,12 +100,11 @@ impl LogFile {
         let io = |cause| OpenError::Io { path: path.to_owned(), cause };
         let unfit = |reason: String| OpenError::Unfit { path: path.to_owned(), reason };
         let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(directory).map_err(io)?;
         // Not to wait for the other end of a pipe.
         let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
         let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600).custom_flags(flags);
-        let file = options.open(path).map_err(io)?;
+        let options = options.read(true).append(true).custom_flags(flags);
+        let file = open_for_its_owner(path, options).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         if !metadata.is_file() {
             return Err(unfit("it is no regular file".to_owned()));
@@ -125,8 +124,7 @@ impl LogFile {
         let (head, notices) = resume(known, &tail);
         // A file that is new is there after a crash of the machine, too.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)?;
-        let beside =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(head_path(path));
+        let beside = open_for_its_owner(&head_path(path), OpenOptions::new().write(true).truncate(false));
         let beside =
             beside.map_err(|error| tracing::warn!(%error, "the end of the audit log cannot be kept")).ok();
         let mut log = Self { path: path.to_owned(), file, head, length: metadata.len(), beside };

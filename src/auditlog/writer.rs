@@ -27,6 +27,10 @@ const MOST_AT_ONCE: usize = 256;
 /// How often it is tried again to write, and looked whether there is something to sum up.
 const TICK: Duration = Duration::from_secs(1);
 
+/// For how long the disk may take its time over a record that somebody waits for. It may hang, as a network
+/// file system does, and a lock in a database is not to be held as long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What there is to say of the log itself; the daemon's metrics hear it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
@@ -134,16 +138,36 @@ impl AuditLog {
         }
     }
 
-    /// Records something; comes back when the disk has it.
+    /// Records something; comes back when the disk has it. Where the disk takes too long, nothing may be
+    /// changed any more, and the record may still come.
     pub(super) async fn write_now(&self, entry: Entry) -> Result<(), Failure> {
+        self.write_within(PATIENCE, entry).await
+    }
+
+    async fn write_within(&self, patience: Duration, entry: Entry) -> Result<(), Failure> {
         let (reply, replied) = oneshot::channel();
         // The writer outlives everybody who asks.
         drop(self.sender.send(Message::Write(entry, Some(reply))));
-        match replied.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(reason)) => Err(unwritable(&reason)),
-            Err(_) => Err(unwritable("nobody writes it any more: the daemon is stopping")),
+        match tokio::time::timeout(patience, replied).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(reason))) => Err(unwritable(&reason)),
+            Ok(Err(_)) => Err(unwritable("nobody writes it any more: the daemon is stopping")),
+            Err(_) => Err(self.stuck(patience)),
         }
+    }
+
+    /// From now on nothing is changed, until a record is written.
+    fn stuck(&self, patience: Duration) -> Failure {
+        let (path, limit) = (self.shared.path.display(), humantime::format_duration(patience));
+        let reason = format!("{path}: its disk has taken no record for {limit}");
+        let failure = unwritable(&reason);
+        tracing::error!(reason, "the audit log cannot be written: nothing is changed until it can");
+        *self.shared.trouble() = Some(reason);
+        // Whoever writes it is to notice, also where that was over just now.
+        self.write(
+            Entry::new("noticed").with("noticed", "the disk took too long over the records before this one"),
+        );
+        failure
     }
 
     /// Records something, now or as soon as the file can be written.
@@ -368,4 +392,69 @@ fn warn_of(entry: &Entry) {
     let fields = entry.redacted();
     let noticed = fields.get("noticed").and_then(serde_json::Value::as_str).unwrap_or_default();
     tracing::warn!(noticed, "about the audit log");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        access::Permit,
+        auditlog::{Asked, call::Allowed},
+    };
+
+    /// A log in a directory that goes with it, and nobody yet who writes it.
+    fn log() -> (tempfile::TempDir, AuditLog, Writer) {
+        let directory = tempfile::tempdir().expect("a directory is made");
+        let opened = AuditLog::open(&directory.path().join("audit.jsonl"), "i", |_| {});
+        let (log, writer) = opened.expect("it is opened");
+        (directory, log, writer)
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_nobody_up() {
+        let (_directory, log, writer) = log();
+        let refused = log.write_within(Duration::from_millis(1), Entry::new("call")).await;
+        let refused = refused.expect_err("nobody writes it");
+        assert_eq!(refused.code, Code::AuditLogUnwritable);
+        assert!(refused.message.ends_with("its disk has taken no record for 1ms"), "{refused}");
+        assert_eq!(log.is_writable().map_err(|failure| failure.message), Err(refused.message));
+        // The disk goes on, and with it everything else.
+        let asked = async {
+            log.write_now(Entry::new("call")).await.expect("it is written");
+            log.is_writable().expect("it is writable again");
+            log.close().await;
+        };
+        tokio::join!(writer.run(), asked);
+        let text = fs::read_to_string(log.path()).expect("it is read");
+        assert_eq!(text.matches(r#""event":"call""#).count(), 2, "{text}");
+        assert!(text.contains("the disk took too long"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_let_go_has_an_end() {
+        let (_directory, log, writer) = log();
+        let asked = async {
+            let permit = Permit::of_the_daemon();
+            drop(log.call(&permit, &Asked::default()));
+            let call = log.call(&permit, &Asked::default());
+            call.allow(&Allowed::default()).await.expect("it is written");
+            drop(call);
+            // Whether that was obeyed, nobody knows.
+            let call = log.call(&permit, &Asked::default());
+            call.allow(&Allowed::default()).await.expect("it is written");
+            call.answered(Err(&Failure::new(Code::OwnerSilent, "no answer")));
+            drop(call);
+            log.close().await;
+        };
+        tokio::join!(writer.run(), asked);
+        let text = fs::read_to_string(log.path()).expect("it is read");
+        let ends = text.lines().filter_map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let end = ["decision", "result"].map(|key| record[key].as_str().unwrap_or_default().to_owned());
+            (record["event"] == "call" || record["event"] == "result").then_some(end.concat())
+        });
+        assert_eq!(ends.collect::<Vec<_>>(), ["none", "allowed", "unknown", "allowed", "unknown"]);
+    }
 }

@@ -1,27 +1,17 @@
 //! From the configuration to the audit log: who is told of it, what is told to it, and its copy in the
 //! control database.
 
-use std::{
-    fs::{self, File},
-    io::{self, BufRead as _, BufReader, Seek as _},
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{admit::Refusal, rule::METRICS},
-    auditlog::{AuditLog, Told, UsedFile, Writer, chain},
+    auditlog::{AuditLog, Batch, Followed, Follower, Told, UsedFile, Writer},
     control::{Control, audit_log::CopiedRecord},
     engine::{Intent, Used, Witness},
     telemetry::Metrics,
 };
-
-/// How many records are copied at once.
-const MOST_COPIED: usize = 256;
 
 /// The pause after the control database could not be used.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -51,7 +41,7 @@ pub(super) fn witness(log: &AuditLog) -> Witness {
 
 fn used(step: Used) -> UsedFile {
     let (file, sha256) = step.script.map(|(name, checksum)| (name, checksum.hex())).unwrap_or_default();
-    UsedFile { version: step.version.to_string(), action: step.action.to_string(), file, sha256 }
+    UsedFile { version: step.version.to_string(), action: step.action, file, sha256 }
 }
 
 /// Has the log know whom the pages do not let in.
@@ -111,90 +101,50 @@ async fn compare(log: &AuditLog, control: &Control) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is read of the file, and what of that is not copied yet.
+struct Reading {
+    follower: Follower,
+    unsent: Option<Batch>,
+}
+
 /// Copies what is in the file and not in the control database.
 async fn copy_all(
     log: &AuditLog,
     control: &Control,
-    follower: &mut Option<Follower>,
+    reading: &mut Option<Reading>,
     metrics: &Metrics,
 ) -> anyhow::Result<()> {
-    if follower.is_none() {
-        let chain = log.heads().borrow().chain;
-        let (last, _) = control.copied_audit_log(chain, 0).await?;
-        // Where the end of the file was cut off, what the daemon went on with is not there yet.
-        let resumed = i64::try_from(log.resumed().sequence).unwrap_or(i64::MAX);
-        *follower = Some(Follower::of(log.path(), last.min(resumed))?);
-    }
-    let Some(reading) = follower else { return Ok(()) };
     loop {
-        let (records, chain) = match &reading.unsent {
-            Some(unsent) => unsent.clone(),
-            None => reading.read()?,
+        let Reading { mut follower, mut unsent } = match reading.take() {
+            Some(reading) => reading,
+            None => begin(log, control).await?,
         };
-        let Some((end, chain)) = records.last().map(|record| record.sequence).zip(chain) else {
-            if !reading.turn(log.path())? {
-                return Ok(());
-            }
-            continue;
-        };
-        reading.unsent = Some((records.clone(), Some(chain)));
-        control.copy_audit_log(chain, &records).await?;
-        reading.unsent = None;
-        metrics.audit_log_copied(end.unsigned_abs());
+        if unsent.is_none() {
+            // The file may be long, and the disk slow.
+            let read = move || (follower.read_on(), follower);
+            let read = tokio::task::spawn_blocking(read).await?;
+            (unsent, follower) = (read.0?, read.1);
+        }
+        let Reading { unsent, .. } = reading.insert(Reading { follower, unsent });
+        let Some(batch) = unsent else { return Ok(()) };
+        let records: Vec<_> = batch.records.iter().map(copied).collect();
+        control.copy_audit_log(batch.chain, &records).await?;
+        metrics.audit_log_copied(batch.last());
+        *unsent = None;
     }
 }
 
-/// Reads the file as it grows, and the next one where it was moved away.
-struct Follower {
-    file: BufReader<File>,
-    /// What the control database has already.
-    known: i64,
-    unsent: Option<Batch>,
+/// Begins to read behind what the control database has.
+async fn begin(log: &AuditLog, control: &Control) -> anyhow::Result<Reading> {
+    let chain = log.heads().borrow().chain;
+    let (last, _) = control.copied_audit_log(chain, 0).await?;
+    // Where the end of the file was cut off, what the daemon went on with is not there yet.
+    let known = log.resumed().sequence.min(u64::try_from(last).unwrap_or_default());
+    Ok(Reading { follower: Follower::of(log.path(), known)?, unsent: None })
 }
 
-/// Records of one chain, and which one.
-type Batch = (Vec<CopiedRecord>, Option<uuid::Uuid>);
-
-impl Follower {
-    fn of(path: &Path, known: i64) -> io::Result<Self> {
-        Ok(Self { file: BufReader::new(File::open(path)?), known, unsent: None })
-    }
-
-    /// The next records. What is no record is not copied: it belongs to nobody.
-    fn read(&mut self) -> io::Result<Batch> {
-        let (mut records, mut chain) = (Vec::new(), None);
-        while records.len() < MOST_COPIED {
-            let begin = self.file.stream_position()?;
-            let mut line = Vec::new();
-            self.file.read_until(b'\n', &mut line)?;
-            let Some(whole) = line.strip_suffix(b"\n") else {
-                // It is still being written.
-                self.file.seek(io::SeekFrom::Start(begin))?;
-                break;
-            };
-            let Ok(sealed) = chain::read(whole) else { continue };
-            let sequence = i64::try_from(sealed.head.sequence).unwrap_or(i64::MAX);
-            if sequence <= self.known {
-                continue;
-            }
-            if *chain.get_or_insert(sealed.head.chain) != sealed.head.chain {
-                self.file.seek(io::SeekFrom::Start(begin))?;
-                break;
-            }
-            let line = String::from_utf8_lossy(whole).into_owned();
-            records.push(CopiedRecord { sequence, hash: sealed.head.hash.hex(), line });
-        }
-        Ok((records, chain))
-    }
-
-    /// Goes on with the file that the path names now, where that is another one; says whether it is.
-    fn turn(&mut self, path: &Path) -> io::Result<bool> {
-        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let Ok(file) = File::open(path) else { return Ok(false) };
-        if place(file.metadata()?) == place(self.file.get_ref().metadata()?) {
-            return Ok(false);
-        }
-        self.file = BufReader::new(file);
-        Ok(true)
-    }
+fn copied(record: &Followed) -> CopiedRecord {
+    let Followed { sequence, hash, line } = record;
+    let sequence = i64::try_from(*sequence).unwrap_or(i64::MAX);
+    CopiedRecord { sequence, hash: hash.hex(), line: line.clone() }
 }

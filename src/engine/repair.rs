@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    engine::{Run, failure::of_session, run::lock},
+    engine::{Run, failure::of_session, run::lock, witness::Used},
     migration::{AppliedRow, Basis, Code, Failure, Migration, Plan, Tracked, Version},
     postgres::{
         self,
@@ -56,7 +56,6 @@ impl fmt::Display for Repair {
 /// Does one repair under the lock and says what was done. Refused where the rows are not those that it is
 /// held to.
 pub async fn repair(run: &Run, repair: &Repair) -> Result<String, Failure> {
-    let Repair { action, version, reason } = repair;
     let mut session = run.database.session(&run.author.operation.to_string()).await?;
     let shape = lock(run, &mut session, &run.stop.drain).await?;
     faults::reached("repair", "locked");
@@ -64,13 +63,18 @@ pub async fn repair(run: &Run, repair: &Repair) -> Result<String, Failure> {
     let tracked = tracking::read(&session, shape, Kept::All).await;
     let tracked = tracked.map_err(|error| of_session(error, doing))?;
     let held = run.basis.as_ref().map_or(Ok(()), |basis| basis.hold(&basis_of(run, &tracked)));
-    let decided = held.and_then(|()| decide(run, action, version, &tracked));
+    let mut decided = held.and_then(|()| decide(run, repair, &tracked));
+    if let Ok(it) = &decided
+        && let Err(failure) = run.witnessed(vec![it.used(repair)]).await
+    {
+        decided = Err(failure);
+    }
     let changed = match &decided {
-        Ok((change, _)) => {
+        Ok(Decided { change, .. }) => {
             let made = tracking::create(&session, shape).await;
             faults::reached("repair", "tables made");
             match made {
-                Ok(()) => postgres::repair::change(&session, &run.author, change, reason).await,
+                Ok(()) => postgres::repair::change(&session, &run.author, change, &repair.reason).await,
                 Err(error) => Err(error),
             }
         }
@@ -78,14 +82,14 @@ pub async fn repair(run: &Run, repair: &Repair) -> Result<String, Failure> {
     };
     faults::reached("repair", "changed");
     drop(session);
-    let (_, message) = decided?;
+    let Decided { message, .. } = decided?;
     changed.map_err(|error| of_session(error, doing))?;
     Ok(message)
 }
 
 /// What a repair is decided over, where it would not be refused.
 pub(super) fn basis(run: &Run, repair: &Repair, tracked: &Tracked) -> Result<Basis, Failure> {
-    decide(run, &repair.action, &repair.version, tracked)?;
+    decide(run, repair, tracked)?;
     Ok(basis_of(run, tracked))
 }
 
@@ -93,26 +97,41 @@ fn basis_of(run: &Run, tracked: &Tracked) -> Basis {
     Basis::of(&run.catalog, tracked, &Plan { steps: Vec::new(), notices: Vec::new() })
 }
 
-/// What is changed, and the sentence that says it.
-fn decide(
-    run: &Run,
-    action: &RepairAction,
-    wanted: &str,
-    tracked: &Tracked,
-) -> Result<(Change, String), Failure> {
-    match action {
+/// What a repair comes to.
+struct Decided<'a> {
+    change: Change,
+    /// The sentence that says it.
+    message: String,
+    /// The migration whose file is taken as it is.
+    taken: Option<&'a Migration>,
+}
+
+impl Decided<'_> {
+    fn used(&self, repair: &Repair) -> Used {
+        let (Change::ClearDirty { version }
+        | Change::Forget { version }
+        | Change::AcceptChecksum { version, .. }
+        | Change::Rename { version, .. }
+        | Change::MarkApplied { version, .. }) = &self.change;
+        Used::of_repair(version, repair.to_string(), self.taken)
+    }
+}
+
+fn decide<'a>(run: &'a Run, repair: &Repair, tracked: &Tracked) -> Result<Decided<'a>, Failure> {
+    let wanted = &repair.version;
+    let decided = match &repair.action {
         RepairAction::ClearDirty => {
             let row = row(tracked, wanted)?;
             if !row.dirty {
                 return Err(unfit(&row.version, "it is not dirty"));
             }
             let message = format!("{} is no longer dirty and counts as applied", row.version);
-            Ok((Change::ClearDirty { version: row.version.clone() }, message))
+            Decided { change: Change::ClearDirty { version: row.version.clone() }, message, taken: None }
         }
         RepairAction::Forget => {
             let row = row(tracked, wanted)?;
             let message = format!("{} is forgotten: its row was removed, and no SQL was run", row.version);
-            Ok((Change::Forget { version: row.version.clone() }, message))
+            Decided { change: Change::Forget { version: row.version.clone() }, message, taken: None }
         }
         RepairAction::AcceptChecksum => {
             let row = row(tracked, wanted)?;
@@ -123,7 +142,8 @@ fn decide(
                 return Err(unfit(&row.version, "its checksum is that of the file already"));
             }
             let message = format!("{} now has the checksum {checksum}; it was {}", row.version, row.checksum);
-            Ok((Change::AcceptChecksum { version: row.version.clone(), checksum }, message))
+            let change = Change::AcceptChecksum { version: row.version.clone(), checksum };
+            Decided { change, message, taken: Some(migration) }
         }
         RepairAction::Rename(new) => {
             let row = row(tracked, wanted)?;
@@ -131,12 +151,14 @@ fn decide(
                 // The evidence of what became of it stands under its present name.
                 return Err(unfit(&row.version, "it is dirty: recover it first"));
             }
-            let target = file(run, new)?.version.clone();
+            let migration = file(run, new)?;
+            let target = migration.version.clone();
             if tracked.get(&target).is_some() {
                 return Err(unfit(&target, "it has a row already"));
             }
             let message = format!("{} is now called {target}", row.version);
-            Ok((Change::Rename { version: row.version.clone(), new: target }, message))
+            let change = Change::Rename { version: row.version.clone(), new: target };
+            Decided { change, message, taken: Some(migration) }
         }
         RepairAction::MarkApplied => {
             let migration = file(run, wanted)?;
@@ -145,9 +167,11 @@ fn decide(
             }
             let message = format!("{} counts as applied, and no SQL was run", migration.version);
             let checksum = migration.up.checksums.raw.hex();
-            Ok((Change::MarkApplied { version: migration.version.clone(), checksum }, message))
+            let change = Change::MarkApplied { version: migration.version.clone(), checksum };
+            Decided { change, message, taken: Some(migration) }
         }
-    }
+    };
+    Ok(decided)
 }
 
 fn row<'a>(tracked: &'a Tracked, wanted: &str) -> Result<&'a AppliedRow, Failure> {

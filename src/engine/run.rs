@@ -11,6 +11,7 @@ use crate::{
         repair,
         scripts::{self, Prepared},
         steps::Steps,
+        witness::Used,
     },
     migration::{
         Basis, Catalog, Code, EventKind, Failure, Plan, Tracked,
@@ -130,7 +131,7 @@ async fn attempt(
             return Ok(DatabaseOutcome::UpToDate);
         }
     };
-    if let Err(failure) = run.witnessed(plan, &prepared).await {
+    if let Err(failure) = run.witnessed(Used::of_plan(plan, &prepared)).await {
         // Nothing was written yet; what is wrong with the connection, whoever uses it next sees.
         drop(session.release().await);
         return Err(failure);

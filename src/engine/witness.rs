@@ -7,9 +7,11 @@ use uuid::Uuid;
 use crate::{
     engine::{
         Run,
+        failure::of_session,
         scripts::{Prepared, Text},
     },
-    migration::{Checksum, Failure, Plan, StepAction, Version},
+    migration::{Checksum, Failure, Migration, Plan, Version},
+    postgres::session::SessionError,
 };
 
 /// Is told what a run is about to change; nothing is changed where it refuses.
@@ -34,10 +36,29 @@ pub struct Intent {
 pub struct Used {
     /// The migration.
     pub version: Version,
-    /// What is done.
-    pub action: StepAction,
-    /// The name of the script that is run, and the checksum of its text; `None` where none is.
+    /// What is done, in a word; of a repair, as it is typed.
+    pub action: String,
+    /// The name of the file that is run, or taken as it is, and the checksum of its text; `None` where none
+    /// is.
     pub script: Option<(String, Checksum)>,
+}
+
+impl Used {
+    /// The steps of a plan, with what was made ready for each.
+    pub(super) fn of_plan(plan: &Plan, prepared: &[Prepared]) -> Vec<Self> {
+        let used = plan.steps.iter().zip(prepared).map(|(step, prepared)| Self {
+            version: step.version.clone(),
+            action: step.action.to_string(),
+            script: prepared.text.as_ref().map(|text| (text.name().to_owned(), text.checksum())),
+        });
+        used.collect()
+    }
+
+    /// A row that is changed by hand; `taken` is the migration whose file is taken as it is.
+    pub(super) fn of_repair(version: &Version, action: String, taken: Option<&Migration>) -> Self {
+        let script = taken.map(|it| (it.up.file_name.clone(), it.up.checksums.raw));
+        Self { version: version.clone(), action, script }
+    }
 }
 
 /// Where nobody has to know.
@@ -46,20 +67,20 @@ pub fn no_witness() -> Witness {
 }
 
 impl Run {
-    /// Tells what is about to be changed.
-    pub(super) async fn witnessed(&self, plan: &Plan, prepared: &[Prepared]) -> Result<(), Failure> {
-        let used = plan.steps.iter().zip(prepared).map(|(step, prepared)| Used {
-            version: step.version.clone(),
-            action: step.action,
-            script: prepared.text.as_ref().map(|text| (text.name().to_owned(), text.checksum())),
-        });
-        (self.witness)(Intent {
+    /// Tells what is about to be changed, unless the operation is cancelled meanwhile.
+    pub(super) async fn witnessed(&self, steps: Vec<Used>) -> Result<(), Failure> {
+        let witnessed = (self.witness)(Intent {
             operation: self.author.operation,
             requested_by: self.author.requested_by.clone(),
             database: self.database.name.clone(),
-            steps: used.collect(),
-        })
-        .await
+            steps,
+        });
+        tokio::select! {
+            witnessed = witnessed => witnessed,
+            () = self.stop.cancel.cancelled() => {
+                Err(of_session(SessionError::Cancelled, "recording what is about to be changed"))
+            }
+        }
     }
 }
 

@@ -57,8 +57,8 @@ pub(super) struct Asked {
 impl Asked {
     /// Has a record wait for it.
     pub(super) fn put(self, record: &mut Record) {
-        // What was approved before stays so: it may have to be taken back.
-        record.approval = self.approval.or(record.approval.take().filter(Approval::is_granted));
+        record.forget_undecided();
+        record.approval = self.approval.or(record.approval.take());
         for (name, (basis, planned)) in self.held {
             if let Some(database) = record.databases.get_mut(&name) {
                 (database.basis, database.planned) = (Some(basis), Some(planned));
@@ -272,7 +272,7 @@ impl Fleet {
             })
             .collect();
         let mut protected = left.iter().filter(|(member, _)| member.database.is_protected);
-        let is_approved = protected.all(|(member, _)| record.may_change(member.name()));
+        let is_approved = protected.all(|(member, _)| record.may_change(member.name(), &member.place_name()));
         if is_approved && command == Command::Resume && !order.accept_new_catalog {
             return Ok(None);
         }
@@ -292,10 +292,14 @@ impl Fleet {
         self.ask_for_approval(Asking { author, role, verb, strategy, waves, members: left }).await
     }
 
-    /// Refuses to change a protected database without an approval, whatever has led there.
-    pub(super) fn refuse_unapproved(&self, operation: &Operation, name: &str) -> Result<(), Failure> {
-        let is_protected = self.inventory().get(name).is_some_and(|member| member.database.is_protected);
-        if !is_protected || operation.look(|record| record.may_change(name)) {
+    /// Refuses to change a protected database without an approval of just that one, whatever has led there:
+    /// the inventory may be another one than the operation began with.
+    pub(super) fn refuse_unapproved(&self, operation: &Operation, member: &Member) -> Result<(), Failure> {
+        let (name, place) = (member.name(), member.place_name());
+        let is_protected = |member: &Member| member.database.is_protected;
+        let is_protected =
+            is_protected(member) || self.inventory().get(name).is_some_and(|member| is_protected(member));
+        if !is_protected || operation.look(|record| record.may_change(name, &place)) {
             return Ok(());
         }
         Err(Failure::new(Code::NotApproved, "The database is protected, and nobody has approved this"))

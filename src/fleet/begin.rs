@@ -144,7 +144,7 @@ impl Fleet {
         call: &Call,
     ) -> Result<bool, Failure> {
         let databases = operation.look(|record| record.databases.keys().cloned().collect());
-        let allowed = Allowed { operation: Some(operation.id()), databases, ..Allowed::default() };
+        let allowed = Allowed { operation: Some(operation.id()), databases };
         let created = match call.allow(&allowed).await {
             Ok(()) => self.create(&operation).await,
             Err(failure) => Err(failure),

@@ -107,16 +107,17 @@ pub(super) async fn operation(fleet: Arc<Fleet>, operation: Arc<Operation>) {
 /// Tells that the attempt begins, and reads the directories; also those that were read before, where
 /// something may have happened to them while an approval was waited for.
 async fn begin(operation: &Operation, has_waited: bool) {
+    let work = operation.to_work_with();
     let started = operation.look(|record| EventKind::OperationStarted {
         verb: record.verb.name(),
         databases: (0..record.waves.len()).flat_map(|wave| record.to_do(wave)).collect(),
-        requested_by: record.requested_by.clone(),
+        // Whoever had it tried again, not who asked first.
+        requested_by: work.author.requested_by.clone(),
         reason: record.reason.clone(),
         waves: number(record.waves.len()),
         attempt: record.attempt,
     });
     operation.tell(started);
-    let work = operation.to_work_with();
     if has_waited || work.catalogs.is_empty() {
         // A file system may hang: who cancels the operation does not wait for it.
         tokio::select! {

@@ -136,7 +136,7 @@ impl Fleet {
             Command::Pause | Command::Cancel => order,
         };
         let databases = operation.look(|record| record.databases.keys().cloned().collect());
-        let allowed = Allowed { operation: Some(operation.id()), databases, ..Allowed::default() };
+        let allowed = Allowed { operation: Some(operation.id()), databases };
         match command {
             // What stops others is not stopped itself.
             Command::Pause | Command::Cancel | Command::Reject => order.call.allow_in_any_case(&allowed),
@@ -199,8 +199,9 @@ impl Fleet {
             } else if is_idle {
                 record.pass_over();
             }
-            if let Some(asked) = asked {
-                asked.put(record);
+            match asked {
+                Some(asked) => asked.put(record),
+                None => record.forget_undecided(),
             }
             operation.with_work(|work| {
                 if is_idle {

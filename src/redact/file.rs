@@ -2,9 +2,9 @@
 //! each is opened once.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -82,6 +82,19 @@ impl GuardedFile {
 pub fn refuse_others(path: &Path, metadata: &Metadata) -> Result<(), String> {
     let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     refuse(path, metadata, forbidden, "600")
+}
+
+/// Refuses a directory that others may look into.
+pub fn refuse_others_in(directory: &Path, metadata: &Metadata) -> Result<(), String> {
+    refuse(directory, metadata, 0o077, "700")
+}
+
+/// Opens a file as the options say; where it is missing, makes it for its owner only, and its directory.
+pub fn open_for_its_owner(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory)?;
+    }
+    options.create(true).mode(0o600).open(path)
 }
 
 fn refuse(path: &Path, metadata: &Metadata, forbidden: u32, wanted: &str) -> Result<(), String> {

@@ -238,7 +238,7 @@ impl MigrationService for Service {
             database: done.database,
             message: done.message,
             operation_id: done.operation.to_string(),
-            awaiting_approval: !done.is_done,
+            awaiting_approval: done.waits,
         }))
     }
 

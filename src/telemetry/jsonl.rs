@@ -8,9 +8,9 @@ mod tests;
 
 use std::{
     collections::VecDeque,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::{
     migration::{Code, Event, Failure},
+    redact::open_for_its_owner,
     telemetry::jsonl::{
         line::{Line, Reported, lines},
         observed::Observed,
@@ -166,10 +167,7 @@ fn opened(message: &'static str) -> Line {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        fs::create_dir_all(directory)?;
-    }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    open_for_its_owner(path, OpenOptions::new().append(true))
 }
 
 /// Writes a line in one call. Of a line that the disk had no room for, nothing stays: half a line

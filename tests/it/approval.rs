@@ -327,6 +327,25 @@ fn what_goes_on_is_what_was_approved() {
 }
 
 #[test]
+fn what_was_approved_for_one_place_is_not_begun_at_another() {
+    let (kept, other) = (Database::new(), Database::new());
+    let (people, world) = People::new("");
+    let mut world = world.more(&format!("[control]\nurl = {:?}\nlease = \"2s\"\n", kept.url)).start();
+    let id = people.ask(&world.daemon, "ana", &["apply", "--all", "--canary", "shop", "--pause", "manual"]);
+    people.run(&world.daemon, "bo", &["operation", "approve", &id]).expect(0);
+    await_that("it pauses", || people.state(&world.daemon, &id) == "paused");
+    // Whoever takes it over reads another configuration, in which the name means another database.
+    world.daemon.kill();
+    let moved = world.configuration().replacen(&world.database.url, &other.url, 1);
+    fs::write(world.path("nexus.toml"), moved).expect("it is written");
+    world.daemon.restart();
+    await_that("it is taken over", || people.show(&world.daemon, &id)["attempt"] == 2);
+    let told = people.run(&world.daemon, "ana", &["operation", "resume", &id]).expect(1);
+    assert!(told.contains("NX0107"), "{told}");
+    assert!(other.tables().is_empty() && world.database.tables().is_empty());
+}
+
+#[test]
 fn a_repair_is_nobodys_alone() {
     let (people, world) = People::new("");
     let world = world.start();
@@ -352,6 +371,9 @@ fn a_repair_is_nobodys_alone() {
     assert!(people.run(daemon, "eve", &["operation", "approve", &one]).expect(1).contains("NX0104"));
     people.approve(daemon, "fay", &one);
     assert_eq!(world.database.rows().len(), 1);
+    // Asked for again by the same id, it is told as it is: done.
+    let again = forget("0002", &["--request-id", &one, "-o", "json"]).json();
+    assert_eq!(again["awaiting_approval"], false, "{again}");
     let history = people.run(daemon, "cy", &["history", "-d", "main", "-o", "json"]).json();
     let attempt = &history["attempts"][0];
     assert_eq!((&attempt["requested_by"], &attempt["message"]), (&"eve".into(), &"CHG-2".into()));

@@ -99,6 +99,16 @@ fn an_operation_from_its_question_to_its_end() {
         (&repair["reason"], &of_event(&world, "result")[0]["call"]),
         (&"by mistake".into(), &repair["call"])
     );
+    // A row that is changed by hand is told before it is, with the file that is taken as it is.
+    world.ctl(&["repair", "mark-applied", "2", "--reason", "it is there", "-y"]).expect(0);
+    let changes = of_event(&world, "change").into_iter().skip(1).collect::<Vec<_>>();
+    let used: Vec<_> = changes.iter().map(|change| &change["files"][0]).collect();
+    assert_eq!((changes.len(), &changes[0]["operation"]), (2, &repair["operation"]));
+    assert_eq!((&used[0]["action"], &used[0]["sha256"]), (&"forget 0002_t2".into(), &Value::Null));
+    assert_eq!(
+        (&used[1]["version"], &used[1]["action"], used[1]["sha256"].as_str()),
+        (&"0002_t2".into(), &"mark-applied 2".into(), Some(file("0002_t2.up.sql").as_str()))
+    );
     let listed =
         world.ctl(&["auditlog", "list", path.to_str().expect("UTF-8"), "--refused", "-o", "json"]).json();
     assert_eq!(listed["records"].as_array().map(Vec::len), Some(1));

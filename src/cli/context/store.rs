@@ -6,14 +6,17 @@ use std::{
     env,
     fs::{self, DirBuilder, OpenOptions},
     io::{self, ErrorKind, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::{cli::Refusal, redact::GuardedFile};
+use crate::{
+    cli::Refusal,
+    redact::{GuardedFile, refuse_others_in},
+};
 
 /// What is noted of daemons.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,14 +114,7 @@ impl Contexts {
 /// Refuses a file's directory that others may use.
 fn refuse_open_directory(path: &Path) -> anyhow::Result<()> {
     let directory = path.parent().unwrap_or(path);
-    let mode = fs::metadata(directory)?.mode();
-    if mode & 0o077 != 0 {
-        let (shown, mode) = (directory.display(), mode & 0o7777);
-        let message =
-            format!("{shown} has the mode {mode:04o}, so that others may use it: chmod 700 {shown}");
-        return Err(refused(message).into());
-    }
-    Ok(())
+    Ok(refuse_others_in(directory, &fs::metadata(directory)?).map_err(refused)?)
 }
 
 /// Writes a file that only its owner may read.
@@ -141,6 +137,8 @@ fn refused(message: String) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

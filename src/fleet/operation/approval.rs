@@ -147,6 +147,11 @@ impl Record {
         }
     }
 
+    /// Waits no longer for what nobody has decided. What was approved stays so: it may have to be taken back.
+    pub(in crate::fleet) fn forget_undecided(&mut self) {
+        self.approval = self.approval.take().filter(Approval::is_granted);
+    }
+
     /// Notes what was decided about the approval of this plan, unless it is another one by now.
     pub(in crate::fleet) fn decide(&mut self, decision: Decision, plan: &PlanDigest) -> Result<(), Failure> {
         let Some(approval) = &mut self.approval else {
@@ -169,14 +174,14 @@ impl Record {
         waves
     }
 
-    /// Whether a protected database may be changed: as it is approved, or where its run is held to a plan
-    /// in which nothing is done.
-    pub(in crate::fleet) fn may_change(&self, database: &str) -> bool {
+    /// Whether a protected database at this place may be changed: as it is approved, or where its run is held
+    /// to a plan in which nothing is done.
+    pub(in crate::fleet) fn may_change(&self, database: &str, place: &str) -> bool {
         let Some(database) = self.databases.get(database) else { return false };
         let Some(planned) = &database.planned else { return false };
         let is_granted = self.approval.as_ref().is_some_and(Approval::is_granted);
         let does_nothing = planned.steps.is_empty() && !matches!(self.verb, Verb::Repair(_));
-        is_granted || (does_nothing && database.held_to().is_some())
+        planned.place == place && (is_granted || (does_nothing && database.held_to().is_some()))
     }
 }
 

@@ -141,7 +141,7 @@ async fn begin_and_run(
             let Some(verb) = rest_of(operation, member.name(), verb) else {
                 return Some(Ok(nothing_left(&run)));
             };
-            if let Err(failure) = fleet.refuse_unapproved(operation, member.name()) {
+            if let Err(failure) = fleet.refuse_unapproved(operation, member) {
                 return Some(Err(failure));
             }
             faults::reached("database", "begun");

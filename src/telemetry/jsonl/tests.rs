@@ -1,6 +1,6 @@
 //! Tests of the record: each event's line to the letter, and a file that comes and goes.
 
-use std::{collections::HashSet, os::unix::fs::symlink, time::Duration};
+use std::{collections::HashSet, fs, os::unix::fs::symlink, time::Duration};
 
 use uuid::Uuid;
 

@@ -1,0 +1,103 @@
+//! Reading the file while it is written, and the next one where it was moved away.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, Seek as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use uuid::Uuid;
+
+use crate::{auditlog::chain, migration::Checksum};
+
+/// How many records are read at once.
+const MOST: usize = 256;
+
+/// Reads the records behind a known one, in their order. It waits for the disk.
+pub struct Follower {
+    path: PathBuf,
+    file: BufReader<File>,
+    known: u64,
+}
+
+/// Records of one chain.
+pub struct Batch {
+    /// Which chain.
+    pub chain: Uuid,
+    /// At least one.
+    pub records: Vec<Followed>,
+}
+
+/// One record.
+pub struct Followed {
+    /// Its number.
+    pub sequence: u64,
+    /// Its hash.
+    pub hash: Checksum,
+    /// Its line, without the end.
+    pub line: String,
+}
+
+impl Batch {
+    /// The number of the last record.
+    pub fn last(&self) -> u64 {
+        self.records.last().map(|record| record.sequence).unwrap_or_default()
+    }
+}
+
+impl Follower {
+    /// Reads the file of this path behind the record with this number.
+    pub fn of(path: &Path, known: u64) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: BufReader::new(File::open(path)?), known })
+    }
+
+    /// The next records; `None` where there are none yet.
+    pub fn read_on(&mut self) -> io::Result<Option<Batch>> {
+        loop {
+            let batch = self.read()?;
+            if batch.is_some() || !self.turn()? {
+                return Ok(batch);
+            }
+        }
+    }
+
+    /// What is no record is passed over: it belongs to nobody.
+    fn read(&mut self) -> io::Result<Option<Batch>> {
+        let mut batch: Option<Batch> = None;
+        while batch.as_ref().is_none_or(|batch| batch.records.len() < MOST) {
+            let begin = self.file.stream_position()?;
+            let mut line = Vec::new();
+            self.file.read_until(b'\n', &mut line)?;
+            let Some(whole) = line.strip_suffix(b"\n") else {
+                // It is still being written.
+                self.file.seek(io::SeekFrom::Start(begin))?;
+                break;
+            };
+            let Ok(sealed) = chain::read(whole) else { continue };
+            let chain::Head { chain, sequence, hash } = sealed.head;
+            if sequence <= self.known {
+                continue;
+            }
+            let of_one = batch.get_or_insert_with(|| Batch { chain, records: Vec::new() });
+            if of_one.chain != chain {
+                self.file.seek(io::SeekFrom::Start(begin))?;
+                break;
+            }
+            let line = String::from_utf8_lossy(whole).into_owned();
+            of_one.records.push(Followed { sequence, hash, line });
+        }
+        Ok(batch)
+    }
+
+    /// Goes on with the file that the path names now, where that is another one; says whether it is.
+    fn turn(&mut self) -> io::Result<bool> {
+        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let Ok(file) = File::open(&self.path) else { return Ok(false) };
+        if place(file.metadata()?) == place(self.file.get_ref().metadata()?) {
+            return Ok(false);
+        }
+        self.file = BufReader::new(file);
+        Ok(true)
+    }
+}
