@@ -12,7 +12,7 @@ use crate::{
         names::Names,
         quote::quote_literal,
         session::{Session, SessionError, text},
-        tracking::{self, Kept, Shape},
+        tracking::{self, BEGIN_SNAPSHOT, Kept, Shape},
     },
 };
 
@@ -127,7 +127,7 @@ pub async fn look(session: &Session, is_deep: bool) -> Result<Look, SessionError
 }
 
 async fn shape(session: &Session) -> Result<Shape, SessionError> {
-    let sql = format!("{BEGIN}{}; commit", tracking::shape_query(&session.names));
+    let sql = format!("{BEGIN_SNAPSHOT}{}; commit", tracking::shape_query(&session.names));
     Ok(tracking::read_shape(&session.names, &session.rows(&sql).await?)?)
 }
 

@@ -10,7 +10,7 @@ use crate::{
     postgres::{
         quote::quote_literal,
         session::{CHECK_INTERVAL_MS, FIRST_PAUSE, Locked, Session, SessionError, text},
-        tracking::{self, Shape},
+        tracking::{self, BEGIN_SNAPSHOT, Shape},
     },
     runtime::faults,
 };
@@ -99,7 +99,8 @@ impl Session {
 
     /// Reads which tables exist, without the lock, and who holds it.
     pub async fn look(&mut self) -> Result<(Shape, Option<String>), SessionError> {
-        let sql = format!("{}; {}", self.holder_query(), tracking::shape_query(&self.names));
+        let (holder, shape) = (self.holder_query(), tracking::shape_query(&self.names));
+        let sql = format!("{BEGIN_SNAPSHOT}{holder}; {shape}; commit");
         let rows = self.rows(&sql).await?;
         let (holders, shape): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| text(row, "holder").is_some());
