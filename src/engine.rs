@@ -4,6 +4,7 @@
 //! hands each step to `postgres`. What was done returns as a value; progress goes to the event sink.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     migration::{
-        Basis, Catalog, EventKind, EventSink, Failure, ScriptReader,
+        Basis, Catalog, EventKind, EventSink, Failure, ScriptReader, Version,
         plan::{ApplyRequest, Policy, RollbackRequest},
     },
     postgres::{
@@ -167,6 +168,9 @@ pub struct Run {
     pub takes_over: bool,
     /// What the plan was made over that the run is held to: where that has moved, nothing is run.
     pub basis: Option<Basis>,
+    /// The migrations that the plan was about, where the run is held to these alone: the operation itself has
+    /// moved what the plan was made over.
+    pub only: Option<BTreeSet<Version>>,
     /// Is told what is about to be changed, and may refuse it.
     pub witness: Witness,
 }

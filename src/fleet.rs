@@ -320,7 +320,10 @@ impl Fleet {
             return Ok(Repaired { database: name, message, operation: operation.id(), waits });
         }
         let id = request.id.unwrap_or_else(Uuid::now_v7);
+        // It is no operation that is remembered: only the journal knows whether it was done before.
+        let before = request.id.map_or(Before::Nowhere, |_| Before::Anywhere);
         let run = self.run(member, member.catalog().await?, self.author(id, request));
+        let run = Run { before, ..run };
         let allowed = Allowed { operation: Some(id), databases: vec![name.clone()] };
         request.call.allow(&allowed).await?;
         let span = engine::trace::operation(id, "repair", 1);
@@ -393,6 +396,7 @@ impl Fleet {
             before: self.before(author.operation),
             takes_over: false,
             basis: None,
+            only: None,
             witness: self.settings.witness.clone(),
             author,
             stop: self.stop.clone(),

@@ -188,9 +188,9 @@ impl Drop for Call {
 }
 
 /// Whether what was ordered may have been done although it was answered with a failure: what could not be
-/// kept, or whose owner did not answer.
+/// kept, whose owner did not answer, or whose commit was not heard of.
 fn may_be_done(failure: &Failure) -> bool {
-    matches!(failure.code, Code::ControlUnavailable | Code::OwnerSilent)
+    matches!(failure.code, Code::ControlUnavailable | Code::OwnerSilent | Code::ConnectionLost)
 }
 
 impl fmt::Debug for Call {

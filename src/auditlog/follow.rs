@@ -55,9 +55,12 @@ impl Follower {
     /// The next records; `None` where there are none yet.
     pub fn read_on(&mut self) -> io::Result<Option<Batch>> {
         loop {
+            // Whoever writes has turned to the next file before this last look at the one that was moved away.
+            let next = self.next_file()?;
             let batch = self.read()?;
-            if batch.is_some() || !self.turn()? {
-                return Ok(batch);
+            match (batch, next) {
+                (None, Some(next)) => self.file = BufReader::new(next),
+                (batch, _) => return Ok(batch),
             }
         }
     }
@@ -90,14 +93,44 @@ impl Follower {
         Ok(batch)
     }
 
-    /// Goes on with the file that the path names now, where that is another one; says whether it is.
-    fn turn(&mut self) -> io::Result<bool> {
-        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let Ok(file) = File::open(&self.path) else { return Ok(false) };
-        if place(file.metadata()?) == place(self.file.get_ref().metadata()?) {
-            return Ok(false);
-        }
-        self.file = BufReader::new(file);
-        Ok(true)
+    /// The file that the path names now, where that is another one and has been gone on with.
+    fn next_file(&self) -> io::Result<Option<File>> {
+        let place = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        let Ok(file) = File::open(&self.path) else { return Ok(None) };
+        let (now, then) = (file.metadata()?, self.file.get_ref().metadata()?);
+        Ok((place(&now) != place(&then) && now.len() > 0).then_some(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auditlog::{Entry, file::LogFile};
+
+    #[test]
+    fn what_is_written_while_the_file_is_moved_away_is_read() {
+        let directory = tempfile::tempdir().expect("a directory is made");
+        let path = directory.path().join("audit.jsonl");
+        let write = |log: &mut LogFile| log.append(&[Entry::new("call")], "i").expect("it is written");
+        let (mut log, _) = LogFile::open(&path, None).expect("it is opened");
+        write(&mut log);
+        let mut follower = Follower::of(&path, 0).expect("it is opened");
+        let mut read = || {
+            let batch = follower.read_on().expect("it is read")?;
+            Some(batch.records.iter().map(|record| record.sequence).collect::<Vec<_>>())
+        };
+        assert_eq!(read(), Some(vec![1]));
+        // As logrotate does it: the next file is there, and the old one is still written.
+        fs::rename(&path, directory.path().join("audit.jsonl.1")).expect("it is moved away");
+        fs::write(&path, "").expect("it is made");
+        write(&mut log);
+        assert_eq!(read(), Some(vec![2]));
+        write(&mut log);
+        let head = log.head();
+        drop(log);
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is set");
+        let (mut log, _) = LogFile::open(&path, Some(head)).expect("it is opened");
+        write(&mut log);
+        assert_eq!((read(), read(), read()), (Some(vec![3]), Some(vec![4]), None));
     }
 }

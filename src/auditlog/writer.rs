@@ -162,7 +162,9 @@ impl AuditLog {
         let reason = format!("{path}: its disk has taken no record for {limit}");
         let failure = unwritable(&reason);
         tracing::error!(reason, "the audit log cannot be written: nothing is changed until it can");
-        *self.shared.trouble() = Some(reason);
+        if self.shared.trouble().replace(reason).is_some() {
+            return failure;
+        }
         // Whoever writes it is to notice, also where that was over just now.
         self.write(
             Entry::new("noticed").with("noticed", "the disk took too long over the records before this one"),
@@ -194,7 +196,10 @@ impl AuditLog {
     pub async fn reopen(&self) -> Result<(), String> {
         let (reply, replied) = oneshot::channel();
         drop(self.sender.send(Message::Reopen(reply)));
-        replied.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()))
+        match tokio::time::timeout(PATIENCE, replied).await {
+            Ok(reopened) => reopened.unwrap_or_else(|_| Err("the daemon is stopping".to_owned())),
+            Err(_) => Err("its disk does not answer: it is opened anew when that goes on".to_owned()),
+        }
     }
 
     /// Writes what is left, and that the daemon ends. Nothing is recorded any more.

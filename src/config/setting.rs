@@ -138,13 +138,33 @@ impl Form for Identifier {
     const EXPECTED: &'static str = "a PostgreSQL name of 1 to 63 bytes";
 
     fn parse(text: &str) -> Result<String, String> {
-        let fits = (1..=63).contains(&text.len()) && !text.contains('\0');
-        if fits { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
+        if is_name(text, 63) { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
     }
 
     fn literal(value: &String) -> String {
         quoted(value)
     }
+}
+
+/// The name of a tracking table: beside it there is a journal, `TABLE_nexus_journal`.
+pub(super) struct Table;
+
+impl Form for Table {
+    type Value = String;
+    const TYPES: &'static [&'static str] = &["string"];
+    const EXPECTED: &'static str = "a PostgreSQL name of 1 to 49 bytes";
+
+    fn parse(text: &str) -> Result<String, String> {
+        if is_name(text, 49) { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
+    }
+
+    fn literal(value: &String) -> String {
+        quoted(value)
+    }
+}
+
+fn is_name(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.len()) && !text.contains('\0')
 }
 
 /// The path of a file or a directory.

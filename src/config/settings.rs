@@ -6,7 +6,8 @@ use crate::config::{
     reader::{Layer, Reader},
     setting::{
         Count, Durability, Flag, Form, Identifier, ListenAddress, Location, MissingDown, Naming,
-        OptionalEndpoint, OptionalLocation, Overlap, PageBase, Policy, Recovery, Share, Size, Span, Watch,
+        OptionalEndpoint, OptionalLocation, Overlap, PageBase, Policy, Recovery, Share, Size, Span, Table,
+        Watch,
     },
 };
 
@@ -158,7 +159,7 @@ settings! {
         /// The schema that the migrations run in and the tables are kept in.
         schema: String as Identifier = "public",
         /// The tracking table.
-        table: String as Identifier = "schema_migrations",
+        table: String as Table = "schema_migrations",
         /// The directory of the migration files.
         migrations: PathBuf as Location = "migrations",
         /// How strictly file names are read.

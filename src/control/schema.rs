@@ -65,6 +65,7 @@ pub(super) async fn upgrade(settings: &Settings, connection: &Connection) -> Res
         before: Before::Nowhere,
         takes_over: false,
         basis: None,
+        only: None,
         witness: engine::no_witness(),
         database: Arc::new(database),
     };

@@ -3,7 +3,12 @@
 use std::fmt;
 
 use crate::{
-    engine::{Run, failure::of_session, run::lock, witness::Used},
+    engine::{
+        Run,
+        failure::of_session,
+        run::{locked, refuse_repeated},
+        witness::Used,
+    },
     migration::{AppliedRow, Basis, Code, Failure, Migration, Plan, Tracked, Version},
     postgres::{
         self,
@@ -56,9 +61,9 @@ impl fmt::Display for Repair {
 /// Does one repair under the lock and says what was done. Refused where the rows are not those that it is
 /// held to.
 pub async fn repair(run: &Run, repair: &Repair) -> Result<String, Failure> {
-    let mut session = run.database.session(&run.author.operation.to_string()).await?;
-    let shape = lock(run, &mut session, &run.stop.drain).await?;
+    let (session, shape) = locked(run).await?;
     faults::reached("repair", "locked");
+    refuse_repeated(run, &session, shape).await?;
     let doing = "repairing a row";
     let tracked = tracking::read(&session, shape, Kept::All).await;
     let tracked = tracked.map_err(|error| of_session(error, doing))?;

@@ -191,6 +191,19 @@ pub(super) async fn lock_from(
     Ok(shape)
 }
 
+/// Refuses a request that was at work on the database before.
+pub(super) async fn refuse_repeated(run: &Run, session: &Session, shape: Shape) -> Result<(), Failure> {
+    if run.before == Before::Nowhere || !shape.journal {
+        return Ok(());
+    }
+    let known = journal::knows(session, &run.author, run.before == Before::Anywhere).await;
+    if known.map_err(|error| of_session(error, "looking the request up"))? {
+        let message = "The request ID has already been at work on this database";
+        return Err(Failure::new(Code::RepeatedRequest, message));
+    }
+    Ok(())
+}
+
 async fn prepare(
     run: &Run,
     verb: &Verb,
@@ -198,13 +211,7 @@ async fn prepare(
     shape: Shape,
     planned: &mut Option<Plan>,
 ) -> Result<Vec<Prepared>, Failure> {
-    if run.before != Before::Nowhere && shape.journal {
-        let known = journal::knows(session, &run.author, run.before == Before::Anywhere).await;
-        if known.map_err(|error| of_session(error, "looking the request up"))? {
-            let message = "The request ID has already been at work on this database";
-            return Err(Failure::new(Code::RepeatedRequest, message));
-        }
-    }
+    refuse_repeated(run, session, shape).await?;
     let read = tracking::read(session, shape, kept(verb)).await;
     let tracked = read.map_err(|error: SessionError| of_session(error, "reading the applied migrations"))?;
     let dirty: Vec<_> = tracked.dirty().map(|row| row.version.clone()).collect();
@@ -214,6 +221,12 @@ async fn prepare(
     let plan = planned.insert(decide(verb, &run.catalog, &tracked, run.database.policy)?);
     if let Some(basis) = &run.basis {
         basis.hold(&Basis::of(&run.catalog, &tracked, plan))?;
+    }
+    if let Some(only) = &run.only
+        && let Some(step) = plan.steps.iter().find(|step| !only.contains(&step.version))
+    {
+        let message = format!("Migration {} is not one of the plan that was approved", step.version);
+        return Err(Failure::new(Code::PlanMoved, message).version(&step.version));
     }
     let prepared = scripts::prepare(run, plan, session, shape).await;
     for notice in &plan.notices {

@@ -15,11 +15,15 @@ use crate::{
     fleet::{
         Fleet, Order,
         inventory::Member,
-        operation::{Approval, Command, Operation, Planned, Record, approval::Decision, state},
+        operation::{
+            Approval, Command, DatabaseRecord, Operation, Planned, Record, approval::Decision, state,
+        },
         plan::FleetPlan,
         strategy::{Strategy, Wave},
     },
-    migration::{Basis, Code, DatabaseState, Failure, OperationState, event::DatabaseReport, failure::Kind},
+    migration::{
+        Basis, Code, DatabaseState, Failure, OperationState, Version, event::DatabaseReport, failure::Kind,
+    },
     postgres::executor::Author,
 };
 
@@ -58,6 +62,11 @@ impl Asked {
     /// Has a record wait for it.
     pub(super) fn put(self, record: &mut Record) {
         record.forget_undecided();
+        if self.approval.is_some() {
+            // Of what is no longer one of the fleet's, nothing is approved.
+            let waits = |it: &&mut DatabaseRecord| it.state == DatabaseState::Waiting;
+            record.databases.values_mut().filter(waits).for_each(DatabaseRecord::hold_to_no_plan);
+        }
         record.approval = self.approval.or(record.approval.take());
         for (name, (basis, planned)) in self.held {
             if let Some(database) = record.databases.get_mut(&name) {
@@ -293,14 +302,24 @@ impl Fleet {
     }
 
     /// Refuses to change a protected database without an approval of just that one, whatever has led there:
-    /// the inventory may be another one than the operation began with.
-    pub(super) fn refuse_unapproved(&self, operation: &Operation, member: &Member) -> Result<(), Failure> {
+    /// the inventory may be another one than the operation began with. Returns the migrations that were approved,
+    /// where the database is protected.
+    pub(super) fn approved(
+        &self,
+        operation: &Operation,
+        member: &Member,
+    ) -> Result<Option<BTreeSet<Version>>, Failure> {
         let (name, place) = (member.name(), member.place_name());
         let is_protected = |member: &Member| member.database.is_protected;
         let is_protected =
             is_protected(member) || self.inventory().get(name).is_some_and(|member| is_protected(member));
-        if !is_protected || operation.look(|record| record.may_change(name, &place)) {
-            return Ok(());
+        if !is_protected {
+            return Ok(None);
+        }
+        if operation.look(|record| record.may_change(name, &place)) {
+            let versions =
+                |planned: &Planned| planned.steps.iter().map(|step| step.version.clone()).collect();
+            return Ok(operation.look(|it| it.databases.get(name)?.planned.as_ref().map(versions)));
         }
         Err(Failure::new(Code::NotApproved, "The database is protected, and nobody has approved this"))
     }

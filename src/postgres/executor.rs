@@ -324,19 +324,24 @@ pub async fn end_non_transactional(session: &Session, step: &Step, attempt: i64)
     session.rows(&sql).await.map(drop)
 }
 
-/// Settles a dirty row without running SQL, durably: removes it, or clears its mark. The attempts
-/// that left it so are closed.
+/// Settles a dirty row without running SQL, durably: removes it, or clears its mark; fails where that is not
+/// what became of it. The attempts that left it so are closed.
 pub async fn settle(session: &Session, version: &Version, action: StepAction) -> Result<(), SessionError> {
     let tracking = &session.names.tracking_sql;
     let version = quote_literal(version.as_str());
-    let row = match action {
-        StepAction::ClearMark => {
-            format!("update {tracking} set dirty = false where version = {version} and dirty")
-        }
-        _ => format!("delete from {tracking} where version = {version} and dirty"),
+    let (row, wrong) = match action {
+        StepAction::ClearMark => (
+            format!("update {tracking} set dirty = false where version = {version} and dirty"),
+            format!("not exists (select from {tracking} where version = {version} and not dirty)"),
+        ),
+        _ => (
+            format!("delete from {tracking} where version = {version} and dirty"),
+            format!("exists (select from {tracking} where version = {version})"),
+        ),
     };
     let sql = format!(
-        "begin; set local synchronous_commit = on; {row};{} commit",
+        "begin; set local synchronous_commit = on; {row}; {};{} commit",
+        Session::fail_sql(&[("row", &wrong)]),
         close_settled_sql(&session.names, &version, 0)
     );
     session.rows(&sql).await.map(drop)

@@ -43,7 +43,7 @@ pub struct Look {
     /// Which tables exist.
     pub shape: Shape,
     /// The pulse, felt before the rows were read: a change in between shows in the next one; `None`
-    /// where the rows alone were read.
+    /// where the rows alone were read, or where a table has come or gone meanwhile.
     pub pulse: Option<Pulse>,
     /// The rows, with the journal's evidence.
     pub tracked: Tracked,
@@ -63,6 +63,14 @@ pub struct Leftovers {
     pub indexes: Vec<(String, String)>,
     /// NOT VALID constraints: name, table.
     pub constraints: Vec<(String, String)>,
+}
+
+impl Pulse {
+    /// Whether these tables were there, and no others, when it was felt.
+    fn is_of(&self, shape: Shape) -> bool {
+        let tables = self.0.first().map_or(0, |ids| ids.split_whitespace().count());
+        tables == usize::from(shape.tracking) + usize::from(shape.journal)
+    }
 }
 
 /// Feels the pulse, in one message; an error where a table of the shape is gone.
@@ -154,7 +162,7 @@ async fn look_into(session: &Session, shape: Shape, is_deep: bool) -> Result<Loo
     });
     Ok(Look {
         shape,
-        pulse: Some(read_pulse(&rows)),
+        pulse: Some(read_pulse(&rows)).filter(|pulse| pulse.is_of(shape)),
         tracked: tracking::read_tracked(&rows),
         journal: journal.collect(),
         is_locked: rows.iter().any(|row| text(row, "holder").is_some()),

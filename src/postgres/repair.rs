@@ -102,10 +102,10 @@ pub async fn change(
          insert into {journal} (operation_id, version, direction, checksum, down_text, outcome, message, \
            requested_by, trace_id, instance, finished_at, duration_ms) \
          select $3, $4, $5, case when length($2) = 64 then $2 else '' end, {kept}, 'succeeded', $6, $7, $8, $9, \
-           clock_timestamp(), 0 from changed"
+           clock_timestamp(), 0 from changed returning id"
     );
     session.rows("set synchronous_commit = on").await?;
-    session
+    let recorded = session
         .query(
             &sql,
             &[
@@ -120,6 +120,7 @@ pub async fn change(
                 (&author.instance, Type::TEXT),
             ],
         )
-        .await
-        .map(drop)
+        .await?;
+    // A rule, a trigger or somebody else has kept the row from being changed.
+    if recorded.is_empty() { Err(SessionError::RowGone) } else { Ok(()) }
 }

@@ -45,7 +45,8 @@ pub struct ShapeError {
     pub found: String,
 }
 
-/// What a message with [`shape_query`] begins with where the lock is not held: its queries see one moment.
+/// What a message with [`shape_query`] begins with where the lock is not held: its queries see the
+/// tables of one moment. Only which table has the name now, PostgreSQL tells of the present.
 pub(super) const BEGIN_SNAPSHOT: &str = "begin isolation level repeatable read read only; ";
 
 /// Reads name, kind, columns and unique columns of both tables, in three queries: a session that has just

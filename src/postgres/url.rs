@@ -106,6 +106,11 @@ impl fmt::Display for Endpoint {
             Host::Tcp(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
             Host::Tcp(name) => write!(f, "{name}:{}", self.port),
             Host::Socket(directory) => write!(f, "{}:{}", directory.display(), self.port),
+        }?;
+        // Whatever the name means elsewhere, this is the server that is asked.
+        match self.hostaddr {
+            Some(address) if self.host != Host::Tcp(address.to_string()) => write!(f, " ({address})"),
+            _ => Ok(()),
         }
     }
 }
@@ -228,8 +233,8 @@ impl Target {
         })
     }
 
-    /// The server, as it is shown and told apart from others: `HOST:PORT`, or `DIRECTORY:PORT` of a Unix
-    /// socket; several of them are joined by commas.
+    /// The server, as it is shown and told apart from others: `HOST:PORT`, with `(ADDRESS)` behind it
+    /// where `hostaddr` is given, or `DIRECTORY:PORT` of a Unix socket; several of them are joined by commas.
     pub fn server(&self) -> String {
         self.endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",")
     }
@@ -273,7 +278,7 @@ mod tests {
             ("postgres://app@a,b/x?port=7", "a:7,b:7", "x", "app"),
             ("postgres://a%40b:p%2F@%2Frun%2Fpg/d%20b", "/run/pg:5432", "d b", "a@b"),
             ("postgres:///shop?host=/run/pg&user=app", "/run/pg:5432", "shop", "app"),
-            ("postgres://app@h/x?hostaddr=10.0.0.1", "h:5432", "x", "app"),
+            ("postgres://app@h/x?hostaddr=10.0.0.1", "h:5432 (10.0.0.1)", "x", "app"),
             ("hostaddr=10.0.0.1 user=app", "10.0.0.1:5432", "app", "app"),
             ("host=db port=1 user='a \\' b' dbname = x\\ y", "db:1", "x y", "a ' b"),
         ];

@@ -346,6 +346,30 @@ fn what_was_approved_for_one_place_is_not_begun_at_another() {
 }
 
 #[test]
+fn who_takes_over_does_no_more_than_was_approved() {
+    let kept = Database::new();
+    let (people, world) = People::new("");
+    let mut world = world.more(&format!("[control]\nurl = {:?}\nlease = \"2s\"\n", kept.url)).start();
+    world.migration("0002_t2", "create table t2 ();", "select pg_sleep(600); drop table t2;");
+    world.migration("0003_t3", "create table t3 ();", "drop table t3;");
+    let id = people.ask(&world.daemon, "ana", &["apply", "-d", "main"]);
+    people.approve(&world.daemon, "bo", &id);
+    world.migration("0004_t4", "create table t4 ();", "drop table t4;");
+    let id = people.ask(&world.daemon, "eve", &["rollback", "-d", "main", "--steps", "2", "-y"]);
+    people.run(&world.daemon, "fay", &["operation", "approve", &id]).expect(0);
+    await_that("the first step is done", || world.database.rows().len() == 2);
+    world.daemon.kill();
+    // Somebody else is faster than whoever takes over.
+    let row = "insert into schema_migrations (version, checksum) values ('0004_t4', repeat('a', 64))";
+    world.database.sql(row);
+    world.daemon.restart();
+    await_that("it is over", || people.state(&world.daemon, &id) == "failed");
+    let failure = people.show(&world.daemon, &id)["databases"][0]["failure"].clone();
+    assert_eq!(failure["code"], "NX0084", "{failure}");
+    assert!(world.database.rows().contains(&"0004_t4|f".into()), "{:?}", world.database.rows());
+}
+
+#[test]
 fn a_repair_is_nobodys_alone() {
     let (people, world) = People::new("");
     let world = world.start();

@@ -99,6 +99,10 @@ fn an_operation_from_its_question_to_its_end() {
         (&repair["reason"], &of_event(&world, "result")[0]["call"]),
         (&"by mistake".into(), &repair["call"])
     );
+    // What was done once by an id is not done again.
+    let id = repair["operation"].as_str().expect("an id").to_owned();
+    let again = ["repair", "forget", "0001_t1", "--reason", "x", "-y", "--request-id", &id];
+    assert!(world.ctl(&again).expect(1).contains("NX0057"));
     // A row that is changed by hand is told before it is, with the file that is taken as it is.
     world.ctl(&["repair", "mark-applied", "2", "--reason", "it is there", "-y"]).expect(0);
     let changes = of_event(&world, "change").into_iter().skip(1).collect::<Vec<_>>();

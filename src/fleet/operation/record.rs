@@ -178,6 +178,11 @@ impl DatabaseRecord {
         self.basis.clone().filter(|_| !self.has_moved)
     }
 
+    /// What was planned does not count any more.
+    pub(in crate::fleet) fn hold_to_no_plan(&mut self) {
+        (self.basis, self.planned) = (None, None);
+    }
+
     /// Its turn has come.
     pub(super) fn begin(&mut self, now: Timestamp) {
         self.state = DatabaseState::Running;
@@ -345,7 +350,9 @@ impl Record {
     /// Somebody goes on though things have changed since the plan: it does not count any more.
     pub(in crate::fleet) fn hold_to_no_plan(&mut self) {
         self.plan = None;
-        self.databases.values_mut().for_each(|database| database.basis = None);
+        // What was planned for what is done is still to be known: it may have to be taken back.
+        let is_left = |database: &&mut DatabaseRecord| !database.state.is_well();
+        self.databases.values_mut().filter(is_left).for_each(DatabaseRecord::hold_to_no_plan);
     }
 
     /// Takes the waves in which nothing waits as they are: somebody has seen how they came out.

@@ -141,9 +141,11 @@ async fn begin_and_run(
             let Some(verb) = rest_of(operation, member.name(), verb) else {
                 return Some(Ok(nothing_left(&run)));
             };
-            if let Err(failure) = fleet.refuse_unapproved(operation, member) {
-                return Some(Err(failure));
-            }
+            let only = match fleet.approved(operation, member) {
+                Ok(only) => only,
+                Err(failure) => return Some(Err(failure)),
+            };
+            let run = Run { only, ..run };
             faults::reached("database", "begun");
             let report = engine::run(&run, &verb).await;
             drop(places);
