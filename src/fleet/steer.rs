@@ -15,7 +15,7 @@ use crate::{
     fleet::{
         Fleet,
         inventory::Member,
-        operation::{Catalogs, Command, Operation, Operations, Record, catalog_of},
+        operation::{Catalogs, Command, Operation, Operations, Record, catalog_of, state},
         run,
     },
     migration::{
@@ -170,7 +170,7 @@ impl Fleet {
         order: &Order,
         command: Command,
     ) -> Result<(), Failure> {
-        if super::operation::state::obey(operation.state(), command)?.is_none() {
+        if state::obey(operation.state(), command)?.is_none() {
             return Ok(());
         }
         self.admit()?;
