@@ -52,7 +52,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, or begun, or waiting for an approv
 /// Applies, rolls back, recovers and shows SQL migrations, by asking nexusd
 #[derive(Debug, Parser)]
 #[command(name = "nexusctl", version, max_term_width = 100, after_help = EXIT_CODES)]
-#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     global: args::Global,

@@ -12,7 +12,7 @@ use serde_json::Value;
 pub use self::{
     file::{GuardedFile, open_for_its_owner, refuse_others, refuse_others_in},
     sql::{mask_sql, safe_nested_message, safe_sql_message, safe_text, without_quoted_sql},
-    text::{mask_sink_url, mask_text, mask_url, plain},
+    text::{TOKEN_PREFIX, mask_sink_url, mask_text, mask_url, plain},
 };
 
 /// What stands in JSON in the place of a secret.

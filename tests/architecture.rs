@@ -36,6 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "fleet",
         &[
+            "redact",
             "runtime",
             "migration",
             "selector",

@@ -11,9 +11,6 @@ use crate::{
     migration::{Code, Failure},
 };
 
-/// What a token begins with, so that one that was left somewhere is found.
-pub const TOKEN_PREFIX: &str = "nexus_";
-
 /// How many digits of a token's digest name it: to people, and in records.
 const DIGITS_OF_AN_ID: usize = 8;
 

@@ -73,6 +73,8 @@ pub struct Writer {
     hear: Hear,
     /// `None` where it has to be opened anew.
     file: Option<LogFile>,
+    /// It was asked to open its path anew, and could not: that is tried again.
+    is_to_be_reopened: bool,
     waiting: VecDeque<Entry>,
     lost: u64,
 }
@@ -108,6 +110,7 @@ impl AuditLog {
             instance: instance.to_owned(),
             hear: Arc::new(hear),
             file: Some(file),
+            is_to_be_reopened: false,
             waiting: VecDeque::new(),
             lost: 0,
         };
@@ -158,8 +161,7 @@ impl AuditLog {
 
     /// From now on nothing is changed, until a record is written.
     fn stuck(&self, patience: Duration) -> Failure {
-        let (path, limit) = (self.shared.path.display(), humantime::format_duration(patience));
-        let reason = format!("{path}: its disk has taken no record for {limit}");
+        let reason = format!("{}: its disk has taken no record for {patience:?}", self.shared.path.display());
         let failure = unwritable(&reason);
         tracing::error!(reason, "the audit log cannot be written: nothing is changed until it can");
         if self.shared.trouble().replace(reason).is_some() {
@@ -192,7 +194,8 @@ impl AuditLog {
         self.write(entry);
     }
 
-    /// Opens the path anew, after the file was moved away. Where that fails, the old file stays in use.
+    /// Opens the path anew, after the file was moved away. Where that fails, the old file stays in use, and
+    /// it is tried again every second.
     pub async fn reopen(&self) -> Result<(), String> {
         let (reply, replied) = oneshot::channel();
         drop(self.sender.send(Message::Reopen(reply)));
@@ -225,7 +228,10 @@ impl Writer {
     pub async fn run(mut self) {
         let mut messages = Vec::new();
         loop {
-            let is_due = self.is_in_trouble() || !self.waiting.is_empty() || self.shared.refusals().is_open();
+            let is_due = self.is_in_trouble()
+                || self.is_to_be_reopened
+                || !self.waiting.is_empty()
+                || self.shared.refusals().is_open();
             tokio::select! {
                 count = self.receiver.recv_many(&mut messages, MOST_AT_ONCE) => if count == 0 {
                     return;
@@ -251,8 +257,12 @@ impl Writer {
             // The disk may take its time: nobody else waits for it on this thread.
             let written = tokio::task::spawn_blocking(move || {
                 self.put(asked);
-                for reply in reopening {
-                    drop(reply.send(self.reopen()));
+                if self.is_to_be_reopened || !reopening.is_empty() {
+                    let reopened = self.reopen();
+                    self.is_to_be_reopened = reopened.is_err();
+                    for reply in reopening {
+                        drop(reply.send(reopened.clone()));
+                    }
                 }
                 self
             });

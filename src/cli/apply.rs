@@ -9,8 +9,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Targets {
     /// Stop after this version or number
-    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
-    to: String,
+    #[arg(long, value_name = "VERSION", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    to: Option<String>,
     /// At most this many migrations
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -44,7 +44,7 @@ impl Targets {
         proto::ApplyRequest {
             selection: session.selection(),
             context: session.context(),
-            to: self.to.clone(),
+            to: self.to.clone().unwrap_or_default(),
             limit: self.limit.unwrap_or(0),
             dry_run,
             no_auto_recover: self.no_auto_recover,

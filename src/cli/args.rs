@@ -49,7 +49,7 @@ pub struct Global {
     #[arg(long, global = true, hide_short_help = true, env = "NEXUS_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// A database, by name or glob ("orders-*"); may be repeated
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, global = true, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub database: Vec<String>,
     /// Databases by label, or by name, server, schema or dbname: env=prod,region!=eu,name~orders-*; may
     /// be repeated, all must hold
@@ -61,7 +61,7 @@ pub struct Global {
     /// The form of the answer
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub output: Format,
-    /// Do not ask before a rollback, a recovery or a repair
+    /// Do not ask before a rollback, a recovery, a repair or an approval
     #[arg(short, long, global = true)]
     pub yes: bool,
     /// The request's UUID: the same one never runs twice; its first outcome is told again, or, after

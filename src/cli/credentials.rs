@@ -11,7 +11,7 @@ use crate::{
         },
         session::Session,
     },
-    redact::{GuardedFile, SecretString},
+    redact::{GuardedFile, SecretString, mask_text},
     rpc::client::{Address, Credentials, DEFAULT_ADDRESS},
 };
 
@@ -82,7 +82,7 @@ impl Session {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Refusal {
-    let message = format!("Cannot read {}: {error}", path.display());
+    let message = format!("Cannot read {}: {error}", mask_text(&path.display().to_string()));
     Refusal::new(message, "see --token-file, --cert, --key and --ca, or nexusctl context list")
 }
 

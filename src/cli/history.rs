@@ -9,8 +9,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only this version
-    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
-    version: String,
+    #[arg(long, value_name = "VERSION", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    version: Option<String>,
     /// At most this many attempts per database
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -21,7 +21,7 @@ pub async fn run(args: &Args, session: &mut Session) -> anyhow::Result<Exit> {
     let client = session.connect().await?;
     let request = proto::HistoryRequest {
         selection: session.selection(),
-        version: args.version.clone(),
+        version: args.version.clone().unwrap_or_default(),
         limit: args.limit,
     };
     let history = client.answer(client.migrations().history(request).await)?;

@@ -23,8 +23,8 @@ pub struct Targets {
     #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "to")]
     steps: Option<i64>,
     /// Roll back everything newer than this version or number; 0 rolls back all
-    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
-    to: String,
+    #[arg(long, value_name = "VERSION", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    to: Option<String>,
     /// Which down script is used [default: the file, or the journal's where the file is gone or differs]
     #[arg(long, value_enum, value_name = "SOURCE")]
     from: Option<From>,
@@ -61,7 +61,7 @@ impl Targets {
             selection: session.selection(),
             context: session.context(),
             steps: self.steps,
-            to: self.to.clone(),
+            to: self.to.clone().unwrap_or_default(),
             dry_run,
             no_auto_recover: self.no_auto_recover,
             down_source: source.into(),

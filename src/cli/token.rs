@@ -12,9 +12,10 @@ use crate::{
     access::{
         Role,
         grant::EVERY,
-        identity::{NAME_FORM, TOKEN_PREFIX, digest, hex, is_name},
+        identity::{NAME_FORM, digest, hex, is_name},
     },
     cli::{Exit, Refusal, args, context::store::write_for_its_owner, render, session::Session},
+    redact::TOKEN_PREFIX,
 };
 
 /// What is done with tokens.

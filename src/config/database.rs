@@ -13,7 +13,7 @@ use crate::{
         DatabaseConfig, DatabaseSettings, DiscoverConfig, discover, home,
         reader::{Layer, Reader, Section, Seen, with_article},
         secret_file,
-        setting::{Form, Location},
+        setting::{Form, Location, is_shown},
     },
     redact::{ExposeSecret as _, SecretString},
     selector::{BUILT_IN, is_label_value, is_name},
@@ -83,7 +83,7 @@ impl Form for LabelValue {
     const EXPECTED: &'static str = "a text without commas and control characters";
 
     fn parse(text: &str) -> Result<String, String> {
-        if is_label_value(text) { Ok(text.into()) } else { Err(Self::unlike(text)) }
+        if is_label_value(text) && is_shown(text) { Ok(text.into()) } else { Err(Self::unlike(text)) }
     }
 
     fn literal(value: &String) -> String {

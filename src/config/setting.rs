@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::config::problem::may_hold_secret;
+use crate::{config::problem::may_hold_secret, redact::mask_text};
 
 /// How the values of one kind of setting are written. Everything comes down to a text, so that the
 /// file, the environment and the flags are read by the same code.
@@ -164,7 +164,12 @@ impl Form for Table {
 }
 
 fn is_name(text: &str, most: usize) -> bool {
-    (1..=most).contains(&text.len()) && !text.contains('\0')
+    (1..=most).contains(&text.len()) && !text.contains('\0') && is_shown(text)
+}
+
+/// Whether a text that everybody is shown holds nothing that has to be masked.
+pub(super) fn is_shown(text: &str) -> bool {
+    mask_text(text) == text
 }
 
 /// The path of a file or a directory.

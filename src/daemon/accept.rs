@@ -1,7 +1,12 @@
 //! Connections, accepted from the ports and from the socket: so many at once, each with a key agreed on
 //! where there is a certificate, and each with an end.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
@@ -88,6 +93,7 @@ async fn accept(
     sender: mpsc::Sender<io::Result<Connection>>,
 ) {
     let (mut refusals, mut crowds) = (Seldom::default(), Seldom::default());
+    let failed = Arc::new(Mutex::new(Seldom::default()));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -117,7 +123,7 @@ async fn accept(
             _ => None,
         };
         let speaks_http2 = !matches!(listener, Listener::Tcp(_, Protocol::Http1, _));
-        let sender = sender.clone();
+        let (sender, failed) = (sender.clone(), failed.clone());
         // In a task of its own: nobody waits for somebody else's handshake.
         drop(tasks.spawn("connection", async move {
             match timeout(terms.handshake, meet(accepted, tls, place, terms.max_age)).await {
@@ -130,7 +136,14 @@ async fn accept(
                     // Whoever would have taken it may be gone.
                     drop(sender.send(Ok(connection)).await);
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "a connection came to nothing"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a connection came to nothing");
+                    let due = failed.lock().unwrap_or_else(PoisonError::into_inner).is_due(Instant::now());
+                    if let Some(times) = due {
+                        // A certificate of another authority is one reason; nobody is known who could be recorded.
+                        tracing::info!(times, %error, "connections came to nothing before anything was asked");
+                    }
+                }
                 Err(_) => tracing::debug!("a client took too long to agree on a key"),
             }
         }));

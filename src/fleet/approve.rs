@@ -144,8 +144,9 @@ impl Fleet {
         };
         let sight = self.sight(&order.permit.clone().at_least(approval.role));
         operation.look(|record| sight.require(record.databases.keys()))?;
-        if command == Command::Approve {
-            approval.refuse(&order.by, order.plan.as_ref(), Timestamp::now())?;
+        match command {
+            Command::Approve => approval.refuse(&order.by, order.plan.as_ref(), Timestamp::now())?,
+            _ => approval.refuse_own(&order.by)?,
         }
         Ok(Order { plan: Some(approval.plan), ..order.clone() })
     }

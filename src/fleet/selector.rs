@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     migration::{Code, Failure},
+    redact::mask_text,
     selector::{BUILT_IN, Facts, Pattern, Selector, SelectorError},
 };
 
@@ -79,7 +80,8 @@ impl Selection {
             if known.iter().any(|facts| pattern.matches(facts.name)) {
                 return Ok(pattern);
             }
-            Err(Failure::new(Code::UnknownDatabase, format!("No database {text}")).details(names(known)))
+            Err(Failure::new(Code::UnknownDatabase, format!("No database {}", mask_text(text)))
+                .details(names(known)))
         };
         self.databases.iter().map(matcher).collect()
     }

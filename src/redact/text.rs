@@ -6,6 +6,13 @@ use super::is_secret_key;
 
 const MASK: &str = "***";
 
+/// What a token of Nexus's begins with, so that one that was left somewhere is found; 64 hexadecimal digits
+/// follow.
+pub const TOKEN_PREFIX: &str = "nexus_";
+
+/// How many digits of a token are one, also where it was cut.
+const LEAST_TOKEN: usize = 32;
+
 /// A URL or keyword DSN with its credentials masked: `postgres://app:***@db/shop`,
 /// `host=db password=***`.
 ///
@@ -42,12 +49,22 @@ pub fn plain(text: &str, most: usize) -> String {
 /// A text with the credentials of every URL and keyword DSN in it masked.
 pub fn mask_text(text: &str) -> String {
     let mut hidden = secret_parameters(text, false);
+    hidden.extend(tokens(text));
     let mut at = 0;
     for token in text.split_inclusive(char::is_whitespace) {
         hidden.extend(userinfo(token.trim_end(), at));
         at += token.len();
     }
     cover(text, hidden)
+}
+
+/// The secret parts of Nexus's own tokens, wherever somebody has put one.
+fn tokens(text: &str) -> impl Iterator<Item = Range<usize>> {
+    text.match_indices(TOKEN_PREFIX).filter_map(|(at, prefix)| {
+        let begin = at + prefix.len();
+        let length = text[begin..].bytes().take_while(u8::is_ascii_hexdigit).count();
+        (length >= LEAST_TOKEN).then_some(begin..begin + length)
+    })
 }
 
 /// The part of one URL's userinfo that must be hidden, moved by `offset`.
@@ -153,6 +170,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn tokens_of_our_own() {
+        let token = format!("nexus_{}", "0a".repeat(32));
+        assert_eq!(mask_text(&format!("see {token}, or nexus_journal")), "see nexus_***, or nexus_journal");
+        assert_eq!(mask_text("notify nexus_00ff00ff00ff00ff"), "notify nexus_00ff00ff00ff00ff");
+    }
 
     #[test]
     fn urls_and_dsns() {

@@ -74,7 +74,7 @@ impl People {
 
     /// Approves, and waits for the end.
     fn approve(&self, daemon: &Daemon, who: &str, id: &str) {
-        self.run(daemon, who, &["operation", "approve", id]).expect(0);
+        self.run(daemon, who, &["operation", "approve", "-y", id]).expect(0);
         await_that("it is over", || self.state(daemon, id) == "succeeded");
     }
 }
@@ -127,7 +127,7 @@ fn requested_by_one_refused_to_the_same_approved_by_another_refused_after_the_pl
     let mut run = |who: &str, arguments: &[&str], id: &str, expected: (i32, &[&str])| {
         transcript.note(who, arguments, &people.run(daemon, who, arguments), id, expected);
     };
-    let approve: &[&str] = &["operation", "approve", &id];
+    let approve: &[&str] = &["operation", "approve", "-y", &id];
     let waits = "waits for the approval of somebody other than ana";
     run("cy", &["operation", "list", "--state", "awaiting-approval"], &id, (0, &[&id, "awaiting approval"]));
     run("ana", &["apply", "--all", "--request-id", &id, "--reason", "CHG-1", "--detach"], &id, (0, &[waits]));
@@ -145,11 +145,11 @@ fn requested_by_one_refused_to_the_same_approved_by_another_refused_after_the_pl
     run("cy", approve, &id, (1, &["NX0088"]));
     run("dee", approve, &id, (1, &["NX0089"]));
     run("dee", &["operation", "reject", &id], &id, (1, &["NX0089"]));
-    run("bo", &["operation", "approve", "01a20000-0000"], &id, (1, &["NX0075"]));
+    run("bo", &["operation", "approve", "-y", "01a20000-0000"], &id, (1, &["NX0075"]));
     let other = format!("{}-{}", "a".repeat(32), "b".repeat(16));
     run(
         "bo",
-        &["operation", "approve", &id, "--plan", &other],
+        &["operation", "approve", "-y", &id, "--plan", &other],
         &id,
         (1, &["NX0105", "not the plan that was seen"]),
     );
@@ -162,7 +162,7 @@ fn requested_by_one_refused_to_the_same_approved_by_another_refused_after_the_pl
     // Another one approves.
     run(
         "bo",
-        &["operation", "approve", &id, "--reason", "seen", "--plan", digest],
+        &["operation", "approve", "-y", &id, "--reason", "seen", "--plan", digest],
         &id,
         (0, &["approved by bo"]),
     );
@@ -188,15 +188,15 @@ fn requested_by_one_refused_to_the_same_approved_by_another_refused_after_the_pl
     world.tables(3, 1);
     let moved = people.ask(daemon, "ana", &["apply", "-d", "main"]);
     world.tables(4, 1);
-    let approve: &[&str] = &["operation", "approve", &moved];
+    let approve: &[&str] = &["operation", "approve", "-y", &moved];
     run("bo", approve, &moved, (1, &["NX0105", "main: The plan has moved", "the migration files"]));
     run("bo", approve, &moved, (1, &["NX0076"]));
     run("cy", &["operation", "list", "--limit", "1"], &moved, (0, &[&moved, "cancelled"]));
     assert_eq!(world.database.rows().len(), 2);
     // A rollback, too; and of what is asked for anew the same is true.
     let asked = people.ask(daemon, "bo", &["rollback", "-d", "main", "--yes"]);
-    run("bo", &["operation", "approve", &asked], &asked, (1, &["NX0104", "bo asked"]));
-    run("ana", &["operation", "approve", &asked], &asked, (0, &["approved by ana"]));
+    run("bo", &["operation", "approve", "-y", &asked], &asked, (1, &["NX0104", "bo asked"]));
+    run("ana", &["operation", "approve", "-y", &asked], &asked, (0, &["approved by ana"]));
     await_that("it is rolled back", || world.database.rows().len() == 1);
     fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("approval.txt"), transcript.0)
         .expect("it is written");
@@ -210,7 +210,7 @@ fn what_has_moved_is_not_approved() {
     people.approve(&world.daemon, "bo", &first);
     world.tables(3, 1);
     let refused = |world: &Running, id: &str, parts: &[&str]| {
-        let told = people.run(&world.daemon, "bo", &["operation", "approve", id]).expect(1);
+        let told = people.run(&world.daemon, "bo", &["operation", "approve", "-y", id]).expect(1);
         for part in [&["NX0105", "the operation is over"], parts].concat() {
             assert!(told.contains(part), "{part:?} is not in\n{told}");
         }
@@ -251,29 +251,31 @@ fn nobody_approves_it_or_somebody_rejects_it() {
     let listed = people.run(daemon, "cy", &["operation", "list", "-o", "json"]).json();
     let id = listed["operations"][0]["id"].as_str().expect("an id").to_owned();
     assert_eq!(people.state(daemon, &id), "cancelled");
-    let refused = people.run(daemon, "bo", &["operation", "approve", &id]).expect(1);
+    let refused = people.run(daemon, "bo", &["operation", "approve", "-y", &id]).expect(1);
     assert!(refused.contains("NX0076"), "{refused}");
     // A retry is asked for anew, by whoever retries.
     let retried = people.run(daemon, "bo", &["operation", "retry", &id, "--detach"]).expect(0);
     assert!(retried.contains("somebody other than bo"), "{retried}");
-    assert!(people.run(daemon, "bo", &["operation", "approve", &id]).expect(1).contains("NX0104"));
+    assert!(people.run(daemon, "bo", &["operation", "approve", "-y", &id]).expect(1).contains("NX0104"));
     let rejected = ["operation", "reject", &id, "--reason", "not on a Friday"];
     let told = people.run(daemon, "ana", &rejected).expect(0);
     assert!(told.contains("rejected by ana"), "{told}");
     await_that("it is over", || people.state(daemon, &id) == "cancelled");
     assert_eq!(people.show(daemon, &id)["approval"]["reason"], "not on a Friday");
-    assert!(people.run(daemon, "ana", &["operation", "approve", &id]).expect(1).contains("NX0076"));
+    assert!(people.run(daemon, "ana", &["operation", "approve", "-y", &id]).expect(1).contains("NX0076"));
     // Cancelled meanwhile.
     people.run(daemon, "bo", &["operation", "retry", &id, "--detach"]).expect(0);
     people.run(daemon, "bo", &["operation", "cancel", &id]).expect(0);
-    assert!(people.run(daemon, "ana", &["operation", "approve", &id]).expect(1).contains("NX0076"));
+    assert!(people.run(daemon, "ana", &["operation", "approve", "-y", &id]).expect(1).contains("NX0076"));
     assert!(world.database.tables().is_empty());
     // And approved at last, while somebody follows it.
     let mut command = people.command(daemon, "bo", &["operation", "retry", &id]);
     command.env("NO_COLOR", "1");
     let following = Begun::of(command);
     await_that("it waits", || people.state(daemon, &id) == "awaiting_approval");
-    people.run(daemon, "ana", &["operation", "approve", &id]).expect(0);
+    let unseen = people.run(daemon, "ana", &["operation", "approve", &id]).expect(1);
+    assert!(unseen.contains("no terminal") && unseen.contains("0002_t2"), "{unseen}");
+    people.run(daemon, "ana", &["operation", "approve", "-y", &id]).expect(0);
     let told = following.end().expect(0);
     assert!(told.contains("approved by ana") && told.contains("applied 0002_t2"), "{told}");
     assert_eq!(world.database.rows().len(), 2);
@@ -286,7 +288,7 @@ fn what_goes_on_is_what_was_approved() {
     let daemon = &world.daemon;
     let asked = ["apply", "--all", "--canary", "shop", "--pause", "manual"];
     let id = people.ask(daemon, "ana", &asked);
-    people.run(daemon, "bo", &["operation", "approve", &id]).expect(0);
+    people.run(daemon, "bo", &["operation", "approve", "-y", &id]).expect(0);
     await_that("it pauses", || people.state(daemon, &id) == "paused");
     assert_eq!((people.shop.rows().len(), world.database.rows().len()), (2, 0));
     // Other files than those that were approved.
@@ -311,14 +313,14 @@ fn what_goes_on_is_what_was_approved() {
         shown["databases"][index]["planned"].as_array().map(Vec::len).unwrap_or_default()
     };
     assert_eq!(steps(&shown, 0), 3, "{shown}");
-    assert!(people.run(daemon, "ana", &["operation", "approve", &id]).expect(1).contains("NX0104"));
-    people.run(daemon, "bo", &["operation", "approve", &id]).expect(0);
+    assert!(people.run(daemon, "ana", &["operation", "approve", "-y", &id]).expect(1).contains("NX0104"));
+    people.run(daemon, "bo", &["operation", "approve", "-y", &id]).expect(0);
     await_that("it is over", || people.state(daemon, &id) == "succeeded");
     assert_eq!(world.database.rows().len(), 3);
     // What moves between the approval and the database's turn is refused there.
     world.tables(4, 1);
     let id = people.ask(daemon, "ana", &asked);
-    people.run(daemon, "bo", &["operation", "approve", &id]).expect(0);
+    people.run(daemon, "bo", &["operation", "approve", "-y", &id]).expect(0);
     await_that("it pauses", || people.state(daemon, &id) == "paused");
     world.database.sql("update schema_migrations set applied_at = now() where version = '0001_t1'");
     let told = people.run(daemon, "ana", &["operation", "resume", &id]).expect(1);
@@ -332,7 +334,7 @@ fn what_was_approved_for_one_place_is_not_begun_at_another() {
     let (people, world) = People::new("");
     let mut world = world.more(&format!("[control]\nurl = {:?}\nlease = \"2s\"\n", kept.url)).start();
     let id = people.ask(&world.daemon, "ana", &["apply", "--all", "--canary", "shop", "--pause", "manual"]);
-    people.run(&world.daemon, "bo", &["operation", "approve", &id]).expect(0);
+    people.run(&world.daemon, "bo", &["operation", "approve", "-y", &id]).expect(0);
     await_that("it pauses", || people.state(&world.daemon, &id) == "paused");
     // Whoever takes it over reads another configuration, in which the name means another database.
     world.daemon.kill();
@@ -356,7 +358,7 @@ fn who_takes_over_does_no_more_than_was_approved() {
     people.approve(&world.daemon, "bo", &id);
     world.migration("0004_t4", "create table t4 ();", "drop table t4;");
     let id = people.ask(&world.daemon, "eve", &["rollback", "-d", "main", "--steps", "2", "-y"]);
-    people.run(&world.daemon, "fay", &["operation", "approve", &id]).expect(0);
+    people.run(&world.daemon, "fay", &["operation", "approve", "-y", &id]).expect(0);
     await_that("the first step is done", || world.database.rows().len() == 2);
     world.daemon.kill();
     // Somebody else is faster than whoever takes over.
@@ -391,8 +393,8 @@ fn a_repair_is_nobodys_alone() {
     assert_eq!((&one["repair"], &two["repair"]), (&"forget 0002".into(), &"forget 0001".into()));
     let [one, two] = [one, two].map(|it| it["id"].as_str().expect("an id").to_owned());
     // It takes an admin, as the repair does, and somebody else.
-    assert!(people.run(daemon, "bo", &["operation", "approve", &one]).expect(1).contains("NX0089"));
-    assert!(people.run(daemon, "eve", &["operation", "approve", &one]).expect(1).contains("NX0104"));
+    assert!(people.run(daemon, "bo", &["operation", "approve", "-y", &one]).expect(1).contains("NX0089"));
+    assert!(people.run(daemon, "eve", &["operation", "approve", "-y", &one]).expect(1).contains("NX0104"));
     people.approve(daemon, "fay", &one);
     assert_eq!(world.database.rows().len(), 1);
     // Asked for again by the same id, it is told as it is: done.
@@ -402,7 +404,7 @@ fn a_repair_is_nobodys_alone() {
     let attempt = &history["attempts"][0];
     assert_eq!((&attempt["requested_by"], &attempt["message"]), (&"eve".into(), &"CHG-2".into()));
     // The other one was asked for over other rows.
-    assert!(people.run(daemon, "fay", &["operation", "approve", &two]).expect(1).contains("NX0105"));
+    assert!(people.run(daemon, "fay", &["operation", "approve", "-y", &two]).expect(1).contains("NX0105"));
     assert_eq!(world.database.rows().len(), 1);
 }
 
@@ -418,7 +420,7 @@ fn any_daemon_takes_the_approval_and_it_survives_its_owner() {
         people.run(&second, "cy", &["operation", "show", &id, "-o", "json"]).code == Some(0)
             && people.state(&second, &id) == "awaiting_approval"
     });
-    assert!(people.run(&second, "ana", &["operation", "approve", &id]).expect(1).contains("NX0104"));
+    assert!(people.run(&second, "ana", &["operation", "approve", "-y", &id]).expect(1).contains("NX0104"));
     people.approve(&second, "bo", &id);
     assert_eq!(world.database.rows().len(), 2);
     // It waits on, whoever owns it: handed over, killed, all of them gone.
@@ -435,9 +437,11 @@ fn any_daemon_takes_the_approval_and_it_survives_its_owner() {
     });
     assert_eq!(people.show(&world.daemon, &id)["attempt"], 1, "it has not begun");
     assert_eq!(world.database.rows().len(), 2);
-    assert!(people.run(&world.daemon, "ana-2", &["operation", "approve", &id]).expect(1).contains("NX0104"));
+    assert!(
+        people.run(&world.daemon, "ana-2", &["operation", "approve", "-y", &id]).expect(1).contains("NX0104")
+    );
     await_that("its new owner takes the approval", || {
-        people.run(&world.daemon, "bo", &["operation", "approve", &id]).code == Some(0)
+        people.run(&world.daemon, "bo", &["operation", "approve", "-y", &id]).code == Some(0)
     });
     await_that("it is over", || people.state(&world.daemon, &id) == "succeeded");
     assert_eq!(world.database.rows().len(), 3);

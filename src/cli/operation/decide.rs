@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{
-        Exit, confirm,
+        Exit, Refusal, confirm,
         operation::{show, steer},
         render::{self, text::count},
         session::{Session, requested_by},
@@ -52,13 +52,21 @@ pub(super) async fn approve(args: &Approve, client: &Client, session: &mut Sessi
 async fn looked_at(id: &str, client: &Client, session: &mut Session) -> anyhow::Result<String> {
     let operation = show::get(client, id).await?;
     let digest = operation.approval.as_ref().map(|it| it.plan_digest.clone()).unwrap_or_default();
-    if operation.state() == proto::OperationState::AwaitingApproval && confirm::is_wanted(session) {
-        let console = &mut session.console;
-        let width = console.width();
-        console.note(&render::operation::text(&operation, false, width));
+    if operation.state() != proto::OperationState::AwaitingApproval {
+        return Ok(digest);
+    }
+    let has_to_ask = confirm::is_wanted(session);
+    let console = &mut session.console;
+    let width = console.width();
+    console.note(&render::operation::text(&operation, false, width));
+    if has_to_ask {
         let databases = count(operation.databases.len(), "database");
         let verb = render::text::clean(&operation.verb);
         confirm::ask(console, &format!("\nApprove this {verb} of {databases}?")).await?;
+    } else if !session.global.yes {
+        let message = "Nobody can be asked whether this is approved: there is no terminal";
+        let hint = format!("--plan {digest} approves this plan, --yes whatever waits");
+        return Err(Refusal::new(message, hint).into());
     }
     Ok(digest)
 }

@@ -109,14 +109,20 @@ impl Approval {
         format!("waits for the approval of somebody other than {who}, until {:.0}", self.until)
     }
 
-    /// Refuses an approval by `by` of the plan that they have seen. Names are compared without their case:
-    /// two that differ in nothing else are one person's.
-    pub fn refuse(&self, by: &str, plan: Option<&PlanDigest>, now: Timestamp) -> Result<(), Failure> {
+    /// Refuses a decision of whoever asked. Names are compared without their case: two that differ in nothing
+    /// else are one person's.
+    pub fn refuse_own(&self, by: &str) -> Result<(), Failure> {
         if by.is_empty() || self.asked_by.is_empty() || by.to_lowercase() == self.asked_by.to_lowercase() {
             let message =
-                format!("{} asked for the operation: somebody else has to approve it", self.asked_by);
+                format!("{} asked for the operation: somebody else has to decide about it", self.asked_by);
             return Err(Failure::new(Code::OwnApproval, message));
         }
+        Ok(())
+    }
+
+    /// Refuses an approval by `by` of the plan that they have seen.
+    pub fn refuse(&self, by: &str, plan: Option<&PlanDigest>, now: Timestamp) -> Result<(), Failure> {
+        self.refuse_own(by)?;
         if now >= self.until {
             let message = format!("The approval comes too late: it could be given until {:.0}", self.until);
             return Err(Failure::new(Code::ApprovalTooLate, message));
