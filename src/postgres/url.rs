@@ -330,6 +330,10 @@ mod tests {
                 "the URL is malformed: a `/` in the user or the password must be written as %2F",
             ),
             (
+                "postgres://app:p@/?host=db w@db:5432/shop",
+                "the URL is malformed: an `@` after the `?` must be written as %40",
+            ),
+            (
                 "postgres://u:s3@cret@h/d",
                 "the URL is malformed: an `@` in the user or the password must be written as %40",
             ),

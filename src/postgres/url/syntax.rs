@@ -56,7 +56,12 @@ fn url(rest: &str) -> Result<Vec<(String, String)>, UrlError> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) =
             pair.split_once('=').ok_or(UrlError::Malformed("a parameter after `?` has no `=`"))?;
-        found.push((decode(name)?, decode(value)?));
+        let name = decode(name)?;
+        // A password with `@`, `/` or `?` in it may have ended here: its end would be told as the server's name.
+        if ["host", "dbname"].contains(&name.as_str()) && value.contains('@') {
+            return Err(UrlError::Malformed("an `@` after the `?` must be written as %40"));
+        }
+        found.push((name, decode(value)?));
     }
     Ok(found)
 }
