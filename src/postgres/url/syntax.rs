@@ -57,8 +57,10 @@ fn url(rest: &str) -> Result<Vec<(String, String)>, UrlError> {
         let (name, value) =
             pair.split_once('=').ok_or(UrlError::Malformed("a parameter after `?` has no `=`"))?;
         let name = decode(name)?;
-        // A password with `@`, `/` or `?` in it may have ended here: its end would be told as the server's name.
-        if ["host", "dbname"].contains(&name.as_str()) && value.contains('@') {
+        // A password with `@`, `/` or `?` in it may have ended here: its end would be told as a name or a path.
+        let is_shown = !["password", "sslpassword"].contains(&name.as_str());
+        let may_be_its_end = authority.contains('@') || ["host", "dbname"].contains(&name.as_str());
+        if is_shown && may_be_its_end && value.contains('@') {
             return Err(UrlError::Malformed("an `@` after the `?` must be written as %40"));
         }
         found.push((name, decode(value)?));
