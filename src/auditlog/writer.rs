@@ -163,10 +163,10 @@ impl AuditLog {
     fn stuck(&self, patience: Duration) -> Failure {
         let reason = format!("{}: its disk has taken no record for {patience:?}", self.shared.path.display());
         let failure = unwritable(&reason);
-        tracing::error!(reason, "the audit log cannot be written: nothing is changed until it can");
-        if self.shared.trouble().replace(reason).is_some() {
+        if self.shared.trouble().replace(reason.clone()).is_some() {
             return failure;
         }
+        tracing::error!(reason, "the audit log cannot be written: nothing is changed until it can");
         // Whoever writes it is to notice, also where that was over just now.
         self.write(
             Entry::new("noticed").with("noticed", "the disk took too long over the records before this one"),

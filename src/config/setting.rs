@@ -129,42 +129,31 @@ impl Form for Flag {
     }
 }
 
-/// The name of a schema or a table. PostgreSQL cuts longer ones silently.
-pub(super) struct Identifier;
+/// How long a name may be: PostgreSQL cuts longer ones silently.
+const LONGEST_NAME: usize = 63;
+/// How long a tracking table's may be: beside it there is a journal, `TABLE_nexus_journal`.
+pub(super) const LONGEST_TABLE: usize = 49;
 
-impl Form for Identifier {
+/// The name of a schema or a table, of at most `MOST` bytes.
+pub(super) struct Identifier<const MOST: usize = LONGEST_NAME>;
+
+impl<const MOST: usize> Form for Identifier<MOST> {
     type Value = String;
     const TYPES: &'static [&'static str] = &["string"];
-    const EXPECTED: &'static str = "a PostgreSQL name of 1 to 63 bytes";
+    const EXPECTED: &'static str = if MOST == LONGEST_TABLE {
+        "a PostgreSQL name of 1 to 49 bytes"
+    } else {
+        "a PostgreSQL name of 1 to 63 bytes"
+    };
 
     fn parse(text: &str) -> Result<String, String> {
-        if is_name(text, 63) { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
+        let fits = (1..=MOST).contains(&text.len()) && !text.contains('\0') && is_shown(text);
+        if fits { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
     }
 
     fn literal(value: &String) -> String {
         quoted(value)
     }
-}
-
-/// The name of a tracking table: beside it there is a journal, `TABLE_nexus_journal`.
-pub(super) struct Table;
-
-impl Form for Table {
-    type Value = String;
-    const TYPES: &'static [&'static str] = &["string"];
-    const EXPECTED: &'static str = "a PostgreSQL name of 1 to 49 bytes";
-
-    fn parse(text: &str) -> Result<String, String> {
-        if is_name(text, 49) { Ok(text.to_owned()) } else { Err(Self::unlike(text)) }
-    }
-
-    fn literal(value: &String) -> String {
-        quoted(value)
-    }
-}
-
-fn is_name(text: &str, most: usize) -> bool {
-    (1..=most).contains(&text.len()) && !text.contains('\0') && is_shown(text)
 }
 
 /// Whether a text that everybody is shown holds nothing that has to be masked.

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use crate::config::{
     reader::{Layer, Reader},
     setting::{
-        Count, Durability, Flag, Form, Identifier, ListenAddress, Location, MissingDown, Naming,
-        OptionalEndpoint, OptionalLocation, Overlap, PageBase, Policy, Recovery, Share, Size, Span, Table,
+        Count, Durability, Flag, Form, Identifier, LONGEST_TABLE, ListenAddress, Location, MissingDown,
+        Naming, OptionalEndpoint, OptionalLocation, Overlap, PageBase, Policy, Recovery, Share, Size, Span,
         Watch,
     },
 };
@@ -159,7 +159,7 @@ settings! {
         /// The schema that the migrations run in and the tables are kept in.
         schema: String as Identifier = "public",
         /// The tracking table.
-        table: String as Table = "schema_migrations",
+        table: String as Identifier<LONGEST_TABLE> = "schema_migrations",
         /// The directory of the migration files.
         migrations: PathBuf as Location = "migrations",
         /// How strictly file names are read.

@@ -21,10 +21,7 @@ pub(super) fn of_session(error: SessionError, doing: &str) -> Failure {
             Failure::new(Code::LockHeld, "Another run holds the database's lock")
                 .details(vec![format!("held by {holder}")])
         }
-        SessionError::RowGone => Failure::new(
-            Code::FileChanged,
-            format!("The row of schema_migrations was removed by somebody else while {doing}"),
-        ),
+        SessionError::RowGone => row_kept(doing),
         SessionError::Pooler => Failure::new(
             Code::Pooler,
             "A pooler in transaction mode stands between Nexus and PostgreSQL: the session does not keep its settings",
@@ -41,16 +38,27 @@ pub(super) fn of_session(error: SessionError, doing: &str) -> Failure {
 }
 
 fn of_own_sql(fault: SqlFault, doing: &str) -> Failure {
+    if Session::escaped(&fault).is_some() {
+        return row_kept(doing);
+    }
     let code = match fault.sqlstate.as_str() {
         "42501" => Code::Privilege,
         "25006" => Code::UnfitServer,
         "55P03" | "40P01" => Code::LockTimeout,
         "57014" => Code::StatementTimeout,
         "3F000" => Code::BadConfig,
+        // A trigger, a rule or a constraint that is not Nexus's own.
+        "P0001" | "0A000" => Code::RowKept,
+        class if class.starts_with("23") => Code::RowKept,
         class if class.starts_with("53") || class.starts_with("58") => Code::Unreachable,
         _ => Code::Internal,
     };
     with_fault(Failure::new(code, format!("{} while {doing}", fault.message)), fault)
+}
+
+fn row_kept(doing: &str) -> Failure {
+    let message = "something else kept or removed the row of schema_migrations";
+    Failure::new(Code::RowKept, format!("{message} while {doing}"))
 }
 
 /// What an error in a migration's SQL means. `partly` tells how many statements of how many were

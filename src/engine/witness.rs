@@ -7,11 +7,9 @@ use uuid::Uuid;
 use crate::{
     engine::{
         Run,
-        failure::of_session,
         scripts::{Prepared, Text},
     },
-    migration::{Checksum, Failure, Migration, Plan, Version},
-    postgres::session::SessionError,
+    migration::{Checksum, Code, Failure, Migration, Plan, Version},
 };
 
 /// Is told what a run is about to change; nothing is changed where it refuses.
@@ -78,7 +76,7 @@ impl Run {
         tokio::select! {
             witnessed = witnessed => witnessed,
             () = self.stop.cancel.cancelled() => {
-                Err(of_session(SessionError::Cancelled, "recording what is about to be changed"))
+                Err(Failure::new(Code::Cancelled, "The operation was cancelled"))
             }
         }
     }

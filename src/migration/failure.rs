@@ -276,6 +276,8 @@ codes! {
     Pooler = "NX0044", FailedPrecondition, "connect Nexus to PostgreSQL itself, not through a pooler in transaction mode: session locks do not hold there";
     /// The server is older than Nexus supports, or read-only.
     UnfitServer = "NX0045", FailedPrecondition, "use a primary server of PostgreSQL 14 or newer";
+    /// A row of Nexus's own tables did not become what was written, or was gone.
+    RowKept = "NX0046", FailedPrecondition, "see nexusctl status for how the row stands, and what else writes to Nexus's tables: triggers and rules (in psql: \\d schema_migrations), other sessions";
 
     /// The selection names no database.
     UnknownDatabase = "NX0050", NotFound, "nexusctl databases lists what the daemon knows";

@@ -164,6 +164,39 @@ fn repairs_change_one_row_and_keep_their_reason() {
     assert_eq!(world.database.tables(), ["t1"]);
 }
 
+#[test]
+fn what_a_trigger_or_a_rule_keeps_is_not_told_as_done() {
+    let world = World::new().start();
+    world.migration("0001_t1", "select 1/0;", "select 1;");
+    world.ctl(&["apply"]).expect(1);
+    assert_eq!(world.database.rows(), ["0001_t1|t"]);
+    let kept = |arguments: &[&str]| {
+        let told = world.ctl(arguments).expect(1);
+        assert!(told.contains("NX0046") && told.contains("triggers and rules"), "{told}");
+        assert_eq!(world.database.rows(), ["0001_t1|t"]);
+    };
+    world.database.sql(
+        "create function keep() returns trigger language plpgsql as 'begin return null; end'; \
+         create trigger keep before update or delete on schema_migrations for each row execute function keep()",
+    );
+    let clear = ["repair", "clear-dirty", "1", "--reason", "looked", "--yes"];
+    kept(&["recover"]);
+    kept(&clear);
+    world.database.sql("drop trigger keep on schema_migrations");
+    world.database.sql(
+        "create or replace function keep() returns trigger language plpgsql as \
+         'begin raise ''not now''; end'",
+    );
+    world.database.sql("create trigger keep before update on schema_migrations execute function keep()");
+    kept(&clear);
+    world.database.sql("drop trigger keep on schema_migrations");
+    world.database.sql("create rule keep as on update to schema_migrations do instead nothing");
+    kept(&clear);
+    world.database.sql("drop rule keep on schema_migrations");
+    world.ctl(&["recover"]).expect(0);
+    assert!(world.database.rows().is_empty());
+}
+
 /// A dirty row whose down file would drop a table that was there before: recovery must not run it.
 #[track_caller]
 fn recovery_keeps_the_table(failing: &str, between: impl Fn(&Running), good: &str) {

@@ -3,6 +3,7 @@
 mod access;
 mod alerts;
 mod approval;
+mod approval_held;
 mod audit;
 mod auditlog;
 mod canary;

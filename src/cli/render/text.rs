@@ -23,11 +23,15 @@ pub fn clean(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' | '\t' => ' ',
-            // What turns the direction of the text shows something else than what is there.
-            c if c.is_control() || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => '\u{fffd}',
+            c if c.is_control() || turns(c) => '\u{fffd}',
             c => c,
         })
         .collect()
+}
+
+/// Whether it turns the direction of a text, which then shows something else than what is there.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The same, for a sentence: without the period at its end.

@@ -138,6 +138,7 @@ async fn begin_and_run(
             }
             // What the attempts before have done there is known only now: the rows are not those of the plan then.
             let run = Run { basis: held_to(operation, member.name(), verb), ..run };
+            let is_undo = is_undo(operation, verb);
             let Some(verb) = rest_of(operation, member.name(), verb) else {
                 return Some(Ok(nothing_left(&run)));
             };
@@ -145,7 +146,8 @@ async fn begin_and_run(
                 Ok(only) => only,
                 Err(failure) => return Some(Err(failure)),
             };
-            let run = Run { only, ..run };
+            // An undo takes back what an attempt before did, too, which was approved then.
+            let run = Run { only: only.filter(|_| !is_undo), ..run };
             faults::reached("database", "begun");
             let report = engine::run(&run, &verb).await;
             drop(places);
@@ -187,10 +189,15 @@ pub(super) async fn learn_of(fleet: &Arc<Fleet>, operation: &Operation, name: &s
     }
 }
 
+/// Whether a verb takes back what the operation did: it is another one than was asked for.
+fn is_undo(operation: &Operation, verb: &Verb) -> bool {
+    *verb != operation.verb()
+}
+
 /// What is left to be done of the verb; `None` where that is nothing.
 fn rest_of(operation: &Operation, name: &str, verb: &Verb) -> Option<Verb> {
-    // An undo is not what was asked for: it says itself what it takes back.
-    if *verb != operation.verb() {
+    // It says itself what it takes back.
+    if is_undo(operation, verb) {
         return Some(verb.clone());
     }
     operation.look(|record| record.databases.get(name)?.rest_of(verb))
@@ -210,21 +217,20 @@ fn prepare(
     verb: &Verb,
     events: Arc<dyn EventSink>,
 ) -> Result<Run, Failure> {
-    let is_undo = *verb != operation.verb();
     let work: Work = operation.to_work_with();
     let catalog = work.catalog(member).cloned().unwrap_or_else(|| Err(internal()))?;
     let basis = held_to(operation, member.name(), verb);
     let attempt = operation.look(|record| record.attempt);
     let run = fleet.run(member, catalog, work.author);
     // A second attempt of the same operation is meant, and so is taking back what it did.
-    let before = if attempt == 1 && !is_undo { run.before } else { Before::Nowhere };
+    let before = if attempt == 1 && !is_undo(operation, verb) { run.before } else { Before::Nowhere };
     Ok(Run { events, stop: work.stop, before, basis, takes_over: work.takes_over, ..run })
 }
 
 /// What is to be found on a database for a verb to be run there.
 fn held_to(operation: &Operation, name: &str, verb: &Verb) -> Option<Basis> {
-    // An undo takes back what the operation did: what was there before says nothing of that.
-    if *verb != operation.verb() {
+    // What was there before the operation says nothing of what it did.
+    if is_undo(operation, verb) {
         return None;
     }
     operation.look(|record| record.databases.get(name)?.held_to())
