@@ -221,6 +221,7 @@ impl Daemon {
                 inventories: inventories.clone(),
                 alerts: alerts.clone(),
                 audits: audits.clone(),
+                doors: doors.clone(),
                 metrics: metrics.clone(),
                 keep_days: config.settings.keep_days,
             };
@@ -250,16 +251,16 @@ impl Daemon {
             fleet: fleet.clone(),
             alerts: alerts.clone(),
             audits: audits.clone(),
-            reload: inventories.reload_on_request(),
+            reload: inventories.reload_on_request(doors.clone()),
             strategies,
             authenticate: doors.authenticate(),
             audit_log: audit_log.clone(),
             bounds: wire::bounds(&config.limits),
             max_age: config.limits.max_connection_age,
         };
-        let health = grpc::start(&tasks, services, incoming, metrics, &ends).await?;
+        let health = grpc::start(&tasks, services, incoming, metrics.clone(), &ends).await?;
         audits.start();
-        doors.watch(&tasks, stop.clone());
+        doors.watch(fleet.clone(), metrics.clone(), &tasks, stop.clone());
         let evict = evict_idle(fleet.clone(), config.limits.idle_connection, stop.clone());
         tasks.spawn_vital("evict-idle", evict);
         fleet.watch(config.watch.poll, config.watch.max_connections as usize);

@@ -61,7 +61,7 @@ pub use seen::{SeenElsewhere, SeenHere};
 pub use service::Shared;
 pub use sight::Sight;
 pub use steer::Order;
-pub use watching::InventoryFault;
+pub use watching::ReloadFault;
 
 /// How long statements that are cancelled on the server may take to end.
 pub const CANCELLING: Duration = Duration::from_secs(20);

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::redact::redact_json;
 
+/// The field of records that tell of somebody else's changes.
+pub(super) const TAMPERING: &str = "tampering";
+
 /// What a record says.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -32,6 +35,22 @@ impl Entry {
     /// Something that happens now.
     pub(super) fn new(event: &'static str) -> Self {
         Self { event, time: Timestamp::now(), fields: Map::new() }
+    }
+
+    /// Something about the file itself.
+    pub(super) fn noticed(text: impl Into<String>) -> Self {
+        Self::new("noticed").with("noticed", text.into())
+    }
+
+    /// Something about the file that nexusd does not do: somebody else has changed it. `verify` finds no file well
+    /// that tells so.
+    pub(super) fn tampering(text: impl Into<String>) -> Self {
+        Self::noticed(text).with(TAMPERING, true)
+    }
+
+    /// Whether it is one of those.
+    pub(super) fn is_tampering(&self) -> bool {
+        self.fields.contains_key(TAMPERING)
     }
 
     /// The same with a field. What is empty is left out.

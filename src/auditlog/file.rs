@@ -172,7 +172,7 @@ impl LogFile {
                 "the file is {found} bytes long and should be {expected}: somebody else has changed it"
             );
             tracing::error!(path = %self.path.display(), found, expected, "somebody else has changed the audit log");
-            put(&Entry::new("noticed").with("noticed", notice));
+            put(&Entry::tampering(notice));
             self.length = found;
         }
         entries.iter().for_each(put);
@@ -264,38 +264,37 @@ fn resume(known: Option<Head>, tail: &Tail) -> (Head, Vec<Entry>) {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             json!({ "sha256": Checksum::of(line).hex(), "bytes": line.len() })
         });
-        let entry = Entry::new("noticed").with("noticed", "what stands before this record is no record");
+        let entry = Entry::noticed("what stands before this record is no record");
         notices.push(entry.with("torn", torn.collect::<Vec<_>>()));
     }
-    let mut notice = |text: String| notices.push(Entry::new("noticed").with("noticed", text));
     let head = match (known, tail.last) {
         (None, None) => Head::of_new_chain(Uuid::now_v7()),
         (Some(known), None) => {
-            notice(format!(
+            notices.push(Entry::noticed(format!(
                 "the file is new: the chain goes on behind record {} of another one",
                 known.sequence
-            ));
+            )));
             known
         }
         (Some(known), Some(last)) if known.chain != last.chain => {
-            notice(format!(
+            notices.push(Entry::tampering(format!(
                 "the file is of another chain than the one that was written here last, {}, which had {} records",
                 known.chain, known.sequence
-            ));
+            )));
             last
         }
         (Some(known), Some(last)) if last.sequence < known.sequence => {
-            notice(format!(
+            notices.push(Entry::tampering(format!(
                 "the file ends with record {}, and there was a record {}: the end of the file was cut off",
                 last.sequence, known.sequence
-            ));
+            )));
             known
         }
         (Some(known), Some(last)) if last.sequence == known.sequence && last.hash != known.hash => {
-            notice(format!(
+            notices.push(Entry::tampering(format!(
                 "record {} is not the one that was written: the file was rewritten",
                 last.sequence
-            ));
+            )));
             known
         }
         (_, Some(last)) => last,

@@ -16,6 +16,7 @@ use crate::{
     auditlog::{
         Head,
         chain::{Flaw, Sealed, read},
+        entry::TAMPERING,
     },
     migration::Checksum,
 };
@@ -55,6 +56,8 @@ pub enum Wrong {
     Truncated,
     /// There is no record at all.
     Empty,
+    /// A record tells that somebody else has changed the file.
+    Tampering,
 }
 
 impl Wrong {
@@ -70,6 +73,7 @@ impl Wrong {
             Self::OtherChain => "other_chain",
             Self::Truncated => "truncated",
             Self::Empty => "empty",
+            Self::Tampering => "tampering",
         }
     }
 }
@@ -117,6 +121,8 @@ pub struct Verifier {
     /// Lines that are no records, which the next record has to tell of.
     torn: Vec<(u64, Checksum, usize)>,
     notes: Vec<String>,
+    /// The first record that tells of somebody else's change.
+    tampering: Option<Fault>,
     anchors: Vec<(Anchor, bool)>,
 }
 
@@ -160,6 +166,9 @@ impl Verifier {
                 return Err(self.without(anchor, &last));
             }
         }
+        if let Some(fault) = self.tampering {
+            return Err(fault);
+        }
         Ok(Summary { records: self.records, first: self.first, last, notes: self.notes })
     }
 
@@ -198,6 +207,10 @@ impl Verifier {
             *is_there |= anchor.hash == sealed.head.hash && anchor.place.is_none_or(is_place);
         }
         if let Some(note) = sealed.record.get("noticed").and_then(Value::as_str) {
+            if sealed.record.get(TAMPERING).is_some() {
+                let fault = self.fault(Wrong::Tampering, format!("nexusd noticed tampering: {note}"));
+                self.tampering.get_or_insert(fault);
+            }
             self.notes.push(format!("{}:{}: {note}", self.file, self.line));
         }
         self.last = Some(sealed.head);

@@ -112,7 +112,7 @@ fn a_torn_line_that_a_record_tells_of_is_known() {
     let half = &whole[1][..40];
     let told = |sha256: &str, bytes: usize| {
         let torn = serde_json::json!([{ "sha256": sha256, "bytes": bytes }]);
-        let entry = Entry::new("noticed").with("noticed", "a line is no record").with("torn", torn);
+        let entry = Entry::noticed("a line is no record").with("torn", torn);
         seal(&head_of(&whole[0]), &entry, "i").0
     };
     let hash = Checksum::of(half.as_bytes()).hex();
@@ -124,6 +124,17 @@ fn a_torn_line_that_a_record_tells_of_is_known() {
         let fault = verify(&[&text], Vec::new()).expect_err("another one is told of");
         assert_eq!((fault.line, fault.wrong), (2, Wrong::Torn));
     }
+}
+
+#[test]
+fn a_file_that_was_changed_and_fits_together_is_not_well() {
+    let whole = records(2);
+    let entry = Entry::tampering("the file was rewritten");
+    let (told, head) = seal(&head_of(&whole[1]), &entry, "i");
+    let after = seal(&head, &Entry::noticed("nothing of it"), "i").0;
+    let fault = verify(&[&[whole.concat(), told, after].concat()], Vec::new()).expect_err("it was changed");
+    assert_eq!((fault.line, fault.wrong), (3, Wrong::Tampering));
+    assert_eq!(fault.message, "nexusd noticed tampering: the file was rewritten");
 }
 
 proptest! {

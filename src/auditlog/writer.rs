@@ -38,6 +38,8 @@ pub enum Told {
     Recorded(&'static str, u64),
     /// The file could not be written.
     Failed,
+    /// Somebody else has changed it, as a record says.
+    Tampering,
 }
 
 /// What takes that.
@@ -168,9 +170,7 @@ impl AuditLog {
         }
         tracing::error!(reason, "the audit log cannot be written: nothing is changed until it can");
         // Whoever writes it is to notice, also where that was over just now.
-        self.write(
-            Entry::new("noticed").with("noticed", "the disk took too long over the records before this one"),
-        );
+        self.write(Entry::noticed("the disk took too long over the records before this one"));
         failure
     }
 
@@ -187,9 +187,9 @@ impl AuditLog {
         }
     }
 
-    /// Something was seen that does not fit the file: from now on a record says so.
-    pub fn notice(&self, text: impl Into<String>) {
-        let entry = Entry::new("noticed").with("noticed", text.into());
+    /// Something was seen that does not fit the file: somebody else has changed it. From now on a record says so.
+    pub fn tell_of_tampering(&self, text: impl Into<String>) {
+        let entry = Entry::tampering(text);
         warn_of(&entry);
         self.write(entry);
     }
@@ -296,16 +296,14 @@ impl Writer {
         if self.lost > 0 {
             let notice =
                 format!("{} records were lost: the file could not be written for too long", self.lost);
-            entries.insert(0, Entry::new("noticed").with("noticed", notice));
+            entries.insert(0, Entry::noticed(notice));
         }
         let kept = entries.len();
         let (new, replies): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
         entries.extend(new);
         if entries.is_empty() && self.is_in_trouble() {
             // Whoever waits until something can be changed again is not to try in vain.
-            entries.push(
-                Entry::new("noticed").with("noticed", "the file could not be written before this record"),
-            );
+            entries.push(Entry::noticed("the file could not be written before this record"));
         }
         if entries.is_empty() {
             return;
@@ -395,6 +393,9 @@ impl Writer {
         let last = self.shared.head.borrow().sequence;
         for (entry, before) in entries.iter().rev().zip(0..) {
             (self.hear)(Told::Recorded(entry.event, last.saturating_sub(before)));
+            if entry.is_tampering() {
+                (self.hear)(Told::Tampering);
+            }
         }
     }
 }

@@ -74,7 +74,11 @@ pub fn run(action: &Action, session: &mut Session) -> anyhow::Result<Exit> {
         }
     };
     contexts.write()?;
-    session.console.note(&done);
+    if session.console.is_json() {
+        list(&contexts, session)?;
+    } else {
+        session.console.note(&done);
+    }
     Ok(Exit::Done)
 }
 

@@ -4,26 +4,33 @@
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use nix::unistd::{Group, User, geteuid};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Authenticate, By, Grant, Identities, Identity},
     config::{self, AccessConfig, Config, IdentityConfig, Place, ServerConfig, ShownBy},
     daemon::tls::Tls,
+    fleet::{Fleet, ReloadFault},
+    migration::{Code, Failure},
     runtime::Tasks,
     source::watch::FileWatch,
+    telemetry::Metrics,
 };
 
 /// How often the files are read though nothing told of a change. They are few and small, and whoever takes
 /// an entry away waits for it to count.
 const POLL: Duration = Duration::from_secs(2);
+
+/// What names the file of those who are let in.
+const FILE: &str = "[access] file";
 
 /// What the kernel tells of users and groups that a user namespace does not have: they may be anybody.
 const OVERFLOW: u32 = 65_534;
@@ -33,8 +40,8 @@ pub(super) struct Doors {
     config: AccessConfig,
     identities: RwLock<Arc<Identities>>,
     tls: Option<Arc<Tls>>,
-    /// What is wrong with the files, and was told.
-    told: Mutex<Vec<String>>,
+    /// What is wrong with the files.
+    faults: watch::Sender<Vec<ReloadFault>>,
 }
 
 impl Doors {
@@ -42,7 +49,7 @@ impl Doors {
     /// in by an address that others reach.
     pub(super) fn open(config: &Config) -> anyhow::Result<Arc<Self>> {
         let tls = Tls::load(&config.server)?;
-        let identities = identities(&config.access)?;
+        let identities = identities(&config.access).context(FILE)?;
         if let Some(file) = &config.access.file {
             refuse_shut(&config.server, &identities, file, tls.as_deref())?;
         }
@@ -50,7 +57,7 @@ impl Doors {
             config: config.access.clone(),
             identities: RwLock::new(Arc::new(identities)),
             tls,
-            told: Mutex::default(),
+            faults: watch::Sender::default(),
         }))
     }
 
@@ -68,36 +75,69 @@ impl Doors {
         })
     }
 
-    /// Reads the files anew, now.
-    pub(super) async fn reload_now(self: &Arc<Self>) {
+    /// Reads the files anew, now; says what is wrong with them.
+    pub(super) async fn reload_now(self: &Arc<Self>) -> Vec<ReloadFault> {
         let doors = self.clone();
         // It reads files, and does nothing else that could fail.
         drop(tokio::task::spawn_blocking(move || doors.reload()).await);
+        self.faults.borrow().clone()
+    }
+
+    /// Has what is wrong with the files told once more: to whom it is told now, it was not told before.
+    pub(super) fn tell_again(&self) {
+        self.faults.send_modify(|_| {});
     }
 
     /// Reads the files anew. What is wrong with them is told once.
     fn reload(&self) {
         let mut faults = Vec::new();
+        let mut fault = |subject: &str, error: String| {
+            let failure = Failure::new(Code::AccessUnreadable, error);
+            faults.push(ReloadFault { subject: subject.to_owned(), failure });
+        };
         match identities(&self.config) {
             Ok(identities) => {
                 *self.identities.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identities);
             }
-            Err(error) => faults.push(format!("{error:#}")),
+            Err(error) => fault(FILE, format!("{error:#}")),
         }
         match self.tls.as_ref().map(|tls| tls.reload()) {
             Some(Ok(true)) => tracing::info!("the certificates were read anew"),
-            Some(Err(error)) => faults.push(format!("{:#}", anyhow::Error::new(error))),
+            Some(Err(error)) => fault("[server] tls_cert", format!("{:#}", anyhow::Error::new(error))),
             None | Some(Ok(false)) => {}
         }
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for error in faults.iter().filter(|fault| !told.contains(fault)) {
-            tracing::error!(error, "who is let in cannot be read anew: what was good last stays");
-        }
-        *told = faults;
+        self.faults.send_if_modified(|told| {
+            for ReloadFault { failure, .. } in faults.iter().filter(|fault| !told.contains(fault)) {
+                let error = &failure.message;
+                tracing::error!(error, "who is let in cannot be read anew: what was good last stays");
+            }
+            let is_new = *told != faults;
+            *told = faults;
+            is_new
+        });
     }
 
-    /// Begins to watch the files.
-    pub(super) fn watch(self: &Arc<Self>, tasks: &Tasks, stop: CancellationToken) {
+    /// Begins to watch the files, and to tell what is wrong with them.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        fleet: Arc<Fleet>,
+        metrics: Metrics,
+        tasks: &Tasks,
+        stop: CancellationToken,
+    ) {
+        let mut faults = self.faults.subscribe();
+        let is_over = stop.clone();
+        tasks.spawn_vital("tell-access", async move {
+            loop {
+                let now = faults.borrow_and_update().clone();
+                metrics.access_read(now.is_empty());
+                fleet.tell_access(&now);
+                tokio::select! {
+                    _ = faults.changed() => {}
+                    () = is_over.cancelled() => return,
+                }
+            }
+        });
         let files: BTreeSet<PathBuf> =
             self.config.file.iter().cloned().chain(self.tls.iter().flat_map(|tls| tls.files())).collect();
         if !files.is_empty() {
@@ -111,7 +151,7 @@ async fn watch(doors: Arc<Doors>, files: BTreeSet<PathBuf>, stop: CancellationTo
     loop {
         // First the watch, then the look: what happens in between rings.
         watch.arm(files.clone()).await;
-        doors.reload_now().await;
+        drop(doors.reload_now().await);
         tokio::select! {
             () = watch.changed() => {}
             () = tokio::time::sleep(POLL) => {}
@@ -129,7 +169,7 @@ fn identities(config: &AccessConfig) -> anyhow::Result<Identities> {
         "nexusd runs as the user {OVERFLOW}, as whom everybody comes in by the socket whom the system does not know: run it as another one"
     );
     let Some(file) = &config.file else { return Ok(Identities::open(own_uid)) };
-    let entries = config::read_identities(file, own_uid).context("[access] file")?;
+    let entries = config::read_identities(file, own_uid)?;
     let known: anyhow::Result<Vec<_>> = entries.into_iter().map(|entry| identity(entry, config)).collect();
     Ok(Identities::of(own_uid, known?))
 }

@@ -22,6 +22,7 @@ pub(super) fn open(path: &Path, instance: &str, metrics: &Metrics) -> anyhow::Re
     let opened = AuditLog::open(path, instance, move |told| match told {
         Told::Recorded(event, sequence) => metrics.audit_log_recorded(event, sequence),
         Told::Failed => metrics.audit_log_failed(),
+        Told::Tampering => metrics.audit_log_tampering(),
     });
     Ok(opened?)
 }
@@ -92,11 +93,13 @@ async fn compare(log: &AuditLog, control: &Control) -> anyhow::Result<()> {
     let number = i64::try_from(begun.sequence).unwrap_or(i64::MAX);
     let (last, hashes) = control.copied_audit_log(begun.chain, number).await?;
     if last > number {
-        log.notice(format!(
+        log.tell_of_tampering(format!(
             "the control database has the records of this chain up to {last}, and the file went on behind record {number}: its end was cut off"
         ));
     } else if !hashes.is_empty() && !hashes.contains(&begun.hash.hex()) {
-        log.notice(format!("record {number} is another one in the control database: the file was rewritten"));
+        log.tell_of_tampering(format!(
+            "record {number} is another one in the control database: the file was rewritten"
+        ));
     }
     Ok(())
 }

@@ -27,8 +27,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, ConfigError, DiscoverConfig, Problem},
     control::Control,
-    daemon::wire::{self, Wanted, Wiring},
-    fleet::{Fleet, InventoryFault, Reload, Reloaded},
+    daemon::{
+        access::Doors,
+        wire::{self, Wanted, Wiring},
+    },
+    fleet::{Fleet, Reload, ReloadFault, Reloaded},
     migration::{Code, Failure, event::InventoryChange},
     runtime::Tasks,
     source::watch::FileWatch,
@@ -140,12 +143,17 @@ impl Inventories {
         }
     }
 
-    /// What reads everything anew on request.
-    pub(super) fn reload_on_request(self: &Arc<Self>) -> Reload {
+    /// What reads everything anew on request, also who is let in.
+    pub(super) fn reload_on_request(self: &Arc<Self>, doors: Arc<Doors>) -> Reload {
         let inventories = self.clone();
         Arc::new(move || {
-            let inventories = inventories.clone();
-            Box::pin(async move { inventories.reload().await })
+            let (inventories, doors) = (inventories.clone(), doors.clone());
+            Box::pin(async move {
+                let shut = doors.reload_now().await;
+                let mut reloaded = inventories.reload().await?;
+                reloaded.faults.extend(shut);
+                Ok(reloaded)
+            })
         })
     }
 
@@ -345,12 +353,12 @@ impl Inventories {
 }
 
 /// Everything that is wrong now.
-fn faults(state: &State) -> Vec<InventoryFault> {
+fn faults(state: &State) -> Vec<ReloadFault> {
     let file = state.running.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
     let of_file = state.fault.iter().map(|failure| (&file, failure));
     let of_discoveries =
         state.discoveries.iter().filter_map(|(id, looked)| Some((id, looked.fault.as_ref()?)));
-    let fault = |(subject, failure): (&String, &Failure)| InventoryFault {
+    let fault = |(subject, failure): (&String, &Failure)| ReloadFault {
         subject: subject.clone(),
         failure: failure.clone(),
     };

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     alert::Alerts,
     control::{Control, leader::Leadership},
-    daemon::{alerts, inventories::Inventories},
+    daemon::{access::Doors, alerts, inventories::Inventories},
     fleet::{Fleet, SeenElsewhere, SeenHere, audit::Audits},
     migration::Failure,
     telemetry::Metrics,
@@ -39,6 +39,7 @@ pub(super) struct Leading {
     pub(super) inventories: Arc<Inventories>,
     pub(super) alerts: Alerts,
     pub(super) audits: Arc<Audits>,
+    pub(super) doors: Arc<Doors>,
     pub(super) metrics: Metrics,
     /// For how long operations and audits are kept.
     pub(super) keep_days: u32,
@@ -160,6 +161,7 @@ impl Leading {
             self.metrics.audited_elsewhere(&report);
         }
         self.fleet.lead(true);
+        self.doors.tell_again();
         Ok(())
     }
 

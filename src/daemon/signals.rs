@@ -55,7 +55,7 @@ pub(super) fn hangup(
                 ),
             }
             // What is wrong is told where it is found.
-            doors.reload_now().await;
+            drop(doors.reload_now().await);
             drop(inventories.reload().await);
             service_manager::ready().await;
         }

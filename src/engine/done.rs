@@ -13,6 +13,8 @@ pub struct Done {
     pub steps: Vec<(Version, StepAction)>,
     /// The migration whose up file it ran last, where that was not done.
     pub failed_at: Option<Version>,
+    /// Whether it was a repair, which is done at once or not at all.
+    pub is_repaired: bool,
 }
 
 /// Asks the journal under the lock, so that nothing of it is under way any more.
@@ -31,7 +33,11 @@ pub async fn done(run: &Run) -> Result<Done, Failure> {
             "up" => StepAction::Apply,
             "down" => StepAction::Rollback,
             "undo" => StepAction::Undo,
-            _ => continue,
+            // What a repair is recorded as.
+            _ => {
+                done.is_repaired |= is_done;
+                continue;
+            }
         };
         done.failed_at = (action == StepAction::Apply && !is_done).then(|| version.clone());
         if is_done {

@@ -1,6 +1,6 @@
 //! Operations: what each is about, where it is in its life, and what happened in it.
 //!
-//! [`state`] decides what a command does, [`record`] holds what is known, [`log`] what is told to
+//! [`state`] decides what a command does, [`record`] and [`database`] hold what is known, [`log`] what is told to
 //! those who watch. This file puts the three behind one lock, so that nobody sees an operation in
 //! two states, and hands whoever works on it the signals to begin, to wait and to end.
 
@@ -21,6 +21,7 @@ use crate::{
 };
 
 pub mod approval;
+pub mod database;
 mod keeping;
 pub(in crate::fleet) mod kept;
 mod log;
@@ -31,10 +32,11 @@ mod watcher;
 mod work;
 
 pub use approval::{Approval, Planned};
+pub use database::DatabaseRecord;
 pub use keeping::Encode;
 pub(super) use keeping::{Keeping, Owned};
 pub use log::Told;
-pub use record::{DatabaseRecord, Record, WaveRecord};
+pub use record::{Record, WaveRecord};
 pub use state::Command;
 pub(super) use store::{Operations, made};
 pub use watcher::Watcher;

@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{
-    fleet::InventoryFault,
+    fleet::ReloadFault,
     migration::{Failure, event::InventoryChange},
 };
 
@@ -17,8 +17,8 @@ pub type Reload =
 pub struct Reloaded {
     /// How the inventory has changed.
     pub change: InventoryChange,
-    /// The discoveries that failed: what they found last stays.
-    pub faults: Vec<InventoryFault>,
+    /// What could not be read anew, discoveries and the files of those who are let in: what was good last stays.
+    pub faults: Vec<ReloadFault>,
     /// The sections of the configuration that are others and need a restart.
     pub restart: Vec<&'static str>,
 }

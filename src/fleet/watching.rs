@@ -60,10 +60,11 @@ struct WatchedDirectory {
     _stop: DropGuard,
 }
 
-/// What is wrong with a part of the inventory's sources: the configuration, or one discovery.
+/// What is wrong with a part of what is read anew: the configuration, one discovery, or the files of those who
+/// are let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InventoryFault {
-    /// The file's name, or the discovery's id.
+pub struct ReloadFault {
+    /// The file's name, the discovery's id, or the key that names the file.
     pub subject: String,
     /// What is wrong.
     pub failure: Failure,
@@ -148,18 +149,26 @@ impl Fleet {
 
     /// Tells how the inventory has changed, or that nothing has, and all that is wrong with it; then begins
     /// to watch what is new: nobody would take a first look for a database's of which he has not heard.
-    pub fn tell_inventory(self: &Arc<Self>, change: InventoryChange, faults: &[InventoryFault]) {
+    pub fn tell_inventory(self: &Arc<Self>, change: InventoryChange, faults: &[ReloadFault]) {
         self.inventory_is_complete.store(change.is_complete, Ordering::Relaxed);
-        let finding = |InventoryFault { subject, failure }: &InventoryFault| {
-            Finding::new(FindingKind::InventoryInvalid, subject.as_str(), failure.message.clone())
+        self.sink(Uuid::nil(), None).emit("", EventKind::InventoryLoaded(Box::new(change)));
+        self.tell_faults(FindingKind::InventoryInvalid, faults);
+        let mut watched = self.watching.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.follow(&mut watched, &self.inventory());
+    }
+
+    /// Tells all that is wrong with the files of those who are let in.
+    pub fn tell_access(&self, faults: &[ReloadFault]) {
+        self.tell_faults(FindingKind::AccessUnreadable, faults);
+    }
+
+    fn tell_faults(&self, kind: FindingKind, faults: &[ReloadFault]) {
+        let finding = |ReloadFault { subject, failure }: &ReloadFault| {
+            Finding::new(kind, subject.as_str(), failure.message.clone())
                 .evidence([failure.code.to_string()])
                 .evidence(failure.details.iter().take(MOST_EVIDENCE).cloned())
         };
-        let findings = faults.iter().map(finding).collect();
-        self.sink(Uuid::nil(), None).emit("", EventKind::InventoryLoaded(Box::new(change)));
-        self.tell(&Observation::of_the_daemon(FindingKind::InventoryInvalid, findings));
-        let mut watched = self.watching.0.lock().unwrap_or_else(PoisonError::into_inner);
-        self.follow(&mut watched, &self.inventory());
+        self.tell(&Observation::of_the_daemon(kind, faults.iter().map(finding).collect()));
     }
 
     /// Begins to watch what is new in an inventory.

@@ -343,6 +343,8 @@ codes! {
     NotGranted = "NX0089", PermissionDenied, "leave these databases out, or have an admin grant the role on them: docs/security.md";
     /// More is to be rolled back than an operator may.
     RollbackTooFar = "NX0090", PermissionDenied, "roll back fewer steps, ask an admin, or raise max_rollback_steps";
+    /// The file of those who are let in, or a certificate, cannot be taken over: what was good last stays.
+    AccessUnreadable = "NX0091", FailedPrecondition, "correct the file, which is read again at once: who was taken away from it is let in until then";
     /// A bug.
     Internal = "NX0099", Internal, "please report it, with the daemon's log";
     /// The control database cannot be used.

@@ -147,6 +147,9 @@ kinds! {
     /// An operation has stopped by itself, and somebody has to decide.
     OperationHalted = "operation_halted", Critical,
         "`nexusctl operation show` says why; then `nexusctl operation retry`, `resume` or `cancel`";
+    /// The file of those who are let in, or a certificate, is wrong: what was good last stays.
+    AccessUnreadable = "access_unreadable", Critical,
+        "Correct the file: who was taken away from it is let in until then; it is read again by itself, or at once with `nexusctl reload`";
 }
 
 impl FindingKind {
@@ -169,7 +172,8 @@ impl FindingKind {
             | Self::DatabaseUnreachable
             | Self::DirectoryUnreadable
             | Self::LogUnwritable
-            | Self::InventoryInvalid => "subject",
+            | Self::InventoryInvalid
+            | Self::AccessUnreadable => "subject",
             Self::OperationHalted => "operation",
         }
     }

@@ -351,6 +351,7 @@ pub(super) fn finding_kind(kind: FindingKind) -> proto::FindingKind {
         FindingKind::ForeignTable => proto::FindingKind::ForeignTable,
         FindingKind::TableGone => proto::FindingKind::TableGone,
         FindingKind::InventoryInvalid => proto::FindingKind::InventoryInvalid,
+        FindingKind::AccessUnreadable => proto::FindingKind::AccessUnreadable,
         FindingKind::InvalidIndex => proto::FindingKind::InvalidIndex,
         FindingKind::NotValidConstraint => proto::FindingKind::NotValidConstraint,
         FindingKind::AttemptInterrupted => proto::FindingKind::AttemptInterrupted,

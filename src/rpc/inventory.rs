@@ -2,7 +2,7 @@
 
 use crate::{
     fleet::{
-        InventoryFault, Reloaded,
+        ReloadFault, Reloaded,
         inventory::{Inventory, Member, Origin, Rows, Seen},
     },
     migration::FindingKind,
@@ -52,7 +52,7 @@ fn observation(seen: &Seen) -> Option<proto::DatabaseObservation> {
 /// Tells what a reload changed.
 pub(super) fn reloaded(reloaded: Reloaded) -> proto::ReloadInventoryResponse {
     let Reloaded { change, faults, restart } = reloaded;
-    let fault = |InventoryFault { subject, failure: why }: &InventoryFault| proto::DiscoveryFailure {
+    let fault = |ReloadFault { subject, failure: why }: &ReloadFault| proto::DiscoveryFailure {
         discovery: subject.clone(),
         failure: Some(failure(why)),
     };

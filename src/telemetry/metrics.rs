@@ -46,6 +46,7 @@ pub struct Metrics {
     databases: Databases,
     alerts: Alerts,
     inventory: Inventory,
+    access: IntGauge,
     catalog_reloads: IntCounterVec,
     audit_seconds: Histogram,
     connections: IntGaugeVec,
@@ -88,6 +89,10 @@ impl Metrics {
             databases: Databases::new(&register),
             alerts: Alerts::new(&register),
             inventory: Inventory::new(&register),
+            access: register.gauge(
+                "nexus_access_reload_successful",
+                "Whether the file of those who are let in and the certificates could be taken over when they were last read.",
+            ),
             catalog_reloads: register.known_counters(
                 "nexus_catalog_reloads_total",
                 "Migration directories that have changed: loaded, or failed to be read.",
@@ -125,6 +130,11 @@ impl Metrics {
         self.leader.set(i64::from(leads));
         self.databases.leads(leads);
         self.alerts.leads(leads);
+    }
+
+    /// The files of those who are let in were read: all of them could be taken over, or what was good last stays.
+    pub fn access_read(&self, is_successful: bool) {
+        self.access.set(i64::from(is_successful));
     }
 
     /// Takes an audit that another daemon has made.
@@ -188,6 +198,11 @@ impl Metrics {
     /// Counts a write to the audit log that failed.
     pub fn audit_log_failed(&self) {
         self.audit_log.failed();
+    }
+
+    /// Counts a change of the audit log by somebody else.
+    pub fn audit_log_tampering(&self) {
+        self.audit_log.tampering();
     }
 
     /// The control database has the audit log's records up to this one.

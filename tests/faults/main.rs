@@ -22,6 +22,9 @@ mod fleet;
 #[path = "../it/operations.rs"]
 mod operations;
 #[allow(dead_code, reason = "the other binary uses the rest")]
+#[path = "../it/people.rs"]
+mod people;
+#[allow(dead_code, reason = "the other binary uses the rest")]
 #[path = "../it/process.rs"]
 mod process;
 #[allow(dead_code, reason = "the other binary uses the rest")]

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     fleet::{MIGRATIONS, counted, ran_once, rows_of, show, slow_to_undo, tables_of},
+    people::People,
     support::{Daemon, Database, Running, World, await_that},
     trial::{Case, Trial},
 };
@@ -65,6 +66,10 @@ pub(crate) fn cases() -> Vec<Case> {
         let name = format!("{point}, passed {passed} times");
         let fault = "killed: rollback of a fleet";
         cases.push(Case::new(fault, name, move |trial| rollback_killed(trial, point, passed)));
+    }
+    for point in ["repair.locked", "repair.tables made", "repair.changed", "repair.done"] {
+        let fault = "killed: repair that was approved";
+        cases.push(Case::new(fault, point, move |trial| repair_killed(trial, point)));
     }
     let fault = "killed: handing over";
     cases.push(Case::new(fault, "operation.to be handed over", killed_at_the_end));
@@ -204,6 +209,32 @@ fn rollback_killed(trial: &mut Trial, point: &str, passed: usize) {
         }
     }
     trial.saw(format!("begun {} times", show(&second, &id)["attempt"]));
+}
+
+/// What two people have agreed upon is done once, and told as done.
+fn repair_killed(trial: &mut Trial, point: &str) {
+    let kept = Database::new();
+    let (people, world) = People::new("");
+    let world = world.more(&format!("[control]\nurl = {:?}\nlease = \"2s\"\n", kept.url));
+    let mut world = armed(world, point, "kill", 0);
+    let second = world.second_daemon();
+    let id = people.ask(&second, "ana", &["apply", "-d", "main"]);
+    people.approve(&second, "bo", &id);
+    let forget = "repair forget 0002 --reason gone -y -d main -o json".split(' ').collect::<Vec<_>>();
+    let asked = people.run(&world.daemon, "eve", &forget).json();
+    let id = asked["operation_id"].as_str().expect("an id");
+    people.run(&world.daemon, "fay", &["operation", "approve", "-y", id]);
+    dies(trial, &mut world.daemon);
+    let over = Instant::now();
+    await_that("it is over", || ["succeeded", "failed"].contains(&&*people.state(&second, id)));
+    trial.converged(over.elapsed());
+    let state = people.state(&second, id);
+    let recorded = "select count(*) from nexus_journal where direction = 'forget' and outcome = 'succeeded'";
+    let done = (state.as_str(), world.database.rows().len(), &*world.database.sql(recorded)[0] == "1");
+    if done != ("succeeded", 1, true) {
+        trial.violates(format!("state, rows, recorded once: {done:?}"));
+    }
+    trial.saw("done once".to_owned());
 }
 
 fn killed_at_the_end(trial: &mut Trial) {

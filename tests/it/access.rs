@@ -12,9 +12,9 @@ use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery, trans
 use tonic_prost::ProstCodec;
 
 use crate::{
-    certificates::private,
+    people::{guarded, token},
     servers::http_get,
-    support::{Database, Ended, Running, World, await_that, wait},
+    support::{Database, Ended, Running, await_that, private, wait},
 };
 
 /// What a role takes beyond the one before it: written down here once more, so that a change of the table
@@ -92,23 +92,6 @@ fn every_rpc_has_a_rule_and_every_rule_an_rpc() {
         assert_eq!(rule.least, expected, "{}", rule.path);
         assert_eq!(rule.least.is_none(), rule.path.starts_with("/grpc.health."), "{}", rule.path);
     }
-}
-
-/// A world with a file of those who are let in.
-pub(crate) fn guarded(entries: &str) -> World {
-    let world = World::new();
-    private(&world.path("access.toml"), entries);
-    let access = format!("[access]\nfile = {:?}\n", world.path("access.toml").display().to_string());
-    world.more(&access)
-}
-
-pub(crate) fn token(world_path: &Path, name: &str, more: &[&str]) -> String {
-    let out = world_path.join(format!("{name}.token"));
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nexusctl"));
-    command.args(["token", "create", "--name", name, "--out"]).arg(&out).args(more);
-    let made = Ended::of(&command.output().expect("nexusctl runs"));
-    assert_eq!(made.code, Some(0), "{}", made.stderr);
-    made.stdout
 }
 
 /// One token for each role, and one that has expired.
@@ -331,6 +314,30 @@ fn the_file_is_read_anew() {
     let (status, text) = http_get(&world.daemon.http, "/metrics").expect("HTTP answers");
     assert!(status == 401 && text.contains("NX0085"), "{status} {text}");
     assert_eq!(http_get(&world.daemon.http, "/-/ready").map(|(status, _)| status), Some(200));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_anew_is_told_as_long_as_it_is() {
+    let home = tempfile::tempdir().expect("a directory is made");
+    let entry = token(home.path(), "ci", &["--role", "viewer", "--all"]);
+    let world = guarded(&entry).more("open_metrics = true\n").start();
+    let is_told = |is_wrong: bool| {
+        let fires = world.ctl(&["alerts"]).expect(0).contains("access_unreadable");
+        let metric = format!("\nnexus_access_reload_successful {}\n", u8::from(!is_wrong));
+        fires == is_wrong && world.daemon.page("/metrics").1.contains(&metric)
+    };
+    await_that("all is well", || is_told(false));
+    // Who was to be taken away is let in: that has to be known.
+    let file = world.path("access.toml");
+    private(&file, "[[token]]\n");
+    await_that("it is told", || is_told(true));
+    ctl(&world, home.path(), "ci", &["status"]).expect(0);
+    let refused = world.ctl(&["reload"]).expect(1);
+    assert!(refused.contains("NX0091") && refused.contains("access.toml:1:1"), "{refused}");
+    private(&file, "");
+    await_that("it is over", || is_told(false));
+    ctl(&world, home.path(), "ci", &["status"]).expect(4);
+    world.ctl(&["reload"]).expect(0);
 }
 
 #[test]

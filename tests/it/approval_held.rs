@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::{
-    approval::People,
+    people::People,
     support::{Database, Running, await_that},
 };
 

@@ -13,10 +13,10 @@ use serde_json::Value;
 use tonic::transport::Channel;
 
 use crate::{
-    access::{call, ctl, guarded, rpcs, token},
-    certificates::private,
+    access::{call, ctl, rpcs},
     operations::newest,
-    support::{Daemon, Database, Ended, Running, World, await_that, read_log, wait},
+    people::{guarded, token},
+    support::{Daemon, Database, Ended, Running, World, await_that, private, read_log, wait},
 };
 
 /// The records of a world's audit log.
@@ -414,4 +414,8 @@ fn two_daemons_and_their_copies_in_the_control_database() {
             .iter()
             .any(|it| it["noticed"].as_str().is_some_and(|it| it.contains("was cut off")))
     });
+    // What was written since fits to what is left, and the file is not well all the same.
+    let told = verify(&[&path], &["-o", "json"]);
+    assert_eq!((told.code, &told.json()["fault"]["kind"]), (Some(1), &"tampering".into()));
+    assert!(world.daemon.page("/metrics").1.contains("\nnexus_auditlog_tampering_total 1\n"));
 }

@@ -2,12 +2,13 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+
+use crate::support::private;
 
 /// An authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -57,10 +58,4 @@ impl Authority {
         private(key, &pair.serialize_pem());
         signed
     }
-}
-
-/// Writes a file for its owner only.
-pub(crate) fn private(path: &Path, text: &str) {
-    fs::write(path, text).expect("it is written");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("its mode is set");
 }

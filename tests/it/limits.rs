@@ -17,8 +17,8 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 use tempfile::TempDir;
 
 use crate::{
-    certificates::{Authority, private},
-    support::{Ended, PATIENCE, Running, World, await_that, wait},
+    certificates::Authority,
+    support::{Ended, PATIENCE, Running, World, await_that, private, wait},
 };
 
 /// A daemon with such `[limits]`.

@@ -30,6 +30,7 @@ mod operations;
 mod operations_steered;
 mod otlp;
 mod overview;
+mod people;
 mod pooler;
 #[allow(dead_code, reason = "tests/faults uses the rest")]
 mod process;

@@ -24,8 +24,8 @@ use tempfile::TempDir;
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    certificates::{Authority, private},
-    support::{Ended, PATIENCE, Running, World, read_log, wait},
+    certificates::Authority,
+    support::{Ended, PATIENCE, Running, World, private, read_log, wait},
 };
 
 /// An authority of daemons and one of clients, and the files that they make.

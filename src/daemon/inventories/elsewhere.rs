@@ -23,7 +23,7 @@ use crate::{
         },
         wire::Wanted,
     },
-    fleet::InventoryFault,
+    fleet::ReloadFault,
     migration::{Code, Failure},
     postgres::Target,
 };
@@ -145,13 +145,13 @@ impl Inventories {
     }
 
     /// Looks for databases now, or has the daemon that leads do so and waits for what it finds.
-    pub(super) async fn look_where_it_is_led(&self) -> Result<(), InventoryFault> {
+    pub(super) async fn look_where_it_is_led(&self) -> Result<(), ReloadFault> {
         let Some(elsewhere) = self.elsewhere.as_ref().filter(|it| !it.leads()) else {
             self.refresh_all(None).await;
             return Ok(());
         };
         let looked = self.have_looked(elsewhere).await;
-        looked.map_err(|failure| InventoryFault { subject: "the leader".to_owned(), failure })
+        looked.map_err(|failure| ReloadFault { subject: "the leader".to_owned(), failure })
     }
 
     async fn have_looked(&self, elsewhere: &Elsewhere) -> Result<(), Failure> {

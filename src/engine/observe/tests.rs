@@ -230,8 +230,8 @@ fn what_the_policy_allows_is_no_finding() {
 #[test]
 fn a_look_that_fails_says_what_it_cannot_know() {
     use FindingKind::{
-        DatabaseUnreachable, DirectoryUnreadable, ForeignTable, InventoryInvalid, LogUnwritable,
-        OperationHalted, TableGone,
+        AccessUnreadable, DatabaseUnreachable, DirectoryUnreadable, ForeignTable, InventoryInvalid,
+        LogUnwritable, OperationHalted, TableGone,
     };
     let check = |compared: &Compared, seen: SeeError, expected: &[&str], known: &[FindingKind]| {
         let observation = conclude("main", compared, Err(&seen), &rules());
@@ -249,7 +249,14 @@ fn a_look_that_fails_says_what_it_cannot_know() {
         &good,
         refused(),
         &["database_unreachable "],
-        &[DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable, OperationHalted],
+        &[
+            DatabaseUnreachable,
+            DirectoryUnreadable,
+            InventoryInvalid,
+            AccessUnreadable,
+            LogUnwritable,
+            OperationHalted,
+        ],
     );
     check(
         &good,
@@ -261,6 +268,7 @@ fn a_look_that_fails_says_what_it_cannot_know() {
             DatabaseUnreachable,
             DirectoryUnreadable,
             InventoryInvalid,
+            AccessUnreadable,
             LogUnwritable,
             OperationHalted,
         ],
@@ -269,14 +277,21 @@ fn a_look_that_fails_says_what_it_cannot_know() {
         &good,
         SeeError::Passing,
         &[],
-        &[DirectoryUnreadable, InventoryInvalid, LogUnwritable, OperationHalted],
+        &[DirectoryUnreadable, InventoryInvalid, AccessUnreadable, LogUnwritable, OperationHalted],
     );
     let bad = Err(Failure::new(Code::DirectoryUnreadable, "it does not exist"));
     check(
         &bad,
         refused(),
         &["directory_unreadable ", "database_unreachable "],
-        &[DatabaseUnreachable, DirectoryUnreadable, InventoryInvalid, LogUnwritable, OperationHalted],
+        &[
+            DatabaseUnreachable,
+            DirectoryUnreadable,
+            InventoryInvalid,
+            AccessUnreadable,
+            LogUnwritable,
+            OperationHalted,
+        ],
     );
 }
 

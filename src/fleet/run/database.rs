@@ -140,7 +140,7 @@ async fn begin_and_run(
             let run = Run { basis: held_to(operation, member.name(), verb), ..run };
             let is_undo = is_undo(operation, verb);
             let Some(verb) = rest_of(operation, member.name(), verb) else {
-                return Some(Ok(nothing_left(&run)));
+                return Some(Ok(nothing_left(&run, verb)));
             };
             let only = match fleet.approved(operation, member) {
                 Ok(only) => only,
@@ -204,8 +204,9 @@ fn rest_of(operation: &Operation, name: &str, verb: &Verb) -> Option<Verb> {
 }
 
 /// The report on a database on which everything was done by an attempt before.
-fn nothing_left(run: &Run) -> DatabaseReport {
-    let result = Ok(DatabaseOutcome::UpToDate);
+fn nothing_left(run: &Run, verb: &Verb) -> DatabaseReport {
+    let is_repair = matches!(verb, Verb::Repair(_));
+    let result = Ok(if is_repair { DatabaseOutcome::Succeeded } else { DatabaseOutcome::UpToDate });
     let report = DatabaseReport { result, ..refused(&run.database.name, internal()) };
     tell(&*run.events, report)
 }

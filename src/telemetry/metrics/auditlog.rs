@@ -24,6 +24,7 @@ const EVENTS: [&str; 11] = [
 pub(super) struct AuditLog {
     records: IntCounterVec,
     failures: IntCounter,
+    tampering: IntCounter,
     sequence: IntGauge,
     copied: IntGauge,
 }
@@ -40,6 +41,10 @@ impl AuditLog {
             ),
             failures: register
                 .counter("nexus_auditlog_write_failures_total", "Writes to the audit log that failed."),
+            tampering: register.counter(
+                "nexus_auditlog_tampering_total",
+                "How often nexusd noticed that somebody else had changed the audit log.",
+            ),
             sequence: register.gauge(
                 "nexus_auditlog_sequence",
                 "The number of the audit log's last record: a file that ends with a lower one was cut off.",
@@ -60,6 +65,11 @@ impl AuditLog {
     /// It could not be written.
     pub(super) fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// Somebody else has changed it.
+    pub(super) fn tampering(&self) {
+        self.tampering.inc();
     }
 
     /// The control database has the records up to this one.

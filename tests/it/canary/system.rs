@@ -24,10 +24,10 @@ use super::{
     scan::Scan,
 };
 use crate::{
-    certificates::{Authority, private},
+    certificates::Authority,
     otlp::{Collector, Manner},
     servers::free_port,
-    support::{Begun, Database, Ended, PATIENCE, await_that, fail, server, wait},
+    support::{Begun, Database, Ended, PATIENCE, await_that, fail, private, server, wait},
 };
 
 /// What makes a password need an encoding, in URLs and in JSON.

@@ -177,8 +177,12 @@ mod tests {
             size: 9,
         };
         let planned = Planned { place: "h:1/d public.t".into(), steps: vec![step] };
-        let database =
-            DatabaseRecord { planned: Some(planned), has_moved: true, ..DatabaseRecord::waiting() };
+        let database = DatabaseRecord {
+            planned: Some(planned),
+            has_moved: true,
+            is_repaired: true,
+            ..DatabaseRecord::waiting()
+        };
         assert_eq!(kept::read_database(&kept::database(&database)), Ok(database.clone()));
         // As a nexusd kept it that knew of no approvals.
         for (done, has_moved) in [("[]", false), ("[{\"version\":\"0001_a\",\"action\":\"apply\"}]", true)] {
