@@ -98,7 +98,7 @@ enum Command {
     /// List the databases that the daemon knows, as it saw them last
     #[command(defer(args::of_reading))]
     Databases,
-    /// Have the daemon read its configuration's databases and look for new ones, now
+    /// Have the daemon read its configuration's databases and who is let in, and look for new databases, now
     #[command(defer(args::of_no_database))]
     Reload,
     /// Write the next pair of migration files from a template (needs no daemon)

@@ -156,26 +156,24 @@ impl LogFile {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
+    /// What there is to tell of a length that is not what was written; from now on it counts as known.
+    pub(super) fn look(&mut self) -> io::Result<Option<Entry>> {
+        let (found, expected) = (self.file.metadata()?.len(), self.length);
+        self.length = found;
+        let notice =
+            format!("the file is {found} bytes long and should be {expected}: somebody else has changed it");
+        Ok((found != expected).then(|| Entry::tampering(notice)))
+    }
+
     /// Puts records behind the last one, and waits until the disk has them. On an error none of them is
     /// there, as far as the disk can be told so: the file has to be opened anew.
     pub(super) fn append(&mut self, entries: &[Entry], instance: &str) -> io::Result<()> {
         let (mut head, mut text) = (self.head, String::new());
-        let mut put = |entry: &Entry| {
+        for entry in entries {
             let (line, next) = seal(&head, entry, instance);
             text.push_str(&line);
             head = next;
-        };
-        let found = self.file.metadata()?.len();
-        if found != self.length {
-            let expected = self.length;
-            let notice = format!(
-                "the file is {found} bytes long and should be {expected}: somebody else has changed it"
-            );
-            tracing::error!(path = %self.path.display(), found, expected, "somebody else has changed the audit log");
-            put(&Entry::tampering(notice));
-            self.length = found;
         }
-        entries.iter().for_each(put);
         self.write(text.as_bytes())?;
         self.head = head;
         self.keep_head();

@@ -129,7 +129,9 @@ fn somebody_else_who_writes_is_noticed() {
     let (mut log, _) = LogFile::open(&place.path, None).expect("it is opened");
     log.append(&[Entry::new("call")], "i").expect("it is written");
     OpenOptions::new().append(true).open(&place.path).and_then(|mut it| it.write_all(b"x\n")).expect("it is");
-    log.append(&[Entry::new("call")], "i").expect("it is written");
+    let told = log.look().expect("it is there").expect("it is told");
+    log.append(&[told, Entry::new("call")], "i").expect("it is written");
+    assert!(log.look().expect("it is there").is_none(), "once");
     let fault = place.verify().expect_err("a line is no record");
     assert_eq!((fault.line, fault.wrong), (2, Wrong::Torn));
     assert!(String::from_utf8_lossy(&place.text()).contains("somebody else has changed it"));

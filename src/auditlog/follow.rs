@@ -9,7 +9,10 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{auditlog::chain, migration::Checksum};
+use crate::{
+    auditlog::chain::{self, Head},
+    migration::Checksum,
+};
 
 /// How many records are read at once.
 const MOST: usize = 256;
@@ -52,12 +55,12 @@ impl Follower {
         Ok(Self { path: path.to_owned(), file: BufReader::new(File::open(path)?), known })
     }
 
-    /// The next records; `None` where there are none yet.
-    pub fn read_on(&mut self) -> io::Result<Option<Batch>> {
+    /// The next records, up to the last that the disk has; `None` where there are none yet.
+    pub fn read_on(&mut self, last: impl Fn() -> Head) -> io::Result<Option<Batch>> {
         loop {
             // Whoever writes has turned to the next file before this last look at the one that was moved away.
             let next = self.next_file()?;
-            let batch = self.read()?;
+            let batch = self.read(last())?;
             match (batch, next) {
                 (None, Some(next)) => self.file = BufReader::new(next),
                 (batch, _) => return Ok(batch),
@@ -66,7 +69,7 @@ impl Follower {
     }
 
     /// What is no record is passed over: it belongs to nobody.
-    fn read(&mut self) -> io::Result<Option<Batch>> {
+    fn read(&mut self, last: Head) -> io::Result<Option<Batch>> {
         let mut batch: Option<Batch> = None;
         while batch.as_ref().is_none_or(|batch| batch.records.len() < MOST) {
             let begin = self.file.stream_position()?;
@@ -78,9 +81,13 @@ impl Follower {
                 break;
             };
             let Ok(sealed) = chain::read(whole) else { continue };
-            let chain::Head { chain, sequence, hash } = sealed.head;
+            let Head { chain, sequence, hash } = sealed.head;
             if sequence <= self.known {
                 continue;
+            }
+            if chain == last.chain && sequence > last.sequence {
+                self.file.seek(io::SeekFrom::Start(begin))?;
+                break;
             }
             let of_one = batch.get_or_insert_with(|| Batch { chain, records: Vec::new() });
             if of_one.chain != chain {
@@ -104,6 +111,8 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::auditlog::{Entry, file::LogFile};
 
@@ -115,10 +124,15 @@ mod tests {
         let (mut log, _) = LogFile::open(&path, None).expect("it is opened");
         write(&mut log);
         let mut follower = Follower::of(&path, 0).expect("it is opened");
+        let last = Cell::new(log.head());
         let mut read = || {
-            let batch = follower.read_on().expect("it is read")?;
+            let batch = follower.read_on(|| last.get()).expect("it is read")?;
             Some(batch.records.iter().map(|record| record.sequence).collect::<Vec<_>>())
         };
+        // What the disk may not have yet is not there.
+        last.update(|head| Head { sequence: 0, ..head });
+        assert_eq!(read(), None);
+        last.update(|head| Head { sequence: 9, ..head });
         assert_eq!(read(), Some(vec![1]));
         // As logrotate does it: the next file is there, and the old one is still written.
         fs::rename(&path, directory.path().join("audit.jsonl.1")).expect("it is moved away");

@@ -79,6 +79,8 @@ pub struct Writer {
     is_to_be_reopened: bool,
     waiting: VecDeque<Entry>,
     lost: u64,
+    /// What others did to the file, and no record tells yet.
+    seen: Vec<Entry>,
 }
 
 impl AuditLog {
@@ -115,6 +117,7 @@ impl AuditLog {
             is_to_be_reopened: false,
             waiting: VecDeque::new(),
             lost: 0,
+            seen: Vec::new(),
         };
         writer.told(&entries);
         Ok((Self { sender, shared }, writer))
@@ -346,6 +349,7 @@ impl Writer {
     fn append_once(&mut self, entries: &[Entry]) -> Result<(), String> {
         if self.file.as_ref().is_some_and(LogFile::is_deleted) {
             self.file = None;
+            self.seen.push(Entry::tampering("the file before this record was deleted"));
         }
         let known = *self.shared.head.borrow();
         let mut all = Vec::new();
@@ -359,12 +363,19 @@ impl Writer {
                 none.insert(file)
             }
         };
-        all.extend_from_slice(entries);
-        if let Err(cause) = file.append(&all, &self.instance) {
+        let written = file.look().and_then(|told| {
+            told.iter().for_each(warn_of);
+            self.seen.extend(told);
+            all.extend_from_slice(&self.seen);
+            all.extend_from_slice(entries);
+            file.append(&all, &self.instance)
+        });
+        if let Err(cause) = written {
             self.file = None;
             let path = self.shared.path.clone();
             return Err(OpenError::Io { path, cause }.to_string());
         }
+        self.seen.clear();
         let head = file.head();
         self.shared.head.send_replace(head);
         self.told(&all);

@@ -1,4 +1,4 @@
-//! `nexusctl reload`: has the daemon read its inventory anew, and shows what has changed.
+//! `nexusctl reload`: has the daemon read its inventory and who is let in anew, and shows what has changed.
 
 use crate::{
     cli::{Exit, render, session::Session},

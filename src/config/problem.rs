@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::redact::TOKEN_PREFIX;
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -76,7 +78,7 @@ impl Place {
 pub(super) fn may_hold_secret(text: &str) -> bool {
     let text: String = text.chars().filter(|c| !c.is_whitespace() && !"\"'".contains(*c)).collect();
     let text = text.to_ascii_lowercase();
-    ["://", "@", "passw", "pwd=", "url=", "sha256=", "secret=", "token=", "credential"]
+    ["://", "@", "passw", "pwd=", "url=", "sha256=", "secret=", "token=", "credential", TOKEN_PREFIX]
         .iter()
         .any(|sign| text.contains(sign))
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::{Authenticate, By, Grant, Identities, Identity},
     config::{self, AccessConfig, Config, IdentityConfig, Place, ServerConfig, ShownBy},
-    daemon::tls::Tls,
+    daemon::{inventories::of_config, tls::Tls},
     fleet::{Fleet, ReloadFault},
     migration::{Code, Failure},
+    redact::mask_text,
     runtime::Tasks,
     source::watch::FileWatch,
     telemetry::Metrics,
@@ -32,6 +33,9 @@ const POLL: Duration = Duration::from_secs(2);
 /// What names the file of those who are let in.
 const FILE: &str = "[access] file";
 
+/// What names the certificates.
+const SERVER: &str = "[server]";
+
 /// What the kernel tells of users and groups that a user namespace does not have: they may be anybody.
 const OVERFLOW: u32 = 65_534;
 
@@ -40,6 +44,8 @@ pub(super) struct Doors {
     config: AccessConfig,
     identities: RwLock<Arc<Identities>>,
     tls: Option<Arc<Tls>>,
+    /// Held by whoever reads the files anew.
+    turn: Mutex<()>,
     /// What is wrong with the files.
     faults: watch::Sender<Vec<ReloadFault>>,
 }
@@ -57,6 +63,7 @@ impl Doors {
             config: config.access.clone(),
             identities: RwLock::new(Arc::new(identities)),
             tls,
+            turn: Mutex::default(),
             faults: watch::Sender::default(),
         }))
     }
@@ -90,20 +97,24 @@ impl Doors {
 
     /// Reads the files anew. What is wrong with them is told once.
     fn reload(&self) {
+        // What was read later is what counts.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = Vec::new();
-        let mut fault = |subject: &str, error: String| {
-            let failure = Failure::new(Code::AccessUnreadable, error);
-            faults.push(ReloadFault { subject: subject.to_owned(), failure });
-        };
+        let mut fault =
+            |subject: &str, failure| faults.push(ReloadFault { subject: subject.to_owned(), failure });
         match identities(&self.config) {
             Ok(identities) => {
                 *self.identities.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identities);
             }
-            Err(error) => fault(FILE, format!("{error:#}")),
+            Err(error) => fault(FILE, of_file(&error)),
         }
         match self.tls.as_ref().map(|tls| tls.reload()) {
             Some(Ok(true)) => tracing::info!("the certificates were read anew"),
-            Some(Err(error)) => fault("[server] tls_cert", format!("{:#}", anyhow::Error::new(error))),
+            Some(Err(error)) => {
+                let text = format!("{:#}", anyhow::Error::new(error));
+                let text = text.strip_prefix(SERVER).map_or(&*text, str::trim_start);
+                fault(SERVER, Failure::new(Code::AccessUnreadable, text));
+            }
             None | Some(Ok(false)) => {}
         }
         self.faults.send_if_modified(|told| {
@@ -157,6 +168,14 @@ async fn watch(doors: Arc<Doors>, files: BTreeSet<PathBuf>, stop: CancellationTo
             () = tokio::time::sleep(POLL) => {}
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// What is wrong with the file of those who are let in, without its lines: more people are told than may read it.
+fn of_file(error: &anyhow::Error) -> Failure {
+    match error.downcast_ref() {
+        Some(error) => of_config(Code::AccessUnreadable, error),
+        None => Failure::new(Code::AccessUnreadable, mask_text(&format!("{error:#}"))),
     }
 }
 

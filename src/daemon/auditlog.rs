@@ -124,7 +124,9 @@ async fn copy_all(
         };
         if unsent.is_none() {
             // The file may be long, and the disk slow.
-            let read = move || (follower.read_on(), follower);
+            // What the disk does not have yet may be gone with the machine's power, and would be missed then.
+            let heads = log.heads();
+            let read = move || (follower.read_on(|| *heads.borrow()), follower);
             let read = tokio::task::spawn_blocking(read).await?;
             (unsent, follower) = (read.0?, read.1);
         }

@@ -150,9 +150,18 @@ impl Inventories {
             let (inventories, doors) = (inventories.clone(), doors.clone());
             Box::pin(async move {
                 let shut = doors.reload_now().await;
-                let mut reloaded = inventories.reload().await?;
-                reloaded.faults.extend(shut);
-                Ok(reloaded)
+                match inventories.reload().await {
+                    Ok(mut reloaded) => {
+                        reloaded.faults.extend(shut);
+                        Ok(reloaded)
+                    }
+                    Err(mut failure) => {
+                        let told =
+                            |fault: ReloadFault| format!("{}: {}", fault.subject, fault.failure.message);
+                        failure.details.extend(shut.into_iter().map(told));
+                        Err(failure)
+                    }
+                }
             })
         })
     }
@@ -221,7 +230,7 @@ impl Inventories {
             Ok(config)
         });
         Some(match read.await {
-            Ok(read) => read.map_err(|error: ConfigError| of_config(&error)),
+            Ok(read) => read.map_err(|error: ConfigError| of_config(Code::InventoryInvalid, &error)),
             Err(_) => Err(Failure::new(Code::Internal, "Reading the files ended unexpectedly")),
         })
     }
@@ -397,15 +406,13 @@ async fn watch_files(inventories: Weak<Inventories>, stop: CancellationToken) {
 }
 
 /// A configuration that is refused: the first thing that is wrong, with its place, and all of them.
-fn of_config(error: &ConfigError) -> Failure {
+pub(super) fn of_config(code: Code, error: &ConfigError) -> Failure {
     match error {
-        ConfigError::Unreadable { source, .. } => {
-            Failure::new(Code::InventoryInvalid, format!("{error}: {source}"))
-        }
+        ConfigError::Unreadable { source, .. } => Failure::new(code, format!("{error}: {source}")),
         ConfigError::Invalid(problems) => {
             let lines: Vec<_> = problems.iter().map(Problem::line).collect();
             let first = lines.first().cloned().unwrap_or_default();
-            let failure = Failure::new(Code::InventoryInvalid, first);
+            let failure = Failure::new(code, first);
             if lines.len() > 1 { failure.details(lines) } else { failure }
         }
     }

@@ -37,19 +37,27 @@ pub(super) fn of_session(error: SessionError, doing: &str) -> Failure {
     }
 }
 
-fn of_own_sql(fault: SqlFault, doing: &str) -> Failure {
+/// The same while a row of Nexus's own is written, which a trigger, a rule or a constraint of others may keep.
+pub(super) fn of_row(error: SessionError, doing: &str) -> Failure {
+    let SessionError::Sql(fault) = error else { return of_session(error, doing) };
     if Session::escaped(&fault).is_some() {
         return row_kept(doing);
     }
+    match fault.sqlstate.as_str() {
+        "P0001" | "0A000" => {}
+        class if class.starts_with("23") => {}
+        _ => return of_own_sql(fault, doing),
+    }
+    with_fault(Failure::new(Code::RowKept, format!("{} while {doing}", fault.message)), fault)
+}
+
+fn of_own_sql(fault: SqlFault, doing: &str) -> Failure {
     let code = match fault.sqlstate.as_str() {
         "42501" => Code::Privilege,
         "25006" => Code::UnfitServer,
         "55P03" | "40P01" => Code::LockTimeout,
         "57014" => Code::StatementTimeout,
         "3F000" => Code::BadConfig,
-        // A trigger, a rule or a constraint that is not Nexus's own.
-        "P0001" | "0A000" => Code::RowKept,
-        class if class.starts_with("23") => Code::RowKept,
         class if class.starts_with("53") || class.starts_with("58") => Code::Unreachable,
         _ => Code::Internal,
     };
@@ -57,7 +65,7 @@ fn of_own_sql(fault: SqlFault, doing: &str) -> Failure {
 }
 
 fn row_kept(doing: &str) -> Failure {
-    let message = "something else kept or removed the row of schema_migrations";
+    let message = "Something else kept or removed the row of schema_migrations";
     Failure::new(Code::RowKept, format!("{message} while {doing}"))
 }
 

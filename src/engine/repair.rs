@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     engine::{
         Run,
-        failure::of_session,
+        failure::{of_row, of_session},
         run::{locked, refuse_repeated},
         witness::Used,
     },
@@ -88,7 +88,7 @@ pub async fn repair(run: &Run, repair: &Repair) -> Result<String, Failure> {
     faults::reached("repair", "changed");
     drop(session);
     let Decided { message, .. } = decided?;
-    changed.map_err(|error| of_session(error, doing))?;
+    changed.map_err(|error| of_row(error, doing))?;
     Ok(message)
 }
 

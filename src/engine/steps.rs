@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use crate::{
     engine::{
         Durability, Lease, Run,
-        failure::of_session,
+        failure::{of_row, of_session},
         run::lock_from,
         scripts::{self, Prepared},
         trace,
@@ -173,7 +173,7 @@ impl<'a> Steps<'a> {
             (StepAction::ForgetAttempt | StepAction::ClearMark, _) => {
                 executor::settle(&self.session, &step.version, step.action)
                     .await
-                    .map_err(|error| of_session(error, "settling a dirty row").version(&step.version))
+                    .map_err(|error| of_row(error, "settling a dirty row").version(&step.version))
             }
             (_, Mode::Transactional) => self.transactional(step, prepared, script, flush).await,
             (_, Mode::NonTransactional) => self.non_transactional(step, prepared, script).await,

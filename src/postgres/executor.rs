@@ -59,7 +59,8 @@ pub async fn mark(session: &Session, author: &Author, mark: &Mark<'_>) -> Result
     id.and_then(|id| id.parse().ok()).ok_or(SessionError::RowGone)
 }
 
-/// Two statements in one message: PostgreSQL plans them faster than one that does both.
+/// Two statements in one message: PostgreSQL plans them faster than one that does both. Where something has kept
+/// the row from being dirty, the second fails, and nothing is left of the first.
 fn mark_sql(names: &Names, author: &Author, mark: &Mark<'_>) -> String {
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = names;
     let (version, checksum) = (quote_literal(mark.step.version.as_str()), quote_literal(mark.checksum));
@@ -79,8 +80,9 @@ fn mark_sql(names: &Names, author: &Author, mark: &Mark<'_>) -> String {
         "{row}; insert into {journal} (operation_id, version, direction, mode, checksum, down_text, \
          statements_done, statements_total, outcome, requested_by, trace_id, instance, done_digest) \
          select '{operation}', version, '{direction}', '{mode}', {checksum}, {down_text}, {done}, {total}, \
-         'running', {requested_by}, {trace_id}, {instance}, {digest} \
-         from {tracking} where version = {version} and dirty returning id",
+         {running}, {requested_by}, {trace_id}, {instance}, {digest} \
+         from {tracking} where version = {version} returning id",
+        running = "case when dirty then 'running' else pg_catalog.current_setting('nexus.escaped.row') end",
         operation = author.operation,
         mode = mark.step.mode,
         down_text = optional(mark.down_text),

@@ -1,4 +1,4 @@
-//! Changing one row by hand, durably, with the reason in the journal, in one statement.
+//! Changing one row by hand, durably, with the reason in the journal, in one transaction.
 
 use tokio_postgres::types::Type;
 
@@ -7,6 +7,7 @@ use crate::{
     postgres::{
         executor::Author,
         names::Names,
+        quote::quote_literal,
         session::{Session, SessionError},
     },
     redact::mask_text,
@@ -48,7 +49,7 @@ pub enum Change {
     },
 }
 
-/// Makes the change.
+/// Makes the change; fails where it is not what became of the row. The session is of no use then.
 pub async fn change(
     session: &Session,
     author: &Author,
@@ -56,34 +57,46 @@ pub async fn change(
     reason: &str,
 ) -> Result<(), SessionError> {
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = &session.names;
-    // $1 is the row's version, $2 what it gets: a checksum or a version.
-    let (name, version, value, row) = match change {
+    let there = |version: &Version, more: &str| {
+        format!("exists (select from {tracking} where version = {}{more})", quote_literal(version.as_str()))
+    };
+    let with_checksum = |checksum: &str| format!(" and checksum = {}", quote_literal(checksum));
+    // $1 is the row's version, $2 what it gets: a checksum or a version. Last, what is to be found then.
+    let (name, version, value, row, found) = match change {
         Change::ClearDirty { version } => (
             "clear-dirty",
             version,
             "",
             format!("update {tracking} set dirty = false where version = $1 and $2 = ''"),
+            there(version, " and not dirty"),
         ),
-        Change::Forget { version } => {
-            ("forget", version, "", format!("delete from {tracking} where version = $1 and $2 = ''"))
-        }
+        Change::Forget { version } => (
+            "forget",
+            version,
+            "",
+            format!("delete from {tracking} where version = $1 and $2 = ''"),
+            format!("not {}", there(version, "")),
+        ),
         Change::AcceptChecksum { version, checksum } => (
             "accept-checksum",
             version,
             checksum.as_str(),
             format!("update {tracking} set checksum = $2 where version = $1"),
+            there(version, &with_checksum(checksum)),
         ),
         Change::Rename { version, new } => (
             "rename",
             version,
             new.as_str(),
             format!("update {tracking} set version = $2 where version = $1"),
+            format!("not {} and {}", there(version, ""), there(new, "")),
         ),
         Change::MarkApplied { version, checksum } => (
             "mark-applied",
             version,
             checksum.as_str(),
             format!("insert into {tracking} (version, checksum) values ($1, $2)"),
+            there(version, &(with_checksum(checksum) + " and not dirty")),
         ),
     };
     // A renamed row takes the kept down script along.
@@ -104,7 +117,7 @@ pub async fn change(
          select $3, $4, $5, case when length($2) = 64 then $2 else '' end, {kept}, 'succeeded', $6, $7, $8, $9, \
            clock_timestamp(), 0 from changed returning id"
     );
-    session.rows("set synchronous_commit = on").await?;
+    session.rows("begin; set local synchronous_commit = on").await?;
     let recorded = session
         .query(
             &sql,
@@ -122,5 +135,9 @@ pub async fn change(
         )
         .await?;
     // A rule, a trigger or somebody else has kept the row from being changed.
-    if recorded.is_empty() { Err(SessionError::RowGone) } else { Ok(()) }
+    if recorded.is_empty() {
+        return Err(SessionError::RowGone);
+    }
+    let is_wrong = Session::fail_sql(&[("row", &format!("not ({found})"))]);
+    session.rows(&format!("{is_wrong}; commit")).await.map(drop)
 }

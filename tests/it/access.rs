@@ -334,6 +334,13 @@ fn a_file_that_cannot_be_read_anew_is_told_as_long_as_it_is() {
     ctl(&world, home.path(), "ci", &["status"]).expect(0);
     let refused = world.ctl(&["reload"]).expect(1);
     assert!(refused.contains("NX0091") && refused.contains("access.toml:1:1"), "{refused}");
+    // Nothing of the file's text is told to those who may not read it, such as a token in the wrong place.
+    let stray = format!("nexus_{}", "5".repeat(64));
+    private(&file, &format!("{stray}\n"));
+    await_that("it is told", || world.ctl(&["reload"]).code == Some(1) && is_told(true));
+    let told = world.ctl(&["alerts", "-o", "json"]).expect(0) + &world.ctl(&["reload"]).expect(1);
+    assert!(told.contains("access.toml:1:") && !told.contains("5555"), "{told}");
+    assert!(!world.daemon.said().contains("5555"), "{}", world.daemon.said());
     private(&file, "");
     await_that("it is over", || is_told(false));
     ctl(&world, home.path(), "ci", &["status"]).expect(4);

@@ -233,6 +233,8 @@ fn a_repair_is_nobodys_alone() {
     let [one, two] = [1, 0].map(|index: usize| listed["operations"][index].clone());
     assert_eq!((&one["repair"], &two["repair"]), (&"forget 0002".into(), &"forget 0001".into()));
     let [one, two] = [one, two].map(|it| it["id"].as_str().expect("an id").to_owned());
+    let shown = people.run(daemon, "fay", &["operation", "show", &one]).expect(0);
+    assert!(shown.contains("main: forget 0002") && !shown.contains("nothing to do"), "{shown}");
     // It takes an admin, as the repair does, and somebody else.
     assert!(people.run(daemon, "bo", &["operation", "approve", "-y", &one]).expect(1).contains("NX0089"));
     assert!(people.run(daemon, "eve", &["operation", "approve", "-y", &one]).expect(1).contains("NX0104"));

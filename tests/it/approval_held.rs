@@ -139,6 +139,6 @@ fn an_undo_takes_back_what_an_earlier_approval_let_through() {
     world.migration("0002_t2", "select 1/0;", "select 1;");
     people.run(daemon, "ana", &["operation", "retry", &id, "--accept-new-catalog", "--detach"]).expect(0);
     people.run(daemon, "bo", &["operation", "approve", "-y", &id]).expect(0);
-    await_that("it is over", || people.state(daemon, &id) != "running");
+    await_that("it is over", || people.state(daemon, &id) == "failed");
     assert!(world.database.tables().is_empty(), "{}", people.show(daemon, &id));
 }

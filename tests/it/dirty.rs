@@ -190,11 +190,32 @@ fn what_a_trigger_or_a_rule_keeps_is_not_told_as_done() {
     world.database.sql("create trigger keep before update on schema_migrations execute function keep()");
     kept(&clear);
     world.database.sql("drop trigger keep on schema_migrations");
+    world.database.sql(
+        "create or replace function keep() returns trigger language plpgsql as \
+         'begin new.dirty := true; return new; end'",
+    );
+    world
+        .database
+        .sql("create trigger keep before update on schema_migrations for each row execute function keep()");
+    kept(&clear);
+    world.database.sql("drop trigger keep on schema_migrations");
     world.database.sql("create rule keep as on update to schema_migrations do instead nothing");
     kept(&clear);
     world.database.sql("drop rule keep on schema_migrations");
     world.ctl(&["recover"]).expect(0);
     assert!(world.database.rows().is_empty());
+    // What would count as applied before it was run.
+    world.database.sql(
+        "create or replace function keep() returns trigger language plpgsql as \
+         'begin new.dirty := false; return new; end'",
+    );
+    world
+        .database
+        .sql("create trigger keep before insert on schema_migrations for each row execute function keep()");
+    world.write("0001_t1.up.sql", "create table t1 (id int);");
+    let told = world.ctl(&["apply"]).expect(1);
+    assert!(told.contains("NX0046") && told.contains("while marking the row"), "{told}");
+    assert!(world.database.rows().is_empty() && world.database.tables().is_empty());
 }
 
 /// A dirty row whose down file would drop a table that was there before: recovery must not run it.

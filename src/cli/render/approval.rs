@@ -42,6 +42,12 @@ pub(super) fn waiting(operation: &proto::Operation, width: Option<u16>) -> Strin
     if operation.state() != OperationState::AwaitingApproval || operation.databases.is_empty() {
         return String::new();
     }
+    if !operation.repair.is_empty() {
+        // It has no steps: it changes a row.
+        let names: Vec<_> = operation.databases.iter().map(|database| clean(&database.name)).collect();
+        let (repair, digest) = (clean(&operation.repair), clean(&approval.plan_digest));
+        return format!("\n{}: {repair}\n\ndigest: {digest}\n", names.join(", "));
+    }
     let databases = operation.databases.iter().map(|database| proto::DatabaseResult {
         database: database.name.clone(),
         plan: database.planned.clone(),

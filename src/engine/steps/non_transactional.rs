@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::{
     engine::{
-        failure::{of_script, of_session},
+        failure::{of_row, of_script, of_session},
         scripts::{self, Feed, Prepared},
         steps::{Reading, Steps, transactional::is_lock_trouble},
     },
@@ -113,7 +113,7 @@ impl Steps<'_> {
         let checksum = &prepared.checksum_for(step);
         let mark = Mark { step, checksum, down_text, statements: total, done_digest: known.as_deref() };
         let marked = executor::mark(&self.session, &self.run.author, &mark).await;
-        let attempt = marked.map_err(|error| of_session(error, "marking the row"))?;
+        let attempt = marked.map_err(|error| of_row(error, "marking the row"))?;
         faults::reached(step.action, "marked");
         let limits = executor::set_limits(&self.session, step).await;
         limits.map_err(|error| of_session(error, "setting the limits"))?;

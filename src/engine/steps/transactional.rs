@@ -3,7 +3,7 @@
 
 use crate::{
     engine::{
-        failure::{cancelled, of_script, of_session},
+        failure::{cancelled, of_row, of_script, of_session},
         scripts::{self, Feed, Prepared},
         steps::{Reading, Steps},
     },
@@ -132,7 +132,7 @@ impl Steps<'_> {
             }
             Trouble::Session { error: SessionError::Cancelled, .. } => cancelled(&step.version),
             Trouble::Session { error, .. } => of_session(error, "running a migration"),
-            Trouble::Mark(error) => of_session(error, "marking the row"),
+            Trouble::Mark(error) => of_row(error, "marking the row"),
             Trouble::Script(failure) => failure,
         };
         (failure.version(&step.version), outcome)
