@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The message that marks the row.
-const MARK: &[&str] = &["0002_two", "dirty returning id"];
+const MARK: &[&str] = &["0002_two", "when dirty then 'running'"];
 /// The one that ends a transactional step, with the COMMIT.
 const COMMIT: &[&str] = &["0002_two", "nexus.escaped.transaction"];
 /// The first of a large one, with the BEGIN.
