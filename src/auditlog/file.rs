@@ -124,9 +124,7 @@ impl LogFile {
         let (head, notices) = resume(known, &tail);
         // A file that is new is there after a crash of the machine, too.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)?;
-        let beside = open_for_its_owner(&head_path(path), OpenOptions::new().write(true).truncate(false));
-        let beside =
-            beside.map_err(|error| tracing::warn!(%error, "the end of the audit log cannot be kept")).ok();
+        let beside = open_beside(path);
         let mut log = Self { path: path.to_owned(), file, head, length: metadata.len(), beside };
         if tail.is_open {
             log.write(b"\n").map_err(io)?;
@@ -153,7 +151,7 @@ impl LogFile {
 
     /// Whether it was deleted: what is written to it is gone with this process.
     pub(super) fn is_deleted(&self) -> bool {
-        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+        is_deleted(&self.file)
     }
 
     /// What there is to tell of a length that is not what was written; from now on it counts as known.
@@ -193,6 +191,10 @@ impl LogFile {
 
     /// Notes the chain's end. It is not waited for: one that is behind says less, and nothing wrong.
     fn keep_head(&mut self) {
+        if self.beside.as_ref().is_some_and(is_deleted) {
+            tracing::warn!(path = %self.path.display(), "the end that was kept beside the audit log was deleted");
+            self.beside = open_beside(&self.path);
+        }
         let Some(file) = &self.beside else { return };
         let Head { chain, sequence, hash } = self.head;
         let text =
@@ -204,6 +206,16 @@ impl LogFile {
             self.beside = None;
         }
     }
+}
+
+fn is_deleted(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+}
+
+/// Opens what holds the chain's end.
+fn open_beside(path: &Path) -> Option<File> {
+    let opened = open_for_its_owner(&head_path(path), OpenOptions::new().write(true).truncate(false));
+    opened.map_err(|error| tracing::warn!(%error, "the end of the audit log cannot be kept")).ok()
 }
 
 /// Reads the end of a file, from the last record on. The inner error says why it cannot be gone on with.

@@ -135,6 +135,10 @@ fn somebody_else_who_writes_is_noticed() {
     let fault = place.verify().expect_err("a line is no record");
     assert_eq!((fault.line, fault.wrong), (2, Wrong::Torn));
     assert!(String::from_utf8_lossy(&place.text()).contains("somebody else has changed it"));
+    // What lies beside it comes back.
+    fs::remove_file(head_path(&place.path)).expect("it is removed");
+    log.append(&[Entry::new("call")], "i").expect("it is written");
+    assert_eq!(read_head(&place.path), Some(log.head()));
     fs::remove_file(&place.path).expect("it is removed");
     assert!(log.is_deleted() && log.is_moved());
 }

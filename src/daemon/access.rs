@@ -30,6 +30,10 @@ use crate::{
 /// an entry away waits for it to count.
 const POLL: Duration = Duration::from_secs(2);
 
+/// How long something has to be wrong before an alert tells of it: of a certificate and its key, one is there
+/// first.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What names the file of those who are let in.
 const FILE: &str = "[access] file";
 
@@ -122,6 +126,9 @@ impl Doors {
                 let error = &failure.message;
                 tracing::error!(error, "who is let in cannot be read anew: what was good last stays");
             }
+            if faults.is_empty() && !told.is_empty() {
+                tracing::info!("who is let in was read anew: nothing is wrong any more");
+            }
             let is_new = *told != faults;
             *told = faults;
             is_new
@@ -142,7 +149,12 @@ impl Doors {
             loop {
                 let now = faults.borrow_and_update().clone();
                 metrics.access_read(now.is_empty());
-                fleet.tell_access(&now);
+                let patience = if now.is_empty() { Duration::ZERO } else { PATIENCE };
+                tokio::select! {
+                    _ = faults.changed() => continue,
+                    () = tokio::time::sleep(patience) => fleet.tell_access(&now),
+                    () = is_over.cancelled() => return,
+                }
                 tokio::select! {
                     _ = faults.changed() => {}
                     () = is_over.cancelled() => return,

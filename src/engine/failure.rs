@@ -8,6 +8,9 @@ use crate::{
     },
 };
 
+/// What to do where a row is not as it was written, and that showed in a step.
+const ROW_HINT: &str = "remove the statement that does it or, where none does, the trigger or rule that keeps the row (in psql: \\d schema_migrations)";
+
 /// What a session's error means outside a migration's own SQL.
 pub(super) fn of_session(error: SessionError, doing: &str) -> Failure {
     match error {
@@ -81,7 +84,9 @@ pub(super) fn of_script(
     let fault = if is_hidden { fault.without_quoted_sql() } else { fault };
     let failure = if let Some(what) = Session::escaped(&fault) {
         let message = format!("Migration {} changed {what}, and was stopped", step.version);
-        return at(Failure::new(Code::Escaped, message).version(&step.version), location);
+        let failure = at(Failure::new(Code::Escaped, message).version(&step.version), location);
+        let is_row = what == Session::ROW;
+        return if is_row { failure.hint(ROW_HINT) } else { failure };
     } else if let Some((done, total)) = partly {
         let message = format!("Migration {} failed after {done} of {total} statements", step.version);
         Failure::new(Code::PartlyApplied, message)

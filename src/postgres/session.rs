@@ -229,6 +229,9 @@ impl Session {
         ((self.key >> 32) & 0xffff_ffff, self.key & 0xffff_ffff)
     }
 
+    /// What it says of the row.
+    pub const ROW: &'static str = "its row of schema_migrations or of nexus_journal";
+
     /// What the guard says of an error, if the guard raised it.
     pub fn escaped(fault: &SqlFault) -> Option<&'static str> {
         if fault.sqlstate != UNDEFINED_OBJECT {
@@ -238,7 +241,7 @@ impl Session {
             ("nexus.escaped.transaction", "its transaction"),
             ("nexus.escaped.role", "its role"),
             ("nexus.escaped.lock", "the database's lock"),
-            ("nexus.escaped.row", "its row of schema_migrations or of nexus_journal"),
+            ("nexus.escaped.row", Self::ROW),
         ]
         .into_iter()
         .find_map(|(setting, what)| fault.message.contains(setting).then_some(what))

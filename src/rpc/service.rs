@@ -342,7 +342,9 @@ impl FleetService for Service {
             (self.reload)().await
         };
         let reloaded = reload.await;
-        call.answered(reloaded.as_ref().map(|_| ()));
+        // What could not be read anew is a failure, though the rest was taken over.
+        let fault = reloaded.as_ref().map(|reloaded| reloaded.faults.first().map(|fault| &fault.failure));
+        call.answered(fault.and_then(|fault| fault.map_or(Ok(()), Err)));
         let reloaded = reloaded.map_err(|failure| of_failure(&failure))?;
         Ok(Response::new(inventory::reloaded(reloaded)))
     }

@@ -8,13 +8,14 @@ use nexus::{
 };
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
+use serde_json::Value;
 use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
 use crate::{
     people::{guarded, token},
     servers::http_get,
-    support::{Database, Ended, Running, await_that, private, wait},
+    support::{Database, Ended, Running, await_that, private, read_log, wait},
 };
 
 /// What a role takes beyond the one before it: written down here once more, so that a change of the table
@@ -334,6 +335,8 @@ fn a_file_that_cannot_be_read_anew_is_told_as_long_as_it_is() {
     ctl(&world, home.path(), "ci", &["status"]).expect(0);
     let refused = world.ctl(&["reload"]).expect(1);
     assert!(refused.contains("NX0091") && refused.contains("access.toml:1:1"), "{refused}");
+    let recorded = |line: &Value| line["event"] == "result" && line["code"] == "NX0091";
+    await_that("its failure is recorded", || read_log(&world.path("audit.jsonl")).iter().any(recorded));
     // Nothing of the file's text is told to those who may not read it, such as a token in the wrong place.
     let stray = format!("nexus_{}", "5".repeat(64));
     private(&file, &format!("{stray}\n"));

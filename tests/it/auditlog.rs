@@ -156,6 +156,7 @@ fn what_was_done_to_the_file_is_found_with_its_line() {
     // What was cut off at the end fits: an anchor shows it, the one beside the file or one that was noted.
     let cut = &whole[..3];
     assert_eq!(found(cut, &[]), (String::new(), 0));
+    assert!(verify(&[&path], &[]).expect(0).contains("missing at the end cannot be seen: no .head"));
     let head: Value = serde_json::from_str(whole.last().expect("a line")).expect("it is JSON");
     let noted = head["hash"].as_str().expect("it has a hash").to_owned();
     assert_eq!(found(cut, &["--expect", &noted]), ("truncated".to_owned(), 3));

@@ -74,7 +74,7 @@ fn the_guard_sees_a_row_that_is_gone() {
     is_stopped(
         "create function f() returns trigger language plpgsql as 'begin return null; end'; \
          create trigger t before update on schema_migrations for each row execute function f();",
-        "its row",
+        "the trigger or rule that keeps the row",
     );
 }
 
