@@ -11,21 +11,21 @@ mod file;
 mod listing;
 mod pairing;
 mod problem;
+mod reading;
 pub mod watch;
 
 use std::{
     collections::HashMap,
-    io::{self, Read},
+    fs::File,
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread,
     time::Duration,
 };
 
 use crate::{
-    migration::{
-        Catalog, Code, Failure, Migration, Script, ScriptReader, catalog::CatalogResult, version::Naming,
-    },
+    migration::{Catalog, Code, Failure, Migration, Script, catalog::CatalogResult, version::Naming},
     source::{
         beneath::Bounds,
         file::Content,
@@ -33,6 +33,8 @@ use crate::{
         problem::{Problem, failure},
     },
 };
+
+pub use reading::Reading;
 
 /// How often a directory is read anew that changes while it is read: it changes without pause then.
 const READINGS: u32 = 200;
@@ -85,6 +87,8 @@ pub struct Directory {
     cache: Mutex<Cache>,
     /// Beside the cache, whose lock is held while the disk is waited for.
     last_good: Mutex<Option<Arc<Catalog>>>,
+    /// What the runs that are under way share.
+    reading: Mutex<Weak<Reading>>,
     /// One thread at a time waits for the disk, which may hang: whoever else comes waits without one.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -99,7 +103,14 @@ struct Cache {
 impl Directory {
     /// The directory at `path`, which is not looked at yet.
     pub fn new(path: PathBuf, options: Options) -> Self {
-        Self { path, options, cache: Mutex::default(), last_good: Mutex::default(), turn: Arc::default() }
+        Self {
+            path,
+            options,
+            cache: Mutex::default(),
+            last_good: Mutex::default(),
+            reading: Mutex::default(),
+            turn: Arc::default(),
+        }
     }
 
     /// Where it is.
@@ -128,13 +139,11 @@ impl Directory {
             }
             let root = Root::of(&self.path);
             let listed = listing::list(&self.path, root.as_ref(), &self.options);
-            let mut problems = listed.problems.clone();
-            let is_unchanged =
-                cache.refresh(root.as_ref().ok(), &listed.files, self.options.max_file_size, &mut problems);
-            if is_unchanged && cache.is_current && problems.is_empty() {
+            if cache.is_current && listed.problems.is_empty() && cache.holds(&listed.files) {
                 return Ok(self.last_good().unwrap_or_default());
             }
-            cache.is_current = false;
+            let mut problems = listed.problems.clone();
+            cache.refresh(root.as_ref().ok(), &listed.files, self.options.max_file_size, &mut problems);
             let is_whole = cache.is_whole(&listed.files)
                 && listing::list(&self.path, root.as_ref(), &self.options) == listed
                 && is_same(Root::of(&self.path).ok().as_ref(), root.as_ref().ok());
@@ -165,6 +174,21 @@ impl Directory {
         self.last_good.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What reads its scripts: the same one for all who hold it at a time.
+    pub fn reading(self: &Arc<Self>) -> Arc<Reading> {
+        let mut shared = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let reading = Arc::new(Reading::new(self.clone()));
+            *shared = Arc::downgrade(&reading);
+            reading
+        })
+    }
+
+    /// Opens a script, in the directory as it is now.
+    fn open(&self, script: &Script) -> io::Result<File> {
+        Bounds::of(&self.path)?.open(&script.path)
+    }
+
     /// Keeps a catalog; one that is equal to the last stays the same one.
     fn keep(&self, catalog: Catalog) -> Arc<Catalog> {
         let mut last = self.last_good.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,20 +200,18 @@ impl Directory {
 }
 
 impl Cache {
-    /// Reads the files that are new or changed and forgets those that are gone; says whether there
-    /// were none of either.
-    fn refresh(
-        &mut self,
-        root: Option<&Root>,
-        files: &[Listed],
-        max_size: u64,
-        problems: &mut Vec<Problem>,
-    ) -> bool {
+    /// Whether it was read of these very files, and none of them has changed since.
+    fn holds(&self, files: &[Listed]) -> bool {
+        let is_held = |file: &Listed| self.files.get(&file.path).is_some_and(|read| read.is_of(&file.stamp));
+        self.files.len() == files.len() && files.iter().all(is_held)
+    }
+
+    /// Reads the files that are new or changed and forgets those that are gone.
+    fn refresh(&mut self, root: Option<&Root>, files: &[Listed], max_size: u64, problems: &mut Vec<Problem>) {
+        self.is_current = false;
         let mut old = std::mem::take(&mut self.files);
-        let mut is_unchanged = true;
         for file in files {
             let cached = old.remove(&file.path).filter(|content| content.is_of(&file.stamp));
-            is_unchanged &= cached.is_some();
             // Where there is no root nothing was listed.
             let Some(root) = root else { continue };
             match cached.map_or_else(|| Content::read(root, file, max_size), Ok) {
@@ -200,7 +222,6 @@ impl Cache {
                 Err(problem) => problems.push(problem),
             }
         }
-        is_unchanged && old.is_empty()
     }
 
     /// Whether what was read of each file is what was listed.
@@ -233,12 +254,6 @@ fn is_same(before: Option<&Root>, now: Option<&Root>) -> bool {
         (Some(before), Some(now)) => before.is_same(now),
         (None, None) => true,
         _ => false,
-    }
-}
-
-impl ScriptReader for Directory {
-    fn open(&self, script: &Script) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(Bounds::of(&self.path)?.open(&script.path)?))
     }
 }
 

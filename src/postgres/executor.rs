@@ -145,10 +145,10 @@ fn suffix(session: &Session, step: &Step, attempt: i64, flush: Flush) -> String 
     )
 }
 
-/// How many statements [`suffix`] has before the COMMIT: the guard, the four of [`end_sql`],
+/// How many statements [`suffix`] has before the COMMIT: the guard, the three of [`end_sql`],
 /// the setting, and what closes the attempts that a recovery settles.
 fn statements_before_commit(step: &Step) -> usize {
-    6 + usize::from(settles(step))
+    5 + usize::from(settles(step))
 }
 
 /// Whether a step settles earlier attempts: one of a recovery's, or a rollback of what an earlier one has
@@ -157,15 +157,12 @@ fn settles(step: &Step) -> bool {
     step.action.settles() || (step.action == StepAction::Rollback && !step.reason.is_empty())
 }
 
-/// Ends a step in the table and in the journal. It fails where a row is not there, or where
-/// something (a trigger, a rule) keeps it from being changed: both are looked at before and after.
+/// Ends a step in the journal and in the table. It fails where a row is not there as the mark left it, which
+/// the change of the journal asks for, or where something (a trigger, a rule) has kept one from being changed.
 fn end_sql(names: &Names, step: &Step, attempt: i64) -> String {
     let Names { tracking_sql: tracking, journal_sql: journal, .. } = names;
     let version = quote_literal(step.version.as_str());
     let row = |is: &str| format!("exists (select from {tracking} where version = {version}{is})");
-    let attempt_is = |outcome: &str| {
-        format!("exists (select from {journal} where id = {attempt} and outcome = '{outcome}')")
-    };
     let (change, changed) = match step.action.direction() {
         Some(Direction::Up) => (
             format!(
@@ -175,15 +172,15 @@ fn end_sql(names: &Names, step: &Step, attempt: i64) -> String {
         ),
         _ => (format!("delete from {tracking} where version = {version}"), format!("not {}", row(""))),
     };
-    let is_not = |this: &str, that: &str| Session::fail_sql(&[("row", &format!("not ({this} and {that})"))]);
+    let ended = format!("exists (select from {journal} where id = {attempt} and outcome = 'succeeded')");
+    let is_kept = Session::fail_sql(&[("row", &format!("not ({changed} and {ended})"))]);
     let settled = if settles(step) { close_settled_sql(names, &version, attempt) } else { String::new() };
     format!(
-        "{before}; {change}; update {journal} set outcome = 'succeeded', statements_done = statements_total, \
+        "update {journal} set outcome = 'succeeded', statements_done = statements_total, \
          finished_at = pg_catalog.clock_timestamp(), \
          duration_ms = extract(epoch from pg_catalog.clock_timestamp() - started_at) * 1000 \
-         where id = {attempt}; {after};{settled}",
-        before = is_not(&row(" and dirty"), &attempt_is("running")),
-        after = is_not(&changed, &attempt_is("succeeded")),
+         where id = {attempt} and outcome = 'running' and {was_marked}; {change}; {is_kept};{settled}",
+        was_marked = row(" and dirty"),
     )
 }
 

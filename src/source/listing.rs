@@ -138,7 +138,9 @@ impl Listing<'_> {
                 self.found.problems.push(Problem::new(Code::LeavesDirectory, &self.name(&path), LEADS_OUT));
                 continue;
             }
-            let metadata = match fs::metadata(&path) {
+            // What is no link is asked for in its directory, without a walk along its path.
+            let metadata = if is_link { fs::metadata(&path) } else { entry.metadata() };
+            let metadata = match metadata {
                 Ok(metadata) => metadata,
                 Err(error) if is_sql => {
                     self.unreadable_file(&entry, &error);

@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     os::unix::fs::{PermissionsExt as _, symlink},
     time::{Duration, Instant, SystemTime},
 };
@@ -12,7 +12,7 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 use tempfile::TempDir;
 
 use super::*;
-use crate::migration::{Checksum, Code, Direction, Version};
+use crate::migration::{Checksum, Code, Direction, ScriptReader as _, Version};
 
 type TestResult = Result<(), Box<dyn Error>>;
 
@@ -305,6 +305,35 @@ fn what_everybody_may_write_to_is_refused_where_that_is_asked() -> TestResult {
     let said = |mode| format!("everybody may write to it (mode {mode}), and its database is protected");
     assert_eq!(failure.details, [format!(".: {}", said("1777")), format!("0010_a.up.sql: {}", said("0646"))]);
     assert!(open.snapshot().is_ok());
+    Ok(())
+}
+
+#[test]
+fn what_was_read_is_read_once_while_it_is_needed() -> TestResult {
+    let large = "SELECT 1; ".repeat(10_000);
+    let files = [("0010_a.up.sql", "SELECT 1;"), ("0011_b.up.sql", "SELECT 2;"), ("0012_c.up.sql", &large)];
+    let (dir, directory) = directory(&files, Options::default())?;
+    let directory = Arc::new(directory);
+    let catalog = directory.snapshot()?;
+    let read = |number: usize| -> io::Result<String> {
+        let mut text = String::new();
+        directory.reading().open(&catalog.migrations()[number].up)?.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text);
+    let held = directory.reading();
+    assert_eq!((read(0)?, read(2)?), ("SELECT 1;".to_owned(), large.clone()));
+    for (name, _) in files {
+        write(name, "SELECT 9;")?;
+    }
+    // A text that is not the script's is given, to be refused, and not kept; a large one never is.
+    assert_eq!([read(0)?, read(1)?, read(2)?], ["SELECT 1;", "SELECT 9;", "SELECT 9;"]);
+    write("0011_b.up.sql", "SELECT 2;")?;
+    assert_eq!(read(1)?, "SELECT 2;");
+    write("0011_b.up.sql", "SELECT 2; SELECT 3;")?;
+    assert_eq!(read(1)?, "SELECT 2;");
+    drop(held);
+    assert_eq!([read(0)?, read(1)?], ["SELECT 9;", "SELECT 2; "], "nobody holds what was read");
     Ok(())
 }
 
