@@ -50,7 +50,14 @@ fn main() -> io::Result<()> {
         tell(EventKind::OperationStarted { verb, databases, requested_by, reason, waves: 1, attempt: 1 });
         for database in names.clone() {
             let result = Ok(DatabaseOutcome::Succeeded);
-            let report = DatabaseReport { database, plan: None, done: vec![], result, duration_ms: 5 };
+            let report = DatabaseReport {
+                database,
+                plan: None,
+                done: vec![],
+                done_before: vec![],
+                result,
+                duration_ms: 5,
+            };
             tell(EventKind::DatabaseFinished(Box::new(report)));
         }
         let (state, why, not_begun) = (OperationState::Succeeded, String::new(), Vec::new());

@@ -42,7 +42,7 @@ fn question(plans: &[proto::DatabaseResult]) -> Option<String> {
     if concerned.is_empty() {
         return None;
     }
-    let steps: Tally = concerned.iter().flat_map(|plan| &plan.plan).collect();
+    let steps: Tally = concerned.iter().flat_map(|plan| &plan.plan).map(proto::Step::action).collect();
     let mut what = render::event::tally(steps, ["recover", "roll back", "apply"]);
     match what.get_mut(..1) {
         Some(first) => first.make_ascii_uppercase(),

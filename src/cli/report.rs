@@ -40,11 +40,11 @@ pub struct Tally {
     pub applied: usize,
 }
 
-impl<'a> FromIterator<&'a proto::Step> for Tally {
-    fn from_iter<I: IntoIterator<Item = &'a proto::Step>>(steps: I) -> Self {
+impl FromIterator<StepAction> for Tally {
+    fn from_iter<I: IntoIterator<Item = StepAction>>(actions: I) -> Self {
         let mut tally = Self::default();
-        for step in steps {
-            match step.action() {
+        for action in actions {
+            match action {
                 StepAction::Unspecified => {}
                 StepAction::Apply | StepAction::Resume => tally.applied += 1,
                 StepAction::Rollback => tally.rolled_back += 1,
@@ -151,9 +151,11 @@ impl Report {
         self.state == proto::OperationState::AwaitingApproval
     }
 
-    /// The steps that were heard of in a database that is not done yet.
-    pub fn steps_so_far(&self, database: &str) -> &[proto::StepResult] {
-        self.steps.get(database).map_or(&[], Vec::as_slice)
+    /// Whether a step was heard of in a database that is not done yet.
+    pub fn has_heard_step(&self, database: &str, version: &str, action: StepAction) -> bool {
+        let is_it = |step: &proto::Step| step.version == version && step.action() == action;
+        let heard = self.steps.get(database).into_iter().flatten();
+        heard.filter_map(|heard| heard.step.as_ref()).any(is_it)
     }
 
     /// Whether a notice was heard of in a database that is not done yet.

@@ -100,6 +100,7 @@ fn report(
         database: run.database.name.clone(),
         plan,
         done,
+        done_before: Vec::new(),
         result: result.map_err(Box::new),
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     }

@@ -46,6 +46,7 @@ pub(super) fn refused(database: &str, failure: Failure) -> DatabaseReport {
         database: database.to_owned(),
         plan: None,
         done: Vec::new(),
+        done_before: Vec::new(),
         result: Err(Box::new(failure)),
         duration_ms: 0,
     }

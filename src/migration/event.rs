@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::migration::{
     Alert, AuditReport, Catalog, Direction, Failure, GateOutcome, Migration, Observation, OperationState,
-    Plan, Step, TraceContext, Version,
+    Plan, Step, StepAction, TraceContext, Version,
 };
 
 /// One thing that happened.
@@ -287,6 +287,9 @@ pub struct DatabaseReport {
     pub plan: Option<Plan>,
     /// What was done, durably, in order: also of a run that failed later.
     pub done: Vec<StepDone>,
+    /// What the operation had done there before it changed hands, by the journal, in order: whoever did it is
+    /// gone, and may not have told.
+    pub done_before: Vec<(Version, StepAction)>,
     /// How it came out.
     pub result: Result<DatabaseOutcome, Box<Failure>>,
     /// How long it took.

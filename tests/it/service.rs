@@ -114,6 +114,8 @@ fn killed_in_mid_wave(pause: Duration) -> u64 {
         let applied = database["applied"].as_array().expect("a list").len();
         assert_eq!(applied, MIGRATIONS as usize, "what the first one did counts too: {database}");
     }
+    let told = second.ctl(&["operation", "watch", &id]).expect(0);
+    assert!(told.contains("applied 40 migrations on 10 databases"), "{told}");
     world.daemon.restart();
     await_that("it comes back and knows", || shown(&world, &id)["state"] == "succeeded");
     operation["attempt"].as_u64().expect("a number")

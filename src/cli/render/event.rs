@@ -100,16 +100,17 @@ fn operation_line(kind: &Kind, event: &proto::Event) -> Option<String> {
 fn finished(result: &proto::DatabaseResult, report: &Report, width: Option<u16>) -> Vec<Line> {
     let database = result.database.as_str();
     // All of it is told now where the daemon tells an earlier outcome again.
-    let told = report.steps_so_far(database).len();
-    let mut lines: Vec<_> = result
-        .done
-        .iter()
-        .skip(told)
-        .map(|done| {
-            let step = done.step.clone().unwrap_or_default();
-            Line::Data(step_done(database, &step, done.duration_ms))
+    let is_unheard = |version: &str, action| !report.has_heard_step(database, version, action);
+    let before = result.done_before.iter().filter(|step| is_unheard(&step.version, step.action()));
+    let mut lines: Vec<_> = before
+        .map(|step| {
+            let what = what_was_done(&step.version, step.action());
+            Line::Data(format!("{}: {what} (before the operation changed hands)\n", clean(database)))
         })
         .collect();
+    let done = result.done.iter().map(|done| (done.step.clone().unwrap_or_default(), done.duration_ms));
+    let unheard = done.filter(|(step, _)| is_unheard(&step.version, step.action()));
+    lines.extend(unheard.map(|(step, ms)| Line::Data(step_done(database, &step, ms))));
     let unheard = result.notices.iter().filter(|notice| !report.has_heard(database, notice));
     lines.extend(unheard.map(|notice| Line::Note(warning(database, "", notice))));
     match result.outcome() {
@@ -128,9 +129,9 @@ fn finished(result: &proto::DatabaseResult, report: &Report, width: Option<u16>)
     lines
 }
 
-fn step_done(database: &str, step: &proto::Step, ms: u64) -> String {
-    let version = clean(&step.version);
-    let what = match step.action() {
+fn what_was_done(version: &str, action: StepAction) -> String {
+    let version = clean(version);
+    match action {
         StepAction::Unspecified => format!("done {version}"),
         StepAction::Apply => format!("applied {version}"),
         StepAction::Rollback => format!("rolled back {version}"),
@@ -142,7 +143,11 @@ fn step_done(database: &str, step: &proto::Step, ms: u64) -> String {
         }
         StepAction::Undo => format!("recovered {version}: undone, its row is removed"),
         StepAction::Resume => format!("recovered {version}: gone on with, and applied"),
-    };
+    }
+}
+
+fn step_done(database: &str, step: &proto::Step, ms: u64) -> String {
+    let what = what_was_done(&step.version, step.action());
     let took = duration(Duration::from_millis(ms));
     let source = match step.action() {
         StepAction::Rollback | StepAction::Undo => plan::source(step),
@@ -207,14 +212,18 @@ pub fn tally(tally: Tally, [recovered, rolled_back, applied]: [&str; 3]) -> Stri
 /// nothing to do has said so already.
 pub fn summary(report: &Report, took: Duration) -> String {
     let databases = &report.databases;
-    let done: Vec<_> = databases.iter().flat_map(|result| &result.done).collect();
+    let done = |result: &proto::DatabaseResult| -> Vec<StepAction> {
+        let before = result.done_before.iter().map(proto::OperationStep::action);
+        let steps = result.done.iter().filter_map(|done| done.step.as_ref());
+        before.chain(steps.map(proto::Step::action)).collect()
+    };
+    let counted: Tally = databases.iter().flat_map(done).collect();
+    let worked = databases.iter().filter(|result| !done(result).is_empty()).count();
     let with = |outcome| databases.iter().filter(|result| result.outcome() == outcome).count();
     let (failed, idle) = (with(DatabaseOutcome::Failed), with(DatabaseOutcome::UpToDate));
-    if report.dry_run || (databases.len() == 1 && done.is_empty()) {
+    if report.dry_run || (databases.len() == 1 && worked == 0) {
         return String::new();
     }
-    let worked = databases.iter().filter(|result| !result.done.is_empty()).count();
-    let counted: Tally = done.iter().filter_map(|done| done.step.as_ref()).collect();
     let nothing = match report.verb {
         Verb::Apply if counted.applied == 0 => "applied nothing",
         Verb::Rollback if counted.rolled_back == 0 => "rolled back nothing",
@@ -308,19 +317,23 @@ mod tests {
 
     #[test]
     fn an_outcome_that_is_told_again_is_told_once() {
-        let done = |ms| proto::StepResult {
-            step: Some(step(StepAction::Apply, proto::ScriptSource::File)),
+        let done = |version: &str, ms| proto::StepResult {
+            step: Some(proto::Step {
+                version: version.into(),
+                ..step(StepAction::Apply, proto::ScriptSource::File)
+            }),
             duration_ms: ms,
         };
+        let (first, second) = (done("0009_heard", 1), done("0010_add_products", 2));
         let result = proto::DatabaseResult {
             database: "orders".into(),
             outcome: DatabaseOutcome::Succeeded.into(),
-            done: vec![done(1), done(2)],
+            done: vec![first.clone(), second],
             notices: vec!["heard".into(), "new".into()],
             ..Default::default()
         };
         let mut report = Report::new(Verb::Apply, false);
-        report.take(&event(Kind::StepFinished(proto::StepFinished { step: done(1).step, duration_ms: 1 })));
+        report.take(&event(Kind::StepFinished(proto::StepFinished { step: first.step, duration_ms: 1 })));
         report.take(&event(Kind::Notice(proto::Notice { message: "heard".into(), ..Default::default() })));
         let finished = event(Kind::DatabaseFinished(result));
         let expected = ["orders: applied 0010_add_products (2 ms)\n", "warning: orders: new\n"];
@@ -328,6 +341,40 @@ mod tests {
         report.take(&finished);
         let summary = summary(&report, Duration::from_millis(34));
         assert_eq!(summary, "applied 2 migrations on 1 database in 34 ms\n");
+    }
+
+    #[test]
+    fn what_was_done_before_the_operation_changed_hands_is_told_and_counted() {
+        let before = |version: &str| proto::OperationStep {
+            version: version.into(),
+            action: StepAction::Apply.into(),
+        };
+        let done = proto::StepResult {
+            step: Some(step(StepAction::Apply, proto::ScriptSource::File)),
+            duration_ms: 2,
+        };
+        let result = proto::DatabaseResult {
+            database: "orders".into(),
+            outcome: DatabaseOutcome::Succeeded.into(),
+            done: vec![done],
+            done_before: vec![before("0008_heard"), before("0009_lost")],
+            ..Default::default()
+        };
+        let mut report = Report::new(Verb::Apply, false);
+        let heard = proto::Step {
+            version: "0008_heard".into(),
+            ..step(StepAction::Apply, proto::ScriptSource::File)
+        };
+        report.take(&event(Kind::StepFinished(proto::StepFinished { step: Some(heard), duration_ms: 1 })));
+        let finished = event(Kind::DatabaseFinished(result));
+        let expected = [
+            "orders: applied 0009_lost (before the operation changed hands)\n",
+            "orders: applied 0010_add_products (2 ms)\n",
+        ];
+        assert_eq!(texts(&finished, &report), expected);
+        report.take(&finished);
+        let summary = summary(&report, Duration::from_millis(34));
+        assert_eq!(summary, "applied 3 migrations on 1 database in 34 ms\n");
     }
 
     #[test]

@@ -91,10 +91,17 @@ struct DatabaseResult {
     database: String,
     outcome: String,
     duration_ms: u64,
+    done_before: Vec<OperationStep>,
     done: Vec<DoneStep>,
     plan: Vec<Step>,
     failure: Option<Failure>,
     notices: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct OperationStep {
+    version: String,
+    action: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -210,11 +217,18 @@ impl From<&proto::DatabaseResult> for DatabaseResult {
             database: result.database.clone(),
             outcome,
             duration_ms: result.duration_ms,
+            done_before: result.done_before.iter().map(Into::into).collect(),
             done: result.done.iter().map(done).collect(),
             plan: result.plan.iter().map(Into::into).collect(),
             failure: result.failure.as_ref().map(Into::into),
             notices: result.notices.clone(),
         }
+    }
+}
+
+impl From<&proto::OperationStep> for OperationStep {
+    fn from(step: &proto::OperationStep) -> Self {
+        Self { version: step.version.clone(), action: word(step.action().as_str_name(), "STEP_ACTION_") }
     }
 }
 
@@ -282,7 +296,8 @@ mod tests {
             "operation_id": "op", "request_id": Uuid::nil().to_string(), "verb": "apply", "dry_run": false,
             "succeeded": false, "state": null, "why": null, "not_begun": [], "error": error,
             "databases": [{
-                "database": "orders", "outcome": "unknown", "duration_ms": 0, "done": [step],
+                "database": "orders", "outcome": "unknown", "duration_ms": 0,
+                "done_before": [], "done": [step],
                 "plan": [], "failure": null, "notices": []
             }]
         });

@@ -266,7 +266,14 @@ mod tests {
             Some((code, version)) => Err(Box::new(Failure::new(code, "no").version(version))),
         };
         let plan = Some(Plan { steps, notices: Vec::new() });
-        DatabaseReport { database: "a".to_owned(), plan, done, result, duration_ms: 1 }
+        DatabaseReport {
+            database: "a".to_owned(),
+            plan,
+            done,
+            done_before: Vec::new(),
+            result,
+            duration_ms: 1,
+        }
     }
 
     #[test]

@@ -299,6 +299,7 @@ mod tests {
             database,
             plan: None,
             done,
+            done_before: Vec::new(),
             result,
             duration_ms: 1,
         }))

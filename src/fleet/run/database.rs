@@ -15,7 +15,7 @@ use crate::{
         run::refused,
     },
     migration::{
-        Basis, Code, EventKind, EventSink, Failure,
+        Basis, Code, EventKind, EventSink, Failure, StepAction, Version,
         event::{DatabaseOutcome, DatabaseReport},
     },
     runtime::faults,
@@ -55,7 +55,9 @@ async fn one(
     let work = operation.to_work_with();
     let sink: Arc<dyn EventSink> = match means {
         None => work.sink.clone(),
-        Some(outcome) => Arc::new(Meaning { sink: work.sink.clone(), outcome }),
+        Some(outcome) => {
+            Arc::new(Meaning { sink: work.sink.clone(), mean: move |report| mean(report, outcome) })
+        }
     };
     let Some(member) = work.members.get(name).cloned() else {
         let report = tell(&*sink, refused(name, gone()));
@@ -133,14 +135,19 @@ async fn begin_and_run(
                 operation.update_database(member.name(), DatabaseRecord::hold_back);
                 return None;
             }
-            if let Err(failure) = learn(operation, &run).await {
-                return Some(Err(failure));
-            }
+            let before = match learn(operation, &run).await {
+                Ok(learned) => learned,
+                Err(failure) => return Some(Err(failure)),
+            };
             // What the attempts before have done there is known only now: the rows are not those of the plan then.
             let run = Run { basis: held_to(operation, member.name(), verb), ..run };
             let is_undo = is_undo(operation, verb);
+            // An undo is told as what it takes back.
+            let before = if is_undo { Vec::new() } else { before };
+            let go_on = move |report| go_on(report, &before);
+            let run = Run { events: Arc::new(Meaning { sink: run.events, mean: go_on.clone() }), ..run };
             let Some(verb) = rest_of(operation, member.name(), verb) else {
-                return Some(Ok(nothing_left(&run, verb)));
+                return Some(Ok(go_on(nothing_left(&run, verb))));
             };
             let only = match fleet.approved(operation, member) {
                 Ok(only) => only,
@@ -151,19 +158,21 @@ async fn begin_and_run(
             faults::reached("database", "begun");
             let report = engine::run(&run, &verb).await;
             drop(places);
-            return Some(Ok(report));
+            return Some(Ok(go_on(report)));
         }
     }
 }
 
-/// Asks the journal what the operation has done, where only that knows.
-pub(super) async fn learn(operation: &Operation, run: &Run) -> Result<(), Failure> {
+/// Asks the journal what the operation has done, where only that knows; returns the steps that it was asked for.
+pub(super) async fn learn(operation: &Operation, run: &Run) -> Result<Vec<(Version, StepAction)>, Failure> {
     let name = &run.database.name;
-    if operation.look(|record| record.databases.get(name).is_some_and(|it| it.is_unknown)) {
-        let done = engine::done(run).await?;
-        operation.update_database(name, |database| database.learn(done));
+    if !operation.look(|record| record.databases.get(name).is_some_and(|it| it.is_unknown)) {
+        return Ok(Vec::new());
     }
-    Ok(())
+    let done = engine::done(run).await?;
+    let steps = done.steps.clone();
+    operation.update_database(name, |database| database.learn(done));
+    Ok(steps)
 }
 
 /// The same of a database whose turn is not meant; says whether it is known now. What is all taken back
@@ -178,7 +187,7 @@ pub(super) async fn learn_of(fleet: &Arc<Fleet>, operation: &Operation, name: &s
         learn(operation, &run).await
     };
     match learned.await {
-        Ok(()) => {
+        Ok(_) => {
             operation.update_database(name, DatabaseRecord::note_taken_back);
             true
         }
@@ -254,17 +263,25 @@ fn mean(report: DatabaseReport, outcome: DatabaseOutcome) -> DatabaseReport {
     DatabaseReport { result: report.result.map(|_| outcome), ..report }
 }
 
-/// A sink in which success has another meaning.
-struct Meaning {
-    sink: Arc<dyn EventSink>,
-    outcome: DatabaseOutcome,
+/// The report of who has gone on with what was begun before: a database on which all was done by then has
+/// succeeded.
+fn go_on(report: DatabaseReport, before: &[(Version, StepAction)]) -> DatabaseReport {
+    let has_succeeded = !before.is_empty() && matches!(report.result, Ok(DatabaseOutcome::UpToDate));
+    let report = DatabaseReport { done_before: before.to_vec(), ..report };
+    if has_succeeded { mean(report, DatabaseOutcome::Succeeded) } else { report }
 }
 
-impl EventSink for Meaning {
+/// A sink in which a report has another meaning.
+struct Meaning<F> {
+    sink: Arc<dyn EventSink>,
+    mean: F,
+}
+
+impl<F: Fn(DatabaseReport) -> DatabaseReport + Send + Sync> EventSink for Meaning<F> {
     fn emit(&self, database: &str, kind: EventKind) {
         let kind = match kind {
             EventKind::DatabaseFinished(report) => {
-                EventKind::DatabaseFinished(Box::new(mean(*report, self.outcome)))
+                EventKind::DatabaseFinished(Box::new((self.mean)(*report)))
             }
             kind => kind,
         };

@@ -55,7 +55,14 @@ fn failed(failure: Failure) -> EventKind {
 
 fn report(result: Result<DatabaseOutcome, Failure>) -> EventKind {
     let (plan, result) = (Some(Plan::default()), result.map_err(Box::new));
-    let report = DatabaseReport { database: "orders".into(), plan, done: vec![], result, duration_ms: 34 };
+    let report = DatabaseReport {
+        database: "orders".into(),
+        plan,
+        done: vec![],
+        done_before: vec![],
+        result,
+        duration_ms: 34,
+    };
     EventKind::DatabaseFinished(Box::new(report))
 }
 

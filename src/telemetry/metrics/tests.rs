@@ -47,7 +47,8 @@ fn done(action: StepAction) -> EventKind {
 
 fn finished(result: Result<DatabaseOutcome, Box<Failure>>) -> EventKind {
     let database = "orders".into();
-    let report = DatabaseReport { database, plan: None, done: vec![], result, duration_ms: 21 };
+    let report =
+        DatabaseReport { database, plan: None, done: vec![], done_before: vec![], result, duration_ms: 21 };
     EventKind::DatabaseFinished(Box::new(report))
 }
 

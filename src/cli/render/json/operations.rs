@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     cli::{
         render::{
-            json::{Failure, Step as PlannedStep, approval::Approval, given, word},
+            json::{Failure, OperationStep, Step, approval::Approval, given, word},
             text::rfc3339,
         },
         report::Report,
@@ -73,20 +73,14 @@ struct Database {
     wave: String,
     state: String,
     catalog_digest: Option<String>,
-    planned: Vec<PlannedStep>,
-    done: Vec<Step>,
+    planned: Vec<Step>,
+    done: Vec<OperationStep>,
     applied: Vec<String>,
     failure: Option<Failure>,
     waits_for: Option<String>,
     gate: Option<Gate>,
     started_at: Option<String>,
     ended_at: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Step {
-    version: String,
-    action: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -151,10 +145,6 @@ impl From<&proto::Operation> for OneOperation {
 
 impl From<&proto::OperationDatabase> for Database {
     fn from(database: &proto::OperationDatabase) -> Self {
-        let step = |step: &proto::OperationStep| Step {
-            version: step.version.clone(),
-            action: word(step.action().as_str_name(), "STEP_ACTION_"),
-        };
         let gate = database.gate();
         Self {
             name: database.name.clone(),
@@ -162,7 +152,7 @@ impl From<&proto::OperationDatabase> for Database {
             state: database_state(database.state()),
             catalog_digest: given(&database.catalog_digest),
             planned: database.planned.iter().map(Into::into).collect(),
-            done: database.done.iter().map(step).collect(),
+            done: database.done.iter().map(Into::into).collect(),
             applied: database.applied.clone(),
             failure: database.failure.as_ref().map(Into::into),
             waits_for: given(&database.waits_for),
