@@ -391,7 +391,7 @@ impl Fleet {
         Run {
             database: member.database.clone(),
             catalog,
-            reader: member.directory.reading(),
+            reader: member.directory.texts(),
             events: self.sink(author.operation, Some(author.trace)),
             before: self.before(author.operation),
             takes_over: false,

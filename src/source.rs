@@ -11,7 +11,7 @@ mod file;
 mod listing;
 mod pairing;
 mod problem;
-mod reading;
+mod texts;
 pub mod watch;
 
 use std::{
@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-pub use reading::Reading;
+pub use texts::Texts;
 
 /// How often a directory is read anew that changes while it is read: it changes without pause then.
 const READINGS: u32 = 200;
@@ -88,7 +88,7 @@ pub struct Directory {
     /// Beside the cache, whose lock is held while the disk is waited for.
     last_good: Mutex<Option<Arc<Catalog>>>,
     /// What the runs that are under way share.
-    reading: Mutex<Weak<Reading>>,
+    texts: Mutex<Weak<Texts>>,
     /// One thread at a time waits for the disk, which may hang: whoever else comes waits without one.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -108,7 +108,7 @@ impl Directory {
             options,
             cache: Mutex::default(),
             last_good: Mutex::default(),
-            reading: Mutex::default(),
+            texts: Mutex::default(),
             turn: Arc::default(),
         }
     }
@@ -175,12 +175,12 @@ impl Directory {
     }
 
     /// What reads its scripts: the same one for all who hold it at a time.
-    pub fn reading(self: &Arc<Self>) -> Arc<Reading> {
-        let mut shared = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn texts(self: &Arc<Self>) -> Arc<Texts> {
+        let mut shared = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
-            let reading = Arc::new(Reading::new(self.clone()));
-            *shared = Arc::downgrade(&reading);
-            reading
+            let texts = Arc::new(Texts::new(self.clone()));
+            *shared = Arc::downgrade(&texts);
+            texts
         })
     }
 

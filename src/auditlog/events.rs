@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::{
     auditlog::{AuditLog, Entry, UsedFile, call::failed},
     migration::{
-        Event, EventKind, Failure,
+        Event, EventKind, Failure, StepAction, Version,
         event::{DatabaseOutcome, DatabaseReport},
     },
 };
@@ -53,13 +53,16 @@ impl AuditLog {
 
 /// What came of a database; `None` where there was nothing to do.
 fn database(report: &DatabaseReport) -> Option<Entry> {
-    let done = report.done.iter().map(|done| {
-        let texts = [("version", done.step.version.to_string()), ("action", done.step.action.to_string())];
-        let texts = texts.into_iter().chain([("checksum", done.checksum.clone())]);
-        texts.map(|(key, text)| (key.to_owned(), text.into())).collect::<Map<_, _>>()
-    });
+    let step = |version: &Version, action: StepAction, checksum: &str| {
+        let texts = [("version", version.as_str()), ("action", &action.to_string()), ("checksum", checksum)];
+        let given = texts.into_iter().filter(|(_, text)| !text.is_empty());
+        given.map(|(key, text)| (key.to_owned(), text.into())).collect::<Map<_, _>>()
+    };
+    let done = report.done.iter().map(|done| step(&done.step.version, done.step.action, &done.checksum));
     let done: Value = done.collect();
-    let entry = Entry::new("database").with("database", report.database.as_str());
+    let before: Value =
+        report.done_before.iter().map(|(version, action)| step(version, *action, "")).collect();
+    let entry = Entry::new("database").with("database", report.database.as_str()).with("done_before", before);
     let outcome = match &report.result {
         Ok(DatabaseOutcome::UpToDate | DatabaseOutcome::Planned) if report.done.is_empty() => return None,
         Ok(DatabaseOutcome::RolledBack) => "rolled_back",
@@ -67,4 +70,24 @@ fn database(report: &DatabaseReport) -> Option<Entry> {
         Err(failure) => return Some(failed(entry.with("result", "failed"), failure).with("done", done)),
     };
     Some(entry.with("result", outcome).with("done", done))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_owner_that_is_gone_had_done_is_recorded() {
+        let report = DatabaseReport {
+            database: "orders".to_owned(),
+            plan: None,
+            done: Vec::new(),
+            done_before: vec![(Version::from_row("0001_a"), StepAction::Apply)],
+            result: Ok(DatabaseOutcome::Succeeded),
+            duration_ms: 1,
+        };
+        let told = database(&report).expect("there was something to do").redacted();
+        let before = serde_json::json!([{ "version": "0001_a", "action": "apply" }]);
+        assert_eq!((told["done_before"].clone(), told["result"].clone()), (before, "succeeded".into()));
+    }
 }

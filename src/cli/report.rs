@@ -151,11 +151,15 @@ impl Report {
         self.state == proto::OperationState::AwaitingApproval
     }
 
-    /// Whether a step was heard of in a database that is not done yet.
-    pub fn has_heard_step(&self, database: &str, version: &str, action: StepAction) -> bool {
-        let is_it = |step: &proto::Step| step.version == version && step.action() == action;
-        let heard = self.steps.get(database).into_iter().flatten();
-        heard.filter_map(|heard| heard.step.as_ref()).any(is_it)
+    /// Whether a step was heard of in a database that is not done yet. What was gone on with the journal has
+    /// as applied.
+    pub fn has_heard_step(&self, database: &str, step: &proto::Step) -> bool {
+        let action = |step: &proto::Step| match step.action() {
+            StepAction::Resume => StepAction::Apply,
+            action => action,
+        };
+        let heard = self.steps.get(database).into_iter().flatten().filter_map(|heard| heard.step.as_ref());
+        heard.into_iter().any(|heard| heard.version == step.version && action(heard) == action(step))
     }
 
     /// Whether a notice was heard of in a database that is not done yet.

@@ -288,7 +288,7 @@ pub struct DatabaseReport {
     /// What was done, durably, in order: also of a run that failed later.
     pub done: Vec<StepDone>,
     /// What the operation had done there before it changed hands, by the journal, in order: whoever did it is
-    /// gone, and may not have told.
+    /// gone, and may not have told. Rows that were settled without SQL are not among it.
     pub done_before: Vec<(Version, StepAction)>,
     /// How it came out.
     pub result: Result<DatabaseOutcome, Box<Failure>>,

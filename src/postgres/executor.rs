@@ -176,10 +176,11 @@ fn end_sql(names: &Names, step: &Step, attempt: i64) -> String {
     let is_kept = Session::fail_sql(&[("row", &format!("not ({changed} and {ended})"))]);
     let settled = if settles(step) { close_settled_sql(names, &version, attempt) } else { String::new() };
     format!(
-        "update {journal} set outcome = 'succeeded', statements_done = statements_total, \
+        "update {journal} set outcome = case when outcome = 'running' and {was_marked} then 'succeeded' \
+           else pg_catalog.current_setting('nexus.escaped.row') end, statements_done = statements_total, \
          finished_at = pg_catalog.clock_timestamp(), \
          duration_ms = extract(epoch from pg_catalog.clock_timestamp() - started_at) * 1000 \
-         where id = {attempt} and outcome = 'running' and {was_marked}; {change}; {is_kept};{settled}",
+         where id = {attempt}; {change}; {is_kept};{settled}",
         was_marked = row(" and dirty"),
     )
 }

@@ -177,9 +177,12 @@ fn step(step: &Step) -> proto::Step {
     }
 }
 
-/// Tells a step that an operation has done.
-pub fn operation_step((version, action): &(Version, StepAction)) -> proto::OperationStep {
-    proto::OperationStep { version: version.to_string(), action: step_action(*action).into() }
+fn done_before((version, action): &(Version, StepAction)) -> proto::Step {
+    proto::Step {
+        version: version.to_string(),
+        action: step_action(*action).into(),
+        ..proto::Step::default()
+    }
 }
 
 fn done(done: &StepDone) -> proto::StepResult {
@@ -204,7 +207,7 @@ pub fn report(report: &DatabaseReport) -> proto::DatabaseResult {
         database: report.database.clone(),
         outcome: outcome.into(),
         done: report.done.iter().map(done).collect(),
-        done_before: report.done_before.iter().map(operation_step).collect(),
+        done_before: report.done_before.iter().map(done_before).collect(),
         failure: report.result.as_ref().err().map(|failed| failure(failed)),
         notices: report.plan.iter().flat_map(|plan| plan.notices.clone()).collect(),
         duration_ms: report.duration_ms,

@@ -317,12 +317,16 @@ fn whole(record: &Record) -> proto::Operation {
 }
 
 fn database(name: &str, wave: &str, record: &DatabaseRecord) -> proto::OperationDatabase {
+    let done = record.done.iter().map(|(version, action)| proto::OperationStep {
+        version: version.to_string(),
+        action: convert::step_action(*action).into(),
+    });
     proto::OperationDatabase {
         name: name.to_owned(),
         wave: wave.to_owned(),
         state: database_state(record.state).into(),
         catalog_digest: record.digest.clone(),
-        done: record.done.iter().map(convert::operation_step).collect(),
+        done: done.collect(),
         applied: record.applied().iter().map(ToString::to_string).collect(),
         failure: record.failure.as_ref().map(convert::failure),
         waits_for: record.waits_for.clone(),

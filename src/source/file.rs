@@ -55,6 +55,11 @@ impl Stamp {
         (self.device, self.inode)
     }
 
+    /// Whether the file is not larger than that.
+    pub(super) fn is_of_at_most(&self, bytes: u64) -> bool {
+        self.size <= bytes
+    }
+
     /// When the file came to be as it is: the change of its inode, which no copy brings along as it
     /// does the time of the last write.
     fn arrived(&self) -> jiff::Timestamp {
@@ -64,7 +69,7 @@ impl Stamp {
     }
 
     /// Whether the last change is too near to `now` for the next one to show, or ahead of it.
-    fn is_racy(&self, now: SystemTime) -> bool {
+    pub(super) fn is_racy(&self, now: SystemTime) -> bool {
         let (seconds, nanoseconds) = self.modified.max(self.changed);
         let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(seconds), u32::try_from(nanoseconds)) else {
             return false;

@@ -309,31 +309,50 @@ fn what_everybody_may_write_to_is_refused_where_that_is_asked() -> TestResult {
 }
 
 #[test]
-fn what_was_read_is_read_once_while_it_is_needed() -> TestResult {
-    let large = "SELECT 1; ".repeat(10_000);
-    let files = [("0010_a.up.sql", "SELECT 1;"), ("0011_b.up.sql", "SELECT 2;"), ("0012_c.up.sql", &large)];
-    let (dir, directory) = directory(&files, Options::default())?;
+fn what_was_read_is_read_once_while_it_is_needed_and_unchanged() -> TestResult {
+    let (dir, directory) =
+        directory(&[("0010_a.up.sql", "SELECT 1;"), ("0011_b.up.sql", "SELECT 2;")], Options::default())?;
     let directory = Arc::new(directory);
     let catalog = directory.snapshot()?;
     let read = |number: usize| -> io::Result<String> {
         let mut text = String::new();
-        directory.reading().open(&catalog.migrations()[number].up)?.read_to_string(&mut text)?;
+        directory.texts().open(&catalog.migrations()[number].up)?.read_to_string(&mut text)?;
         Ok(text)
     };
-    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text);
-    let held = directory.reading();
-    assert_eq!((read(0)?, read(2)?), ("SELECT 1;".to_owned(), large.clone()));
-    for (name, _) in files {
-        write(name, "SELECT 9;")?;
-    }
-    // A text that is not the script's is given, to be refused, and not kept; a large one never is.
-    assert_eq!([read(0)?, read(1)?, read(2)?], ["SELECT 1;", "SELECT 9;", "SELECT 9;"]);
-    write("0011_b.up.sql", "SELECT 2;")?;
-    assert_eq!(read(1)?, "SELECT 2;");
-    write("0011_b.up.sql", "SELECT 2; SELECT 3;")?;
-    assert_eq!(read(1)?, "SELECT 2;");
+    let is_kept = |number: usize| directory.texts().find(&catalog.migrations()[number].up).is_some();
+    let path = dir.path().join("0010_a.up.sql");
+    let held = directory.texts();
+    assert_eq!([read(0)?, read(1)?], ["SELECT 1;", "SELECT 2;"]);
+    assert!(is_kept(0) && is_kept(1));
+
+    // Written as it is read: without another stamp it may be written once more.
+    fs::write(&path, "SELECT 9;")?;
+    assert_eq!((read(0)?, is_kept(0), is_kept(1)), ("SELECT 9;".to_owned(), false, true));
+    settle();
+    assert_eq!((read(0)?, is_kept(0)), ("SELECT 9;".to_owned(), true));
+    fs::write(&path, "-".repeat(70_000))?;
+    settle();
+    assert_eq!((read(0)?.len(), is_kept(0)), (70_000, false), "it is large now");
     drop(held);
-    assert_eq!([read(0)?, read(1)?], ["SELECT 9;", "SELECT 2; "], "nobody holds what was read");
+    assert!(!is_kept(1), "nobody holds what was read");
+    Ok(())
+}
+
+#[test]
+fn only_so_much_is_kept_of_what_was_read() -> TestResult {
+    let text = "-".repeat(60_000);
+    let names: Vec<_> = (0..100).map(|number| format!("{number:04}_x.up.sql")).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), text.as_str())).collect();
+    let (_dir, directory) = directory(&files, Options::default())?;
+    let directory = Arc::new(directory);
+    let catalog = directory.snapshot()?;
+    let texts = directory.texts();
+    let mut most = 0;
+    for migration in catalog.migrations() {
+        texts.open(&migration.up)?;
+        most = most.max(catalog.migrations().iter().filter(|it| texts.find(&it.up).is_some()).count());
+    }
+    assert_eq!(most, (4 << 20) / 60_000);
     Ok(())
 }
 

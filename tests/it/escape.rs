@@ -71,6 +71,8 @@ fn the_guard_sees_a_row_that_is_gone() {
     is_stopped("create table a (id int); delete from schema_migrations;", "its row");
     is_stopped("create table a (id int); update schema_migrations set version = 'x';", "its row");
     is_stopped("create table a (id int); delete from nexus_journal;", "its row");
+    is_stopped("create table a (id int); update schema_migrations set dirty = false;", "its row");
+    is_stopped("create table a (id int); update nexus_journal set outcome = 'succeeded';", "its row");
     is_stopped(
         "create function f() returns trigger language plpgsql as 'begin return null; end'; \
          create trigger t before update on schema_migrations for each row execute function f();",

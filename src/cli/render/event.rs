@@ -100,16 +100,16 @@ fn operation_line(kind: &Kind, event: &proto::Event) -> Option<String> {
 fn finished(result: &proto::DatabaseResult, report: &Report, width: Option<u16>) -> Vec<Line> {
     let database = result.database.as_str();
     // All of it is told now where the daemon tells an earlier outcome again.
-    let is_unheard = |version: &str, action| !report.has_heard_step(database, version, action);
-    let before = result.done_before.iter().filter(|step| is_unheard(&step.version, step.action()));
+    let is_unheard = |step: &proto::Step| !report.has_heard_step(database, step);
+    let before = result.done_before.iter().filter(|step| is_unheard(step));
     let mut lines: Vec<_> = before
         .map(|step| {
-            let what = what_was_done(&step.version, step.action());
+            let what = what_was_done(step);
             Line::Data(format!("{}: {what} (before the operation changed hands)\n", clean(database)))
         })
         .collect();
     let done = result.done.iter().map(|done| (done.step.clone().unwrap_or_default(), done.duration_ms));
-    let unheard = done.filter(|(step, _)| is_unheard(&step.version, step.action()));
+    let unheard = done.filter(|(step, _)| is_unheard(step));
     lines.extend(unheard.map(|(step, ms)| Line::Data(step_done(database, &step, ms))));
     let unheard = result.notices.iter().filter(|notice| !report.has_heard(database, notice));
     lines.extend(unheard.map(|notice| Line::Note(warning(database, "", notice))));
@@ -129,9 +129,9 @@ fn finished(result: &proto::DatabaseResult, report: &Report, width: Option<u16>)
     lines
 }
 
-fn what_was_done(version: &str, action: StepAction) -> String {
-    let version = clean(version);
-    match action {
+fn what_was_done(step: &proto::Step) -> String {
+    let version = clean(&step.version);
+    match step.action() {
         StepAction::Unspecified => format!("done {version}"),
         StepAction::Apply => format!("applied {version}"),
         StepAction::Rollback => format!("rolled back {version}"),
@@ -147,7 +147,7 @@ fn what_was_done(version: &str, action: StepAction) -> String {
 }
 
 fn step_done(database: &str, step: &proto::Step, ms: u64) -> String {
-    let what = what_was_done(&step.version, step.action());
+    let what = what_was_done(step);
     let took = duration(Duration::from_millis(ms));
     let source = match step.action() {
         StepAction::Rollback | StepAction::Undo => plan::source(step),
@@ -213,9 +213,8 @@ pub fn tally(tally: Tally, [recovered, rolled_back, applied]: [&str; 3]) -> Stri
 pub fn summary(report: &Report, took: Duration) -> String {
     let databases = &report.databases;
     let done = |result: &proto::DatabaseResult| -> Vec<StepAction> {
-        let before = result.done_before.iter().map(proto::OperationStep::action);
         let steps = result.done.iter().filter_map(|done| done.step.as_ref());
-        before.chain(steps.map(proto::Step::action)).collect()
+        result.done_before.iter().chain(steps).map(proto::Step::action).collect()
     };
     let counted: Tally = databases.iter().flat_map(done).collect();
     let worked = databases.iter().filter(|result| !done(result).is_empty()).count();
@@ -345,9 +344,10 @@ mod tests {
 
     #[test]
     fn what_was_done_before_the_operation_changed_hands_is_told_and_counted() {
-        let before = |version: &str| proto::OperationStep {
+        let before = |version: &str| proto::Step {
             version: version.into(),
             action: StepAction::Apply.into(),
+            ..Default::default()
         };
         let done = proto::StepResult {
             step: Some(step(StepAction::Apply, proto::ScriptSource::File)),
@@ -363,7 +363,7 @@ mod tests {
         let mut report = Report::new(Verb::Apply, false);
         let heard = proto::Step {
             version: "0008_heard".into(),
-            ..step(StepAction::Apply, proto::ScriptSource::File)
+            ..step(StepAction::Resume, proto::ScriptSource::File)
         };
         report.take(&event(Kind::StepFinished(proto::StepFinished { step: Some(heard), duration_ms: 1 })));
         let finished = event(Kind::DatabaseFinished(result));

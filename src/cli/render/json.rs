@@ -91,7 +91,7 @@ struct DatabaseResult {
     database: String,
     outcome: String,
     duration_ms: u64,
-    done_before: Vec<OperationStep>,
+    done_before: Vec<StepBefore>,
     done: Vec<DoneStep>,
     plan: Vec<Step>,
     failure: Option<Failure>,
@@ -99,7 +99,7 @@ struct DatabaseResult {
 }
 
 #[derive(Debug, Serialize)]
-struct OperationStep {
+struct StepBefore {
     version: String,
     action: String,
 }
@@ -208,6 +208,10 @@ impl From<&proto::DatabaseResult> for DatabaseResult {
             step: (&done.step.clone().unwrap_or_default()).into(),
             duration_ms: done.duration_ms,
         };
+        let before = |step: &proto::Step| StepBefore {
+            version: step.version.clone(),
+            action: word(step.action().as_str_name(), "STEP_ACTION_"),
+        };
         let outcome = match result.outcome() {
             // The connection was lost, or the client interrupted, while the database was at work.
             proto::DatabaseOutcome::Unspecified => "unknown".to_owned(),
@@ -217,18 +221,12 @@ impl From<&proto::DatabaseResult> for DatabaseResult {
             database: result.database.clone(),
             outcome,
             duration_ms: result.duration_ms,
-            done_before: result.done_before.iter().map(Into::into).collect(),
+            done_before: result.done_before.iter().map(before).collect(),
             done: result.done.iter().map(done).collect(),
             plan: result.plan.iter().map(Into::into).collect(),
             failure: result.failure.as_ref().map(Into::into),
             notices: result.notices.clone(),
         }
-    }
-}
-
-impl From<&proto::OperationStep> for OperationStep {
-    fn from(step: &proto::OperationStep) -> Self {
-        Self { version: step.version.clone(), action: word(step.action().as_str_name(), "STEP_ACTION_") }
     }
 }
 

@@ -146,17 +146,16 @@ async fn begin_and_run(
             let before = if is_undo { Vec::new() } else { before };
             let go_on = move |report| go_on(report, &before);
             let run = Run { events: Arc::new(Meaning { sink: run.events, mean: go_on.clone() }), ..run };
-            let Some(verb) = rest_of(operation, member.name(), verb) else {
-                return Some(Ok(go_on(nothing_left(&run, verb))));
+            let report = match (rest_of(operation, member.name(), verb), fleet.approved(operation, member)) {
+                (None, _) => nothing_left(&run, verb),
+                (_, Err(failure)) => tell(&*run.events, refused(member.name(), failure)),
+                (Some(verb), Ok(only)) => {
+                    // An undo takes back what an attempt before did, too, which was approved then.
+                    let run = Run { only: only.filter(|_| !is_undo), ..run };
+                    faults::reached("database", "begun");
+                    engine::run(&run, &verb).await
+                }
             };
-            let only = match fleet.approved(operation, member) {
-                Ok(only) => only,
-                Err(failure) => return Some(Err(failure)),
-            };
-            // An undo takes back what an attempt before did, too, which was approved then.
-            let run = Run { only: only.filter(|_| !is_undo), ..run };
-            faults::reached("database", "begun");
-            let report = engine::run(&run, &verb).await;
             drop(places);
             return Some(Ok(go_on(report)));
         }

@@ -258,7 +258,7 @@ fn database_finished(event: &Event, report: &DatabaseReport, reported: &mut Repo
             }
             return lines;
         }
-        Ok(DatabaseOutcome::Succeeded) => ("succeeded", report.done.len()),
+        Ok(DatabaseOutcome::Succeeded) => ("succeeded", report.done_before.len() + report.done.len()),
         Ok(DatabaseOutcome::UpToDate) => ("up to date", 0),
         Ok(DatabaseOutcome::RolledBack) => ("rolled back", report.done.len()),
         Ok(DatabaseOutcome::Planned) => ("planned", report.plan.as_ref().map_or(0, |plan| plan.steps.len())),

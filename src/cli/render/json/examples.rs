@@ -79,10 +79,7 @@ fn operations() {
     let result = proto::DatabaseResult {
         database: "orders".into(),
         outcome: DatabaseOutcome::Failed.into(),
-        done_before: vec![proto::OperationStep {
-            version: "0009_add_stock".into(),
-            action: StepAction::Apply.into(),
-        }],
+        done_before: vec![step("0009_add_stock", StepAction::Apply)],
         done: vec![proto::StepResult {
             step: Some(step("0010_add_products", StepAction::Apply)),
             duration_ms: 12,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     cli::{
         render::{
-            json::{Failure, OperationStep, Step, approval::Approval, given, word},
+            json::{Failure, Step as PlannedStep, approval::Approval, given, word},
             text::rfc3339,
         },
         report::Report,
@@ -73,14 +73,20 @@ struct Database {
     wave: String,
     state: String,
     catalog_digest: Option<String>,
-    planned: Vec<Step>,
-    done: Vec<OperationStep>,
+    planned: Vec<PlannedStep>,
+    done: Vec<Step>,
     applied: Vec<String>,
     failure: Option<Failure>,
     waits_for: Option<String>,
     gate: Option<Gate>,
     started_at: Option<String>,
     ended_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Step {
+    version: String,
+    action: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -145,6 +151,10 @@ impl From<&proto::Operation> for OneOperation {
 
 impl From<&proto::OperationDatabase> for Database {
     fn from(database: &proto::OperationDatabase) -> Self {
+        let step = |step: &proto::OperationStep| Step {
+            version: step.version.clone(),
+            action: word(step.action().as_str_name(), "STEP_ACTION_"),
+        };
         let gate = database.gate();
         Self {
             name: database.name.clone(),
@@ -152,7 +162,7 @@ impl From<&proto::OperationDatabase> for Database {
             state: database_state(database.state()),
             catalog_digest: given(&database.catalog_digest),
             planned: database.planned.iter().map(Into::into).collect(),
-            done: database.done.iter().map(Into::into).collect(),
+            done: database.done.iter().map(step).collect(),
             applied: database.applied.clone(),
             failure: database.failure.as_ref().map(Into::into),
             waits_for: given(&database.waits_for),
