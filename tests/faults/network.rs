@@ -21,7 +21,7 @@ const STATEMENT: &[&str] = &["create index concurrently two_id"];
 /// What records it.
 const RECORD: &[&str] = &["set statements_done = 3"];
 /// The message that ends a non-transactional step, with the COMMIT.
-const END: &[&str] = &["begin; select case", "0002_two", "'succeeded'"];
+const END: &[&str] = &["begin; update", "0002_two", "'succeeded'"];
 
 /// The message that settles a dirty row without SQL.
 const SETTLING: &[&str] = &["delete from", "0002_two", "'recovered'"];
